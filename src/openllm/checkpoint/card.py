@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The model card: facts about a model folder, in the words of its lineage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from openllm.nn.config import ModelConfig
+from openllm.nn.cost import parameters
+
+
+def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
+    """The text of `README.md` in a model folder."""
+    data = lineage["data"]
+    sources = [
+        f"- {source['name']}: licence {source.get('licence') or 'not stated'}"
+        for source in data["sources"]
+    ]
+    return "\n".join(
+        [
+            f"# {data['name']}, {parameters(cfg).total / 1e6:.1f}M parameters",
+            "",
+            "A base language model: it continues text; it was not tuned to follow instructions.",
+            "",
+            f"- {cfg.num_layers} layers, width {cfg.dim}, {cfg.attention.num_heads} heads, "
+            f"vocabulary {cfg.vocab_size:,}, context {cfg.max_positions:,} tokens",
+            f"- trained for {lineage['tokens_seen']:,} tokens; these weights had the best "
+            f"validation loss: {lineage['validation_loss']:.4f} nats/token at step "
+            f"{lineage['steps']:,} of {lineage['total_steps']:,}",
+            f"- data: {data['corpus']}, fingerprint {data['fingerprint'][:16]}",
+            *sources,
+            "- full recipe and commit: openllm.json",
+            "",
+            "    openllm generate . --prompt \"Once\"",
+            "",
+            "It loads with `transformers.AutoModelForCausalLM.from_pretrained` and needs no",
+            "custom code. Its text may be wrong, biased or copied from its training data.",
+            "",
+        ]
+    )

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The command `openllm`: a table of verbs, each loaded only when it is called.
+
+Exit codes: 0 well, 1 failed, 2 wrong use, 130 interrupted. Results go to standard output, news and
+errors to standard error.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from openllm import __version__
+from openllm.core.errors import OpenLLMError, UsageError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("train and try a small model, start to end", "openllm.recipes.quickstart:main"),
+    "data prepare": (
+        "clean, deduplicate and split documents",
+        "openllm.recipes.prepare:prepare_main",
+    ),
+    "data inspect": ("show what a prepared folder holds", "openllm.recipes.prepare:inspect_main"),
+    "data tokenize": (
+        "turn prepared documents into token shards",
+        "openllm.recipes.tokenize:main",
+    ),
+    "tokenizer train": ("train a tokenizer on documents", "openllm.recipes.tokenizer:train_main"),
+    "tokenizer inspect": (
+        "measure a tokenizer and compare sizes",
+        "openllm.recipes.tokenizer:inspect_main",
+    ),
+    "model inspect": (
+        "parameters, FLOPs and memory of a model",
+        "openllm.recipes.model:inspect_main",
+    ),
+    "train": ("train a model from a recipe, or resume it", "openllm.recipes.pretrain:main"),
+    "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
+    "generate": ("let a model continue a prompt", "openllm.recipes.generate:main"),
+    "recipes list": ("list the recipes that ship with OpenLLM", "openllm.recipes.catalogue:main"),
+    "doctor": ("check this machine and this installation", "openllm.cli.doctor:main"),
+}
+"""Verb, or noun and verb -> (one line of help, "module:function" taking the other arguments)."""
+
+FOREIGN = (
+    "the package 'openllm' (by BentoML) is installed too and claims the same import and command; "
+    "keep one of them: pip uninstall openllm && "
+    "pip install --force-reinstall --no-deps openllm-lab"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if foreign_distribution():
+            sys.stderr.write(f"warning: {FOREIGN}\n")
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a reader that is gone shows here, not in the interpreter's shutdown
+        return code
+    except SystemExit as leaving:  # argparse leaves this way
+        return _exit_code(leaving)
+    except BaseException as error:  # the one place that turns whatever went wrong into words
+        return _report(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        sys.stdout.write(f"openllm {__version__}\n")
+        return 0
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if len(arguments) >= words and name in COMMANDS:
+            return _load(COMMANDS[name][1])(arguments[words:])
+    noun = arguments[0]
+    if any(name.startswith(f"{noun} ") for name in COMMANDS):
+        if arguments[1:2] in (["-h"], ["--help"]):
+            sys.stdout.write(overview(noun))
+            return 0
+        if not arguments[1:]:
+            raise UsageError(f"'{noun}' needs a verb after it\n\n{overview(noun).rstrip()}")
+    raise UsageError(_unknown(arguments))
+
+
+def _load(target: str) -> Callable[[list[str]], int]:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _unknown(arguments: list[str]) -> str:
+    """What to say about a verb that is not in the table."""
+    if arguments[0].startswith("-"):
+        return f"unknown option '{arguments[0]}'; see: openllm --help"
+    nouns = {name.partition(" ")[0] for name in COMMANDS}
+    given = " ".join(arguments[:2] if arguments[0] in nouns else arguments[:1])
+    close = [name for name in COMMANDS if name.endswith(f" {given}")]
+    close = close or difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, 1, cutoff=0.75)
+    close = close or difflib.get_close_matches(given, [*COMMANDS, *sorted(nouns)], 1)
+    hint = " or ".join(f"'openllm {name}'" for name in close)
+    hint = f"did you mean {hint}? See" if close else "see"
+    return f"unknown command '{given}'; {hint}: openllm --help"
+
+
+def overview(noun: str | None = None) -> str:
+    """The text of `openllm --help`, or of `openllm NOUN --help`."""
+    shown = {
+        name: help_line
+        for name, (help_line, _) in COMMANDS.items()
+        if noun is None or name.startswith(f"{noun} ")
+    }
+    width = max(map(len, shown))
+    lines = [f"usage: openllm {noun or 'COMMAND'} {'VERB ' if noun else ''}[arguments]", ""]
+    if noun is None:
+        lines += ["From raw text to a trained, evaluated, talking language model.", ""]
+    lines += [f"  {name:<{width}}  {help_line}" for name, help_line in shown.items()]
+    if noun is None:
+        lines += [
+            "",
+            "  openllm COMMAND --help   the arguments of one command",
+            "  openllm --version        the version",
+            "",
+            "Try first: openllm quickstart",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def foreign_distribution() -> bool:
+    """Whether another product's distribution named `openllm` is installed beside ours."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution("openllm")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    if leaving.code is None or isinstance(leaving.code, int):
+        return leaving.code or 0
+    sys.stderr.write(f"error: {leaving.code}\n")
+    return 1
+
+
+def _report(error: BaseException) -> int:
+    """Say on standard error what went wrong; returns the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # The reader has left (as in `| head`); nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    debug = os.environ.get("OPENLLM_DEBUG") == "1"
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write(f"interrupted{f': {error}' if str(error) else ''}\n")
+        return 130
+    if isinstance(error, OpenLLMError):
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stderr.write(f"error: {_in_words(error, debug)}\n")
+    return 1
+
+
+def _in_words(error: BaseException, debug: bool) -> str:
+    """The message for an error that no recipe foresaw."""
+    if _out_of_memory(error):
+        return (
+            "out of memory; close other programs, or use a smaller model, a smaller batch or "
+            "shorter sequences"
+        )
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("openllm"):
+        return (
+            f"the library '{error.name}' is not installed, though OpenLLM needs it; "
+            "mend the installation: pip install --upgrade openllm-lab (then: openllm doctor)"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    where = "above" if debug else _keep_traceback(error)
+    return (
+        f"this is a fault in OpenLLM: {what}\nthe traceback is {where}; "
+        "please report it together with the output of: openllm doctor"
+    )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # torch is not imported for this: where it is not loaded, the error is not its own.
+    cuda = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, RuntimeError) and (cuda or "DefaultCPUAllocator" in str(error))
+
+
+def _keep_traceback(error: BaseException) -> str:
+    """Write the traceback into a file of its own; returns where it is, in words."""
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="openllm-fault-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as handle:
+            handle.write(f"openllm {__version__}: {' '.join(sys.argv)}\n\n")
+            traceback.print_exception(error, file=handle)
+    except OSError:  # no room for a file: the screen is the place that is left
+        traceback.print_exception(error)
+        return "above"
+    return f"in {handle.name}"

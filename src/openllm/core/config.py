@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The base of every config, and how recipes (YAML files) become configs.
+
+Configs are frozen pydantic models that refuse unknown keys; the message names the path and the
+nearest valid name. A recipe may inherit with `base: NAME`, and `key.sub=value` overrides it.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from openllm.core.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Frozen settings; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Validate `values`; `source` names where they come from in the error.
+
+        Raises:
+            ConfigError: one line for each problem, with the path of the key.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            lines = [_explain(problem, values) for problem in error.errors()]
+            raise ConfigError(f"{source}: " + "\n  ".join(lines)) from None
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, ready for YAML or JSON."""
+        return self.model_dump(mode="json")
+
+
+def _explain(problem: Any, values: Mapping[str, Any]) -> str:
+    """One validation problem in words."""
+    # Tagged unions put their tag into the location; keep what the user wrote.
+    keys = [str(part) for part in problem["loc"]]
+    path: list[str] = []
+    node: Any = values
+    for key in keys:
+        if isinstance(node, Mapping) and key in node:
+            node = node[key]
+            path.append(key)
+        elif isinstance(node, Sequence) and not isinstance(node, str) and key.isdigit():
+            node = node[int(key)]
+            path.append(key)
+        elif key == keys[-1]:
+            path.append(key)
+    where = ".".join(path) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{where}'{_nearest(problem)}"
+    if problem["type"] == "missing":
+        return f"'{where}' is missing; give it a value"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"'{where}': {message[0].lower()}{message[1:]}{shown}"
+
+
+def _subclasses(cls: type[Config]) -> list[type[Config]]:
+    found = list(cls.__subclasses__())
+    for sub in cls.__subclasses__():
+        found += _subclasses(sub)
+    return found
+
+
+def _nearest(problem: Any) -> str:
+    key = str(problem["loc"][-1])
+    names = {name for sub in _subclasses(Config) for name in sub.model_fields}
+    close = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else "; remove it"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Raises:
+        ConfigError: missing file, bad YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give the path of a YAML file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; give the path of a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold 'key: value' lines")
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` on top, mapping by mapping; a new `kind` replaces a mapping whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=x"]` -> `{"a": {"b": 1}, "c": "x"}`; values are read as YAML.
+
+    Raises:
+        ConfigError: an argument without `=` or with an unreadable value.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"cannot read '{pair}'; settings are written key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"cannot read the value in '{pair}'; put it in quotes") from None
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = merge(values, value)
+    return values
+
+
+def load_recipe(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Values of a recipe: its bases first, then its own, then the overrides.
+
+    Args:
+        name: the path of a YAML file, or the name of one in `folder`.
+        folder: the shipped recipes.
+        overrides: `key.sub=value` strings.
+    """
+    return merge(_with_bases(_find(name, folder), folder, ()), parse_overrides(overrides))
+
+
+def _find(name: str, folder: Path) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        names = sorted(file.stem for file in folder.glob("*.yaml"))
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ConfigError(
+            f"there is no recipe '{name}'; {hint}shipped recipes: {', '.join(names)}; "
+            "or give the path of a .yaml file"
+        )
+    return path
+
+
+def _with_bases(path: Path, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: 'base' leads back to this file; remove the circle")
+    values = read_yaml(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: 'base' must be the name or path of one recipe")
+    beside = path.parent / base
+    found = beside if base.endswith((".yaml", ".yml")) else _find(base, folder)
+    return merge(_with_bases(found, folder, (*seen, path)), values)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The errors a user can meet. Each message says what is wrong and how to mend it.
+
+    OpenLLMError            exit code 1
+    ├── UsageError          exit code 2: wrong command line
+    ├── ConfigError         exit code 2: a recipe or a setting is wrong
+    ├── DataError           a data source or prepared folder cannot be used
+    ├── TokenizerError      a tokenizer is missing, broken or the wrong one
+    ├── CheckpointError     a model folder or checkpoint cannot be used
+    ├── TrainingError       training cannot go on (diverged, out of memory, ...)
+    ├── StorageError        the disk is full or a path cannot be written
+    ├── DownloadError       a download failed for good
+    └── MissingExtra        an optional library is not installed
+"""
+
+
+class OpenLLMError(Exception):
+    """Base of all errors that are shown to the user without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(OpenLLMError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(OpenLLMError):
+    """A recipe or a setting is wrong."""
+
+    exit_code = 2
+
+
+class DataError(OpenLLMError):
+    """A data source or a prepared folder cannot be used."""
+
+
+class TokenizerError(OpenLLMError):
+    """A tokenizer is missing, broken or not the one the data was made with."""
+
+
+class CheckpointError(OpenLLMError):
+    """A model folder or a training checkpoint cannot be used."""
+
+
+class TrainingError(OpenLLMError):
+    """Training cannot go on."""
+
+
+class StorageError(OpenLLMError):
+    """The disk is full or a path cannot be written."""
+
+
+class DownloadError(OpenLLMError):
+    """A download failed for good."""
+
+
+class MissingExtra(OpenLLMError):
+    """An optional library is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(
+            f"{module} is not installed; it comes with the extra '{extra}': "
+            f"pip install 'openllm-lab[{extra}]'"
+        )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Files that are either whole or absent: written beside their name, synced, then renamed."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from openllm.core.errors import OpenLLMError, StorageError
+
+FORMAT_VERSION = 1
+"""Written into every JSON file of ours; a newer one is refused by `read_json`."""
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path | str) -> Iterator[None]:
+    """Turn the operating system's refusals to write below `path` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"{path}: the disk is full; free some space and repeat the command "
+                "(nothing that was written before is lost)"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(
+                f"{path}: cannot write here ({error.strerror}); choose another folder"
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary sibling of `path`; on success it replaces `path`, on failure it vanishes."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            encoding = None if "b" in mode else "utf-8"
+            newline = None if "b" in mode else "\n"
+            with open(temporary, mode, encoding=encoding, newline=newline) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary sibling of `path`; on success it replaces the folder `path` whole.
+
+    A kill between the two renames leaves the previous folder as `.NAME.old`; the next call, or
+    `recover_folder`, puts it back.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    old = path.with_name(f".{path.name}.old")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            sync_folder(temporary)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(path: Path | str) -> None:
+    """Finish what a killed `atomic_folder` left: put the previous folder back if none stands."""
+    path = Path(path)
+    old = path.with_name(f".{path.name}.old")
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, path)
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes as hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path | str, value: dict[str, Any]) -> None:
+    """Write `value` with our `format_version`, atomically."""
+    with atomic_file(path) as handle:
+        json.dump({"format_version": FORMAT_VERSION, **value}, handle, indent=1, ensure_ascii=False)
+        handle.write("\n")
+
+
+def read_json(path: Path | str, error: type[OpenLLMError], mend: str) -> dict[str, Any]:
+    """Read a JSON object written by `write_json`.
+
+    Args:
+        path: the file.
+        error: what to raise where the file is missing, broken or too new.
+        mend: ends the message: what the user can do.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} does not exist; {mend}") from None
+    except NotADirectoryError:
+        raise error(f"{path.parent} is a file, not a folder; {mend}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise error(f"{path} is not valid JSON ({problem}); {mend}") from None
+    if not isinstance(value, dict):
+        raise error(f"{path} holds no JSON object; {mend}")
+    version = value.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise error(
+            f"{path} has format_version {version}, this OpenLLM reads up to {FORMAT_VERSION}; "
+            "upgrade with: pip install -U openllm-lab"
+        )
+    return value

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The table of optional libraries, and the one way to import them."""
+
+import importlib
+from types import ModuleType
+
+from openllm.core.errors import MissingExtra
+
+EXTRAS: dict[str, str] = {
+    "pyarrow": "data",
+    "trafilatura": "data",
+    "zstandard": "data",
+}
+"""Import name of each optional library -> the extra of `openllm-lab` that installs it."""
+
+
+def require(module: str) -> ModuleType:
+    """Import an optional library, e.g. `require("pyarrow.parquet")`.
+
+    Raises:
+        MissingExtra: it is not installed; the message holds the install line.
+    """
+    top = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(top, EXTRAS[top]) from error

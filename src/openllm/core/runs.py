@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The run folder: everything that is known about one training run.
+
+    recipe.yaml      the resolved recipe
+    env.json         versions and hardware; what bit-exact resumption depends on
+    metrics.jsonl    one line a training step or validation
+    events.jsonl     warnings, checkpoints, resumptions
+    checkpoints/     step-NNNNNN/, whole or absent
+    plots/*.png, report.md
+    model/           best weights so far, as a model folder
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from openllm.core.errors import CheckpointError, ConfigError, StorageError
+from openllm.core.files import atomic_file, read_json, storage_errors, write_json
+
+RECIPE = "recipe.yaml"
+
+
+class Run:
+    """An open run folder; only one process may hold it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics_path = folder / "metrics.jsonl"
+        self.events_path = folder / "events.jsonl"
+        self.checkpoints = folder / "checkpoints"
+        self.model = folder / "model"
+        self.plots = folder / "plots"
+        self._lock: IO[str] | None = None
+        self._metrics: IO[bytes] | None = None
+
+    @classmethod
+    def open(cls, folder: Path | str, recipe: dict[str, Any], *, fresh: bool = False) -> "Run":
+        """Create the folder, or take up an earlier run of the same recipe.
+
+        Raises:
+            ConfigError: the folder holds a run of another recipe, or something else.
+            StorageError: another process trains here, or the folder cannot be written.
+        """
+        run = cls(Path(folder))
+        with storage_errors(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            run._take_lock()
+        try:
+            run._check(recipe, fresh)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _take_lock(self) -> None:
+        self._lock = open(self.folder / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise StorageError(
+                f"{self.folder}: another process is training here; wait for it or choose "
+                "another --out"
+            ) from None
+
+    def _check(self, recipe: dict[str, Any], fresh: bool) -> None:
+        path = self.folder / RECIPE
+        others = [name for name in os.listdir(self.folder) if name != ".lock"]
+        if others and not path.exists():
+            raise ConfigError(
+                f"{self.folder} holds other files ({', '.join(sorted(others)[:3])}) and is no run "
+                "folder; choose an empty or new one"
+            )
+        if path.exists() and fresh:
+            self._empty()
+        if path.exists():
+            old = yaml.safe_load(path.read_text(encoding="utf-8"))
+            changed = sorted(_differences(old, recipe))
+            if changed:
+                raise ConfigError(
+                    f"{self.folder} holds a run with other settings ({'; '.join(changed[:5])}); "
+                    "repeat its settings to resume it, give --fresh to discard it, or choose "
+                    "another --out"
+                )
+        else:
+            with atomic_file(path) as handle:
+                yaml.safe_dump(recipe, handle, sort_keys=False, allow_unicode=True)
+
+    def _empty(self) -> None:
+        # the recipe goes last: while it stands, the folder is still known as a run
+        for name in sorted(os.listdir(self.folder), key=lambda name: name == RECIPE):
+            entry = self.folder / name
+            if name == ".lock":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def rewind_metrics(self, offset: int) -> None:
+        """Cut off what was written after the checkpoint that training resumes from."""
+        if self._metrics is not None:
+            self._metrics.close()
+        with storage_errors(self.metrics_path):
+            self._metrics = open(self.metrics_path, "ab")
+            size = self._metrics.tell()
+            if size < offset:
+                raise CheckpointError(
+                    f"{self.metrics_path} is shorter ({size} bytes) than at the checkpoint "
+                    f"({offset}); it was changed from outside; start anew with --fresh"
+                )
+            self._metrics.truncate(offset)
+            self._metrics.seek(offset)
+
+    def log_metrics(self, record: dict[str, Any]) -> None:
+        """Append one line to the metrics."""
+        assert self._metrics is not None, "rewind_metrics() comes first"
+        with storage_errors(self.metrics_path):
+            self._metrics.write((json.dumps(record) + "\n").encode())
+            self._metrics.flush()
+
+    def metrics_offset(self) -> int:
+        """Bytes of metrics that are safely on disk."""
+        assert self._metrics is not None, "rewind_metrics() comes first"
+        with storage_errors(self.metrics_path):
+            os.fsync(self._metrics.fileno())
+        return self._metrics.tell()
+
+    def log_event(self, kind: str, step: int, message: str) -> None:
+        """Append one line to the events."""
+        line = {"time": round(time.time(), 3), "kind": kind, "step": step, "message": message}
+        with storage_errors(self.events_path), open(self.events_path, "a") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+    def check_env(self, env: dict[str, Any]) -> list[str]:
+        """Write `env.json` on the first call; later name what differs from then."""
+        path = self.folder / "env.json"
+        if not path.exists():
+            write_json(path, env)
+            return []
+        old = read_json(path, CheckpointError, "start anew with --fresh")
+        return [
+            f"{key}: {old.get(key)} then, {env.get(key)} now"
+            for key in ("torch", "instruction_set", "threads", "compile", "world_size")
+            if old.get(key) != env.get(key)
+        ]
+
+    def close(self) -> None:
+        """Close the files and let other processes in."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path}={old} there, {new} now"
+
+
+def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
+    """All whole lines of a run's metrics."""
+    path = Path(folder) / "metrics.jsonl"
+    if not path.exists():
+        raise CheckpointError(f"{folder} is no run folder (metrics.jsonl is missing)")
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def environment(*, instruction_set: str, threads: int, device: str) -> dict[str, Any]:
+    """What a run's numbers depend on beside its recipe."""
+    return {
+        "openllm": importlib.metadata.version("openllm-lab"),
+        "commit": source_commit(),
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "numpy": importlib.metadata.version("numpy"),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "instruction_set": instruction_set,
+        "threads": threads,
+        "device": device,
+        "compile": False,
+        "world_size": 1,
+    }
+
+
+def source_commit() -> str | None:
+    """The git commit of the source tree this package runs from, or None for an installed wheel."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def cpu_name() -> str:
+    """The processor's name in words."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

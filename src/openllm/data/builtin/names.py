@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Names of people, towns and rivers, put together from syllables, and which split owns which.
+
+Every name belongs to exactly one split, by a hash of its letters. Held-out names are made of the
+same syllables as the training names, so that a model which has learnt to copy can copy them.
+"""
+
+import zlib
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+PERSON_STARTS = (
+    "Al An Ar Bal Bel Ben Ber Bor Bran Bren Cal Car Cas Cor Dal Dan Dar Del Den Dor Ed El Em Er "
+    "Fal Fen Fin Flor Gal Gar Gil Gor Hal Han Har Hel Hol Il Jan Jar Jen Jor Kal Kar Kel Kir Lan "
+    "Lar Len Lin Lor Mal Mar Mel Mer Mil Mor Nel Nor Ol Or Pal Per Pol Ral Ren Ros Sal Sel Sor "
+    "Tal Tam Ter Tor Ul Val Ver Vin Wal Wen Wil Yor Zan Zel"
+).split()
+FEMALE_ENDS = (
+    "ia ina ela ora issa etta ella wyn lina ria dra nia sie anne ette een ily ona ura ika ita essa "
+    "inda oria ara ana eva iva ola isse ayla enna omi esta"
+).split()
+MALE_ENDS = (
+    "o ric den bert mund win us ek and old vin dor gan son ard io ius ok ert ian ulf mer bin fred "
+    "gar man do ro lo mo nik tis vik rin"
+).split()
+TOWN_STARTS = (
+    "Ash Birch Brack Bram Cald Carn Crow Dun East Elder Elm Fair Fern Glen Hart Haw Hazel Heath "
+    "Kings Lang Lark Lin Mead Mill Moor Nether North Oak Otter Pen Quarr Raven Rook Rush Sand "
+    "Sedge Skel South Stan Stour Swan Tarn Thorn Under West Whit Will Win Wood Yarrow"
+).split()
+TOWN_ENDS = (
+    "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well gate port "
+    "den haven hurst cliff marsh holm"
+).split()
+RIVER_STARTS = "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr".split()
+RIVER_ENDS = "a une ess on iss ow ine eth".split()
+
+
+def split_of(key: str) -> Split:
+    """The one split that may show this name or combination: 80 % train, 10 % each held out."""
+    bucket = zlib.crc32(key.encode()) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def _pool(starts: list[str], ends: list[str], split: Split) -> list[str]:
+    names = {start + end for start in starts for end in ends}
+    return sorted(name for name in names if split_of(name) == split)
+
+
+def _people(ends: list[str], other_ends: list[str], split: Split) -> list[str]:
+    other = {start + end for start in PERSON_STARTS for end in other_ends}
+    return [name for name in _pool(PERSON_STARTS, ends, split) if name not in other]
+
+
+WOMEN = {split: _people(FEMALE_ENDS, MALE_ENDS, split) for split in SPLITS}
+MEN = {split: _people(MALE_ENDS, FEMALE_ENDS, split) for split in SPLITS}
+TOWNS = {split: _pool(TOWN_STARTS, TOWN_ENDS, split) for split in SPLITS}
+RIVERS = {split: _pool(RIVER_STARTS, RIVER_ENDS, split) for split in SPLITS}

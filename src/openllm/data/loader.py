@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Batches of packed rows, each a pure function of (seed, step): nothing to save, nothing to lose."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openllm.core.errors import DataError
+from openllm.data.packing import EpochPlan, Piece
+from openllm.data.shards import Shards
+
+IGNORE = -100
+"""Target of a token that has no next token in its document."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B packed rows of T tokens.
+
+    Attributes:
+        tokens: (B, T) int64.
+        targets: (B, T) int64, the next token of the same document or `IGNORE`.
+        positions: (B, T) int64, counted from 0 in each piece of a document.
+        cu_seqlens: borders of the pieces in the flattened batch.
+    """
+
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    cu_seqlens: tuple[int, ...]
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are predicted."""
+        return int((self.targets != IGNORE).sum())
+
+
+class TokenLoader:
+    """Rows of a split, shuffled anew each epoch."""
+
+    def __init__(
+        self, shards: Shards, *, seq_len: int, rows_per_step: int, micro_rows: int, seed: int
+    ) -> None:
+        self.shards = shards
+        self.seq_len = seq_len
+        self.rows_per_step = rows_per_step
+        self.micro_rows = micro_rows
+        self._lengths = np.diff(shards.offsets.astype(np.int64))
+        self.rows_per_epoch = int(self._lengths.sum()) // seq_len
+        if self.rows_per_epoch < 1:
+            raise DataError(
+                f"the training split has {int(self._lengths.sum())} tokens, less than one row of "
+                f"{seq_len}; add text or set batch.seq_len lower"
+            )
+        self._plan = lru_cache(maxsize=2)(lambda epoch: EpochPlan(self._lengths, seed, epoch))
+
+    def step(self, step: int) -> list[Batch]:
+        """The micro-batches of a training step."""
+        first = step * self.rows_per_step
+        rows = range(first, first + self.rows_per_step)
+        return [
+            self._batch(rows[start : start + self.micro_rows])
+            for start in range(0, len(rows), self.micro_rows)
+        ]
+
+    def pieces(self, row: int) -> list[Piece]:
+        """The pieces of documents in a row, counted through all epochs."""
+        epoch, index = divmod(row, self.rows_per_epoch)
+        return self._plan(epoch).row(index, self.seq_len)
+
+    def seen(self, steps: int) -> Iterator[NDArray[np.integer]]:
+        """The tokens that `steps` training steps show, each once: pieces of the first epoch."""
+        for row in range(min(steps * self.rows_per_step, self.rows_per_epoch)):
+            for piece in self.pieces(row):
+                yield self.shards.document(piece.document)[piece.start : piece.end + 1]
+
+    def _batch(self, rows: range) -> Batch:
+        shape = (len(rows), self.seq_len)
+        tokens = np.empty(shape, np.int64)
+        targets = np.full(shape, IGNORE, np.int64)
+        positions = np.empty(shape, np.int64)
+        borders = [0]
+        for line, row in enumerate(rows):
+            column = 0
+            for piece in self.pieces(row):
+                document = self.shards.document(piece.document)
+                length = piece.end - piece.start
+                here = slice(column, column + length)
+                tokens[line, here] = document[piece.start : piece.end]
+                positions[line, here] = np.arange(length)
+                following = document[piece.start + 1 : piece.end + 1]
+                targets[line, column : column + len(following)] = following
+                column += length
+                borders.append(line * self.seq_len + column)
+        return Batch(tokens, targets, positions, tuple(borders))

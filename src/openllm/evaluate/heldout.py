@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The text a model is measured on: a split of a prepared folder or of shards, or one file."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openllm.core.errors import DataError
+from openllm.core.files import read_json, sha256_file
+from openllm.core.log import warn
+from openllm.data.document import Document, read_documents, read_index
+from openllm.data.readers import FORMATS, Broken, Place, ReadOptions, read_file
+from openllm.data.shards import Shards
+from openllm.data.streams import COMPRESSIONS
+from openllm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out documents as text and as tokens.
+
+    Attributes:
+        name: of the folder or file.
+        split: the side of the folder; None for a file.
+        fingerprint: SHA-256 of the whole data set, or of the file.
+        texts: of each document.
+        tokens: of each document, with bos and eos.
+        doc_bytes: UTF-8 bytes of each text.
+        doc_words: words between white space of each text.
+    """
+
+    name: str
+    split: str | None
+    fingerprint: str
+    texts: list[str]
+    tokens: list[np.ndarray]
+    doc_bytes: np.ndarray
+    doc_words: np.ndarray
+
+    def sample(self, count: int | None, seed: int) -> "HeldOut":
+        """`count` documents drawn without replacement, in their old order; None keeps all."""
+        if count is None or count >= len(self.texts):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self.texts))[:count])
+        return HeldOut(
+            self.name,
+            self.split,
+            self.fingerprint,
+            [self.texts[i] for i in chosen],
+            [self.tokens[i] for i in chosen],
+            self.doc_bytes[chosen],
+            self.doc_words[chosen],
+        )
+
+
+def read_heldout(
+    path: Path, split: str, tokenizer: Tokenizer, options: ReadOptions | None = None
+) -> HeldOut:
+    """Read held-out text and turn it into the tokens of a model.
+
+    Args:
+        path: a folder of 'openllm data prepare' or 'openllm data tokenize', or a file in one of
+            the formats that 'openllm data prepare' reads.
+        split: the side of the folder; a file has none.
+        tokenizer: the model's.
+        options: which fields of a file hold the text.
+
+    Raises:
+        DataError: nothing there, no such split, no text, or shards made with another tokenizer.
+        TokenizerError: the same, where the shards say so.
+    """
+    if path.is_dir():
+        kind = read_json(path / "index.json", DataError, _MEND).get("kind")
+        if kind == "shards":
+            return _from_shards(path, split, tokenizer)
+        texts = [document.text for document in read_documents(path, split)]
+        fingerprint = str(read_index(path).get("fingerprint"))
+        found = _tokenized(path.name, split, fingerprint, texts, tokenizer)
+        if not found.texts:
+            raise DataError(
+                f"the split '{split}' of {path} holds no documents; prepare more text, "
+                "or choose another with --split"
+            )
+        return found
+    if not path.exists():
+        raise DataError(f"{path} does not exist; {_MEND}")
+    texts = [document.text for document in _file_documents(path, options or ReadOptions())]
+    found = _tokenized(path.name, None, sha256_file(path), texts, tokenizer)
+    if not found.texts:
+        raise DataError(f"{path} holds no text; give a file with at least one document")
+    return found
+
+
+_MEND = "give a folder written by 'openllm data prepare', or a file such as text.jsonl or text.txt"
+
+
+def _tokenized(
+    name: str, split: str | None, fingerprint: str, texts: Sequence[str], tokenizer: Tokenizer
+) -> HeldOut:
+    texts = [text for text in texts if text.strip()]
+    tokens = [
+        np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)
+        for ids in tokenizer.encode_batch(texts)
+    ]
+    doc_bytes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts], np.int64)
+    doc_words = np.array([len(text.split()) for text in texts], np.int64)
+    return HeldOut(name, split, fingerprint, texts, tokens, doc_bytes, doc_words)
+
+
+def _from_shards(path: Path, split: str, tokenizer: Tokenizer) -> HeldOut:
+    shards = Shards.open(path, split, tokenizer.fingerprint)
+    tokens = [np.asarray(shards.document(i), np.int32) for i in range(shards.num_documents)]
+    if not tokens:
+        raise DataError(f"the split '{split}' of {path} holds no documents; choose another")
+    return HeldOut(
+        path.name,
+        split,
+        str(_index(path).get("data_fingerprint")),
+        [tokenizer.decode(document.tolist()) for document in tokens],
+        tokens,
+        np.asarray(shards.doc_bytes, np.int64),
+        np.asarray(shards.doc_words, np.int64),
+    )
+
+
+def _index(path: Path) -> dict[str, Any]:
+    return read_json(path / "index.json", DataError, _MEND)
+
+
+def _file_documents(path: Path, options: ReadOptions) -> Iterator[Document]:
+    """The documents of one file; records that cannot be read are counted and said."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
+    kind = suffixes[-1] if suffixes else ""
+    if kind not in FORMATS:
+        known = " ".join(FORMATS)
+        raise DataError(f"{path} has no known format; name it with one of: {known}")
+    broken: list[Broken] = []
+    place = Place(path.stem, path.name)
+    for record in read_file(str(path), kind, compression, place, options, lambda count: None):
+        if isinstance(record, Broken):
+            broken.append(record)
+        else:
+            yield record
+    if broken:
+        first = broken[0]
+        warn(
+            f"{path}: {len(broken)} records could not be read; "
+            f"the first is at line {first.line} ({first.reason}: {first.detail})"
+        )

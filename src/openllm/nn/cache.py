@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Keys and values of the tokens that a model has already read."""
+
+# B batch, L layers, S capacity, T new tokens, K kv heads, H head dim
+
+import torch
+from torch import Tensor
+
+from openllm.nn.config import ModelConfig
+
+
+class KVCache:
+    """A dense cache whose rows may hold different numbers of tokens."""
+
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        batch: int,
+        capacity: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        heads, head_dim = cfg.attention.kv_heads, cfg.attention.head_dim
+        shape = (cfg.num_layers, batch, capacity, heads, head_dim)
+        self.k_LBSKH = torch.zeros(shape, dtype=dtype, device=device)
+        self.v_LBSKH = torch.zeros(shape, dtype=dtype, device=device)
+        self.lengths = [0] * batch
+
+    def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> None:
+        """Store one layer's new keys and values behind each row's present length."""
+        for row, start in enumerate(self.lengths):
+            end = start + k_BTKH.shape[1]
+            self.k_LBSKH[layer, row, start:end] = k_BTKH[row]
+            self.v_LBSKH[layer, row, start:end] = v_BTKH[row]
+
+    def read(self, layer: int, row: int, length: int) -> tuple[Tensor, Tensor]:
+        """The first `length` keys and values of a row, each (length, K, H)."""
+        return self.k_LBSKH[layer, row, :length], self.v_LBSKH[layer, row, :length]
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` more tokens in every row, after all layers have written them."""
+        self.lengths = [length + tokens for length in self.lengths]
+
+    def copy_row(self, source: "KVCache", source_row: int, row: int) -> None:
+        """Take a row over from another cache."""
+        length = source.lengths[source_row]
+        self.k_LBSKH[:, row, :length] = source.k_LBSKH[:, source_row, :length]
+        self.v_LBSKH[:, row, :length] = source.v_LBSKH[:, source_row, :length]
+        self.lengths[row] = length
+
+    def keep_rows(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        self.k_LBSKH = self.k_LBSKH[:, rows]
+        self.v_LBSKH = self.v_LBSKH[:, rows]
+        self.lengths = [self.lengths[row] for row in rows]

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What a model costs: parameters and floating-point operations, exactly, from its config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openllm.nn.config import GeluConfig, LearnedPositionConfig, ModelConfig
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of weights by place."""
+
+    embeddings: int
+    attention: int
+    mlp: int
+    norms: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """All weights; a tied head counts once, with the embeddings."""
+        return self.embeddings + self.attention + self.mlp + self.norms + self.head
+
+
+def parameters(cfg: ModelConfig) -> Parameters:
+    """Count the weights of a model."""
+    shape = cfg.attention
+    query, key = shape.num_heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = cfg.dim * (query + 2 * key) + query * cfg.dim
+    if shape.bias:
+        attention += query + 2 * key + cfg.dim
+    hidden = cfg.mlp.hidden_dim
+    if isinstance(cfg.mlp, GeluConfig):
+        mlp = 2 * cfg.dim * hidden + hidden + cfg.dim
+    else:
+        mlp = 3 * cfg.dim * hidden
+    norms = 2 * cfg.norm.num_parameters(cfg.dim)
+    if shape.qk_norm:
+        norms += 2 * cfg.norm.num_parameters(shape.head_dim)
+    positions = cfg.max_positions if isinstance(cfg.position, LearnedPositionConfig) else 0
+    return Parameters(
+        embeddings=(cfg.vocab_size + positions) * cfg.dim,
+        attention=cfg.num_layers * attention,
+        mlp=cfg.num_layers * mlp,
+        norms=cfg.num_layers * norms + cfg.norm.num_parameters(cfg.dim),
+        head=0 if cfg.tie_embeddings else cfg.vocab_size * cfg.dim,
+    )
+
+
+def matmul_parameters(cfg: ModelConfig) -> int:
+    """Weights that each token is multiplied with, the output head among them."""
+    shape = cfg.attention
+    heads = shape.num_heads + shape.kv_heads
+    attention = 2 * cfg.dim * heads * shape.head_dim
+    matrices = 2 if isinstance(cfg.mlp, GeluConfig) else 3
+    return (
+        cfg.num_layers * (attention + matrices * cfg.dim * cfg.mlp.hidden_dim)
+        + cfg.vocab_size * cfg.dim
+    )
+
+
+def forward_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
+    """Operations of the matrix products of a forward pass over documents of these lengths.
+
+    A multiply-add is two operations; attention is counted in full, as if not causal.
+    """
+    tokens = sum(lengths)
+    width = cfg.attention.num_heads * cfg.attention.head_dim
+    scores = cfg.num_layers * 4 * width * sum(length * length for length in lengths)
+    return 2 * tokens * matmul_parameters(cfg) + scores
+
+
+def train_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
+    """Forward and backward: products with weights cost 2 more, attention 2.5 more (it is redone)."""
+    tokens = sum(lengths)
+    weights = 2 * tokens * matmul_parameters(cfg)
+    scores = forward_flops(cfg, lengths) - weights
+    return 3 * weights + scores + scores * 5 // 2
+
+
+def kv_cache_bytes(cfg: ModelConfig, tokens: int, bytes_per_value: int = 4) -> int:
+    """Memory of the keys and values of `tokens` tokens."""
+    shape = cfg.attention
+    return 2 * cfg.num_layers * tokens * shape.kv_heads * shape.head_dim * bytes_per_value

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""From hidden states to the vocabulary: logits, log-probabilities, cross-entropy."""
+
+# R rows (tokens), D model, V vocabulary
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100
+"""Target of a token that is not predicted."""
+
+CHUNK_LOGITS = 8 * 2**20
+"""Logits made at a time; a whole batch of them would dominate the memory of a step."""
+
+
+def logits(x: Tensor, weight_VD: Tensor) -> Tensor:
+    """(..., D) -> (..., V) in float32."""
+    return F.linear(x, weight_VD.to(x.dtype)).float()
+
+
+def _chunk_rows(weight_VD: Tensor) -> int:
+    return max(1, CHUNK_LOGITS // weight_VD.shape[0])
+
+
+@torch.no_grad()
+def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target in nats (float32), and whether it is the most likely token."""
+    values, hits = [], []
+    rows = _chunk_rows(weight_VD)
+    for x, target in zip(x_RD.split(rows), targets_R.split(rows), strict=True):
+        scores = logits(x, weight_VD)
+        picked = scores.gather(1, target[:, None])[:, 0]
+        values.append(picked - scores.logsumexp(1))
+        hits.append(scores.argmax(1) == target)
+    return torch.cat(values), torch.cat(hits)
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    """Sum of token losses; gradients are made chunk by chunk in the forward pass.
+
+    As in arXiv:2410.10989, so that the logits of the whole batch never exist at once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        weight = weight_VD.to(dtype)
+        total = torch.zeros((), dtype=torch.float64, device=x_RD.device)
+        grad_x = torch.empty_like(x_RD)
+        grad_weight = torch.zeros_like(weight_VD)
+        rows = _chunk_rows(weight_VD)
+        for start in range(0, x_RD.shape[0], rows):
+            piece = slice(start, start + rows)
+            x = x_RD[piece].to(dtype)
+            target = targets_R[piece]
+            scores = F.linear(x, weight).float()
+            norm = scores.logsumexp(1)
+            kept = target != IGNORE
+            index = target.clamp_min(0)[:, None]
+            losses = norm - scores.gather(1, index)[:, 0]
+            total += torch.where(kept, losses, 0.0).sum(dtype=torch.float64)
+            # d loss / d scores = softmax - one-hot, zero for ignored rows
+            probs = scores.sub_(norm[:, None]).exp_()
+            probs.scatter_add_(1, index, -torch.ones_like(index, dtype=probs.dtype))
+            probs.mul_(kept[:, None])
+            slope = probs.to(dtype)
+            grad_x[piece] = (slope @ weight).to(x_RD.dtype)
+            grad_weight += slope.T @ x
+        ctx.save_for_backward(grad_x, grad_weight)
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_x, grad_weight = ctx.saved_tensors
+        return grad_x * grads[0], grad_weight * grads[0], None, None
+
+
+def cross_entropy_sum(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> Tensor:
+    """Sum over rows of -log p(target) in nats; rows whose target is `IGNORE` count nothing.
+
+    Under autocast the matrix products run in its dtype; sums stay in float32.
+    """
+    device = x_RD.device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else x_RD.dtype
+    with torch.autocast(device, enabled=False):
+        return _CrossEntropySum.apply(x_RD, weight_VD, targets_R, dtype)

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Random initial weights."""
+
+import torch
+from torch import nn
+
+from openllm.nn.config import ModelConfig
+
+RESIDUAL = ("o_proj.weight", "down_proj.weight")
+"""Matrices that write into the residual stream: scaled by 1/sqrt(2 x layers) as in GPT-2."""
+
+
+@torch.no_grad()
+def init_weights(module: nn.Module, cfg: ModelConfig, seed: int) -> None:
+    """Normal matrices with `init_std`, zero biases, unit gains; a function of the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.ndim < 2:
+            parameter.fill_(1.0)
+        else:
+            scaled = name.endswith(RESIDUAL)
+            std = cfg.init_std * ((2 * cfg.num_layers) ** -0.5 if scaled else 1.0)
+            parameter.normal_(0.0, std, generator=generator)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The position-wise part of a block."""
+
+# B batch, T time, D model, F hidden
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from openllm.nn.config import GeluConfig, ModelConfig, SwiGLUConfig
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (arXiv:2002.05202)."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+
+
+class GeluMLP(nn.Module):
+    """down(gelu(up(x))) with biases (GPT-2)."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(dim, hidden_dim)
+        self.down_proj = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.down_proj(F.gelu(self.up_proj(x_BTD), approximate="tanh"))
+
+
+def build_mlp(cfg: ModelConfig) -> nn.Module:
+    """The MLP that `cfg.mlp` names."""
+    match cfg.mlp:
+        case SwiGLUConfig():
+            return SwiGLU(cfg.dim, cfg.mlp.hidden_dim)
+        case GeluConfig():
+            return GeluMLP(cfg.dim, cfg.mlp.hidden_dim)

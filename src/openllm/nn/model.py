@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The one model class."""
+
+# B batch, T time, D model, V vocabulary
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from openllm.nn.attention import AttentionContext
+from openllm.nn.block import Block
+from openllm.nn.cache import KVCache
+from openllm.nn.config import LearnedPositionConfig, ModelConfig, RopeConfig
+from openllm.nn.init import init_weights
+from openllm.nn.rope import rotary_table
+
+
+class Hidden(NamedTuple):
+    """What a forward pass gives: final hidden states (B, T, D) and auxiliary loss terms by name."""
+
+    x: Tensor
+    aux: dict[str, Tensor]
+
+
+class Transformer(nn.Module):
+    """A decoder-only transformer, Qwen3-shaped or GPT-2-shaped by its config.
+
+    It stops before the vocabulary: `nn/heads.py` turns hidden states into logits,
+    log-probabilities or a loss, so nobody makes logits that nobody needs.
+    """
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.embed_tokens = nn.Embedding(cfg.vocab_size, cfg.dim)
+        learned = isinstance(cfg.position, LearnedPositionConfig)
+        self.embed_positions = nn.Embedding(cfg.max_positions, cfg.dim) if learned else None
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.layers = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.num_layers))
+        self.norm = cfg.norm.build(cfg.dim)
+        self.lm_head = (
+            None if cfg.tie_embeddings else nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
+        )
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The (V, D) matrix that maps hidden states to logits."""
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        embeds: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        attn: AttentionContext | None = None,
+        cache: KVCache | None = None,
+    ) -> Hidden:
+        """Hidden states of a batch.
+
+        Args:
+            tokens: (B, T) ids, or
+            embeds: (B, T, D) in their place.
+            positions: (B, T) place of each token in its document; default: counted from 0, or
+                from each row's length in the cache.
+            attn: the documents' borders; default: each row is one document.
+            cache: keys and values of earlier tokens; the new ones are added to it.
+        """
+        if (tokens is None) == (embeds is None):
+            raise ValueError("give either tokens or embeds")
+        x_BTD = self.embed_tokens(tokens) if embeds is None else embeds
+        batch, time = x_BTD.shape[:2]
+        if positions is None:
+            starts = torch.tensor(cache.lengths if cache else [0] * batch, device=x_BTD.device)
+            positions = starts[:, None] + torch.arange(time, device=x_BTD.device)
+        if self.embed_positions is not None:
+            x_BTD = x_BTD + self.embed_positions(positions)
+        rope = None
+        if isinstance(self.cfg.position, RopeConfig):
+            rope = rotary_table(positions, self.cfg.attention.head_dim, self.cfg.position.theta)
+        context = attn or AttentionContext.rows(batch, time)
+        x_BTD = self.dropout(x_BTD)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rope, context, cache)
+        if cache is not None:
+            cache.advance(time)
+        return Hidden(self.norm(x_BTD), {})
+
+
+def build_model(cfg: ModelConfig, *, seed: int = 0) -> Transformer:
+    """A model with random weights that depend on the seed alone."""
+    model = Transformer(cfg)
+    init_weights(model, cfg, seed)
+    return model

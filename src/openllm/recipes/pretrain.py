@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm train`: a prepared data folder and a tokenizer in, a run folder with a model out."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllm.core.config import load_recipe
+from openllm.core.errors import ConfigError
+from openllm.core.files import recover_folder, write_json
+from openllm.core.log import progress, say, warn
+from openllm.core.runs import Run, environment, source_commit
+from openllm.data.document import read_index
+from openllm.train.config import PretrainConfig
+from openllm.train.schedule import duration_steps
+
+if TYPE_CHECKING:
+    from openllm.data.loader import TokenLoader
+    from openllm.data.shards import Shards
+    from openllm.train.forecast import Forecast
+    from openllm.train.loop import Trainer
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """A shipped or own recipe with overrides on top.
+
+    Raises:
+        ConfigError: something in it is wrong; the message names the key.
+    """
+    return PretrainConfig.parse(load_recipe(name, CONFIGS, overrides), f"recipe {name}")
+
+
+def main(argv: list[str]) -> int:
+    """Entry of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="openllm train",
+        description="Train a model from scratch. Repeating the command resumes it.",
+        epilog="example: openllm train small data=data/squad tokenizer=data/tokenizer "
+        "duration='4_000_000 tokens' --out runs/squad",
+    )
+    parser.add_argument("recipe", help="name of a shipped recipe, or a YAML file")
+    parser.add_argument("settings", nargs="*", help="key=value, such as optim.lr=0.002")
+    parser.add_argument("--out", required=True, help="run folder")
+    parser.add_argument("--fresh", action="store_true", help="discard what the run folder holds")
+    parser.add_argument("--dry-run", action="store_true", help="show the forecast and stop")
+    args = parser.parse_intermixed_args(argv)
+    cfg = load_config(args.recipe, args.settings)
+    train(cfg, Path(args.out), fresh=args.fresh, dry_run=args.dry_run)
+    return 0
+
+
+def resolve(cfg: PretrainConfig, vocab_size: int) -> PretrainConfig:
+    """Fill in what depends on the machine and the tokenizer.
+
+    Raises:
+        ConfigError: the recipe asks for another vocabulary than the tokenizer's.
+    """
+    import torch
+
+    device = cfg.device
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no CUDA GPU here; use device=auto")
+    elif device == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device=mps, but torch sees no Apple GPU here; use device=auto")
+    precision = cfg.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    if "vocab_size" in cfg.model.model_fields_set and cfg.model.vocab_size != vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={cfg.model.vocab_size}, but the tokenizer has {vocab_size} pieces; "
+            "leave the setting out, or train a tokenizer of that size"
+        )
+    model = cfg.model.model_copy(update={"vocab_size": vocab_size})
+    threads = cfg.threads or torch.get_num_threads()
+    return cfg.model_copy(
+        update={"device": device, "precision": precision, "model": model, "threads": threads}
+    )
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether matrix products in bfloat16 run in hardware."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool = False) -> None:
+    """Run a recipe, or take up its run folder where it stopped.
+
+    Raises:
+        ConfigError: a missing or unfitting setting.
+        TrainingError: the run diverged or ran out of memory.
+        KeyboardInterrupt: it was interrupted; the run folder can be resumed.
+    """
+    import torch
+
+    from openllm.data.loader import TokenLoader
+    from openllm.data.shards import Shards
+    from openllm.recipes.tokenize import tokenize
+    from openllm.text.tokenizer import Tokenizer
+    from openllm.train.forecast import forecast
+
+    data, vocabulary = _folders(cfg)
+    index = read_index(data)
+    tokenizer = Tokenizer.load(vocabulary)
+    cfg = resolve(cfg, tokenizer.vocab_size)
+    torch.set_num_threads(cfg.threads or 1)
+    torch.use_deterministic_algorithms(True)
+    shards = tokenize(data, vocabulary)
+    loader = TokenLoader(
+        Shards.open(shards, "train", tokenizer.fingerprint),
+        seq_len=cfg.batch.seq_len,
+        rows_per_step=cfg.batch.rows,
+        micro_rows=cfg.batch.micro_rows,
+        seed=cfg.seed,
+    )
+    if dry_run:
+        trainer = build_trainer(cfg, loader)
+        for line in forecast(cfg, trainer, index["corpus"]).lines():
+            say(line)
+        return
+    run = Run.open(out, cfg.dump(), fresh=fresh)
+    try:
+        _train(run, cfg, loader, Shards.open(shards, "validation", tokenizer.fingerprint), index)
+    finally:
+        run.close()
+
+
+def _folders(cfg: PretrainConfig) -> tuple[Path, Path]:
+    if cfg.data is None:
+        raise ConfigError(
+            "'data' is missing; make a folder with 'openllm data prepare SOURCE --out DIR' and "
+            "give data=DIR"
+        )
+    if cfg.tokenizer is None:
+        raise ConfigError(
+            f"'tokenizer' is missing; make one with 'openllm tokenizer train {cfg.data} --out DIR' "
+            "and give tokenizer=DIR"
+        )
+    return Path(cfg.data), Path(cfg.tokenizer)
+
+
+def build_trainer(cfg: PretrainConfig, loader: "TokenLoader") -> "Trainer":
+    """Model, optimizers and loop of a resolved recipe, without hooks."""
+    from openllm.nn.model import build_model
+    from openllm.train.loop import Trainer
+    from openllm.train.objective import NextToken
+    from openllm.transform.memory import checkpoint_activations
+
+    model = build_model(cfg.model, seed=cfg.seed).to(cfg.device)
+    if cfg.activation_checkpointing:
+        checkpoint_activations(model)
+    total = duration_steps(
+        cfg.duration,
+        tokens_per_step=cfg.batch.tokens,
+        steps_per_epoch=loader.rows_per_epoch / cfg.batch.rows,
+    )
+    return Trainer(
+        model,
+        NextToken(),
+        cfg.optim.build(model),
+        loader.step,
+        total_steps=total,
+        lr_factor=partial(cfg.schedule.factor, steps=total),
+        precision="bf16" if cfg.precision == "bf16" else "fp32",
+        clip_norm=cfg.clip_norm,
+        ema_decay=cfg.ema,
+        seed=cfg.seed,
+    )
+
+
+def _train(
+    run: Run,
+    cfg: PretrainConfig,
+    loader: "TokenLoader",
+    held_out: "Shards",
+    index: Mapping[str, Any],
+) -> None:
+    """Train inside an open run folder."""
+    import torch
+
+    from openllm.checkpoint.train_state import load_newest
+    from openllm.train.forecast import forecast, out_of_memory
+    from openllm.train.report import write_report
+
+    recover_folder(run.model)
+    state, problems = load_newest(run.checkpoints)
+    for problem in problems:
+        warn(f"{problem}; going back to an older checkpoint")
+    trainer = build_trainer(cfg, loader)
+    if state is not None and state.values["finished"]:
+        say(f"{run.folder}: this run is finished; its model is in {run.model}")
+        return
+    _check_machine(run, cfg)
+    outlook = forecast(cfg, trainer, index["corpus"])
+    bits = loader.shards.bits_per_byte_per_nat
+    write_json(run.folder / "forecast.json", {**outlook.dump(), "bits_per_byte_per_nat": bits})
+    for line in outlook.lines():
+        say(line)
+    start = 0 if state is None else state.values["tokens"]
+    with progress("training", outlook.tokens, "tokens", start=start) as meter:
+        trainer.hooks = _hooks(run, cfg, trainer, held_out, index, outlook, meter, bits)
+        if state is None:
+            run.rewind_metrics(0)
+        else:
+            trainer.load_state(state)
+            run.rewind_metrics(state.values["metrics_offset"])
+            run.log_event("resume", trainer.step, f"resumed at step {trainer.step}")
+            say(f"resuming at step {trainer.step} of {trainer.total_steps}")
+        try:
+            trainer.fit()
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise out_of_memory(cfg, outlook.peak_bytes) from error
+        except RuntimeError as error:
+            if "not enough memory" in str(error):
+                raise out_of_memory(cfg, outlook.peak_bytes) from error
+            raise
+    write_report(run.folder, f"Run {run.folder.name}", _facts(cfg, index, outlook))
+    if trainer.stop_reason in ("SIGINT", "SIGTERM"):
+        say(f"stopped at step {trainer.step}; repeat the command to go on")
+        raise KeyboardInterrupt
+    say(f"done: model in {run.model}, report in {run.folder / 'report.md'}")
+
+
+def _check_machine(run: Run, cfg: PretrainConfig) -> None:
+    """Record the environment, or say how it differs from the one the run began in."""
+    import torch
+
+    env = environment(
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        threads=cfg.threads or 1,
+        device=cfg.device,
+    )
+    for difference in run.check_env(env):
+        warn(f"this run began elsewhere ({difference}); numbers will agree closely, not bit by bit")
+
+
+def _hooks(
+    run: Run,
+    cfg: PretrainConfig,
+    trainer: "Trainer",
+    held_out: "Shards",
+    index: Mapping[str, Any],
+    outlook: "Forecast",
+    meter: Any,
+    bits: float,
+) -> list[Any]:
+    """All that happens around the steps, in order; the checkpoint comes last."""
+    from openllm.nn.cost import train_flops
+    from openllm.train import hooks
+
+    twentieth = max(1, trainer.total_steps // 20)
+    documents, text_bytes = held_out.sample(cfg.validation.tokens, seed=cfg.seed)
+    validate = hooks.Validate(
+        run,
+        documents,
+        text_bytes,
+        every=cfg.validation.every or twentieth,
+        context=cfg.batch.seq_len,
+        patience=cfg.validation.patience,
+        keep=partial(_keep_best, run, cfg, index),
+    )
+    flops = train_flops(cfg.model, [cfg.batch.seq_len]) / cfg.batch.seq_len
+    return [
+        hooks.Metrics(run),
+        validate,
+        hooks.Watch(run, outlook.band, validate, bits),
+        hooks.Progress(meter, flops, outlook.matmul_flops),
+        hooks.Checkpoint(run, every=cfg.checkpoint.every or twentieth, keep=cfg.checkpoint.keep),
+    ]
+
+
+def _keep_best(
+    run: Run, cfg: PretrainConfig, index: Mapping[str, Any], trainer: "Trainer", loss: float
+) -> None:
+    """Write the weights with the best validation loss so far as the run's model folder."""
+    from openllm.checkpoint.card import model_card
+    from openllm.checkpoint.model_dir import write_model
+
+    assert cfg.tokenizer is not None and cfg.data is not None
+    recipe = {**cfg.dump(), "data": Path(cfg.data).name, "tokenizer": Path(cfg.tokenizer).name}
+    lineage = {
+        "made_by": "pretrain",
+        "commit": source_commit(),
+        "parents": [],
+        "recipe": recipe,
+        "data": {
+            "name": Path(cfg.data).name,
+            "corpus": index["corpus"],
+            "fingerprint": index["fingerprint"],
+            "sources": index["sources"],
+        },
+        "steps": trainer.step,
+        "total_steps": trainer.total_steps,
+        "tokens_seen": trainer.tokens,
+        "validation_loss": loss,
+    }
+    write_model(
+        run.model,
+        cfg.model,
+        trainer.best_guess(),
+        tokenizer=cfg.tokenizer,
+        lineage=lineage,
+        card=model_card(cfg.model, lineage),
+    )
+
+
+def _facts(
+    cfg: PretrainConfig, index: Mapping[str, Any], outlook: "Forecast"
+) -> list[tuple[str, str]]:
+    """What a report says before its numbers."""
+    from openllm.nn.cost import parameters
+
+    return [
+        ("parameters", f"{parameters(cfg.model).total:,}"),
+        ("vocabulary", f"{cfg.model.vocab_size:,}"),
+        ("data", f"{cfg.data} ({index['corpus']}, {index['splits']['train']['documents']:,} documents)"),
+        ("precision", cfg.precision),
+        ("forecast", outlook.lines()[0].removeprefix("forecast: ")),
+        ("expected", outlook.lines()[1].removeprefix("forecast: ")),
+    ]

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Text to token ids and back.
+
+A tokenizer folder (or a model folder, which holds the same files):
+
+    tokenizer.model          SentencePiece BPE with byte fallback; the source of all else
+    tokenizer.json           the same for `transformers` and `tokenizers`
+    tokenizer_config.json    names of the special tokens, for `transformers`
+    openllm_tokenizer.json   how it was made, and the fingerprint
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+from google.protobuf.message import DecodeError
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from openllm.core.errors import TokenizerError
+from openllm.core.files import read_json, recover_folder
+
+MODEL_FILE = "tokenizer.model"
+SETTINGS_FILE = "openllm_tokenizer.json"
+SPACE = "\u2581"
+"""How SentencePiece writes a space inside a piece."""
+
+Piece = ModelProto.SentencePiece
+_CONTROLS = (Piece.CONTROL, Piece.UNKNOWN)
+
+# Text falls into runs of newlines, and words with the spaces before them. Where no piece reaches
+# across such a border, the words can be encoded one by one with the same result, and the ids of
+# frequent words be kept.
+_WORDS = re.compile(rf"\n+|[ {SPACE}]*[^ {SPACE}\n]+|[ {SPACE}]+")
+_CACHE_SIZE = 100_000
+_CACHE_MAX_CHARS = 40
+
+
+class Tokenizer:
+    """A SentencePiece BPE vocabulary.
+
+    `decode(encode(text)) == text` but for U+2581, which comes back as a space, and lone
+    surrogates, which come back as U+FFFD.
+
+    Attributes:
+        vocab_size: number of ids.
+        bos_id, eos_id, pad_id, unk_id: ids of the beginning and end of a document, of padding, and
+            of the unknown token (which no text is encoded to).
+        controls: name -> id of every control token.
+        fingerprint: SHA-256 of `tokenizer.model` as hex.
+    """
+
+    def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
+        """Read the bytes of a `tokenizer.model`; `source` names them in errors."""
+        proto = parse_model(model, source)
+        pieces = list(proto.pieces)
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = len(pieces)
+        self.unk_id, self.bos_id = self._processor.unk_id(), self._processor.bos_id()
+        self.eos_id, self.pad_id = self._processor.eos_id(), self._processor.pad_id()
+        if min(self.unk_id, self.bos_id, self.eos_id, self.pad_id) < 0:
+            raise TokenizerError(
+                f"{source} lacks one of the tokens bos, eos, pad and unk; "
+                "train one with: openllm tokenizer train DATA --out DIR"
+            )
+        self.controls = {
+            piece.piece: index
+            for index, piece in enumerate(pieces)
+            if piece.type in _CONTROLS
+        }
+        self.fingerprint = hashlib.sha256(model).hexdigest()
+        self._pieces = [piece.piece for piece in pieces]
+        self._bytes = dict(enumerate(_surface(piece) for piece in pieces))
+        self._by_words = _splits_into_words(proto)
+        self._cache: dict[str, list[int]] = {}
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Tokenizer":
+        """Load a tokenizer folder or a model folder.
+
+        Raises:
+            TokenizerError: no such folder, no tokenizer in it, or a damaged one.
+        """
+        folder = Path(folder)
+        recover_folder(folder)
+        path = folder / MODEL_FILE
+        try:
+            model = path.read_bytes()
+        except FileNotFoundError:
+            what = f"{folder} holds no {MODEL_FILE}" if folder.is_dir() else f"no folder {folder}"
+            raise TokenizerError(
+                f"{what}; give a tokenizer folder or a model folder, "
+                "or make one with: openllm tokenizer train DATA --out DIR"
+            ) from None
+        except OSError as error:
+            raise TokenizerError(
+                f"{path} cannot be read ({error.strerror}); give a tokenizer folder"
+            ) from None
+        tokenizer = cls(model, str(path))
+        if (folder / SETTINGS_FILE).exists():
+            mend = "copy the tokenizer folder anew"
+            noted = read_json(folder / SETTINGS_FILE, TokenizerError, mend).get("fingerprint")
+            if noted != tokenizer.fingerprint:
+                raise TokenizerError(
+                    f"{path} is not the file that {SETTINGS_FILE} describes "
+                    f"(fingerprint {tokenizer.fingerprint[:12]}, expected {str(noted)[:12]}); {mend}"
+                )
+        return tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; never a control token, whatever the text says."""
+        if not self._by_words:
+            return self._encode_piecewise(text)
+        ids: list[int] = []
+        cache = self._cache
+        for word in _WORDS.findall(text):
+            known = cache.get(word)
+            ids += self._encode_word(word) if known is None else known
+        return ids
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """Ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; control tokens give nothing, broken UTF-8 gives U+FFFD.
+
+        Raises:
+            TokenizerError: an id outside the vocabulary.
+        """
+        try:
+            return b"".join([self._bytes[index] for index in ids]).decode("utf-8", "replace")
+        except KeyError as error:
+            raise self._unknown_id(error.args[0]) from None
+
+    def token_bytes(self, index: int) -> bytes:
+        """The bytes that an id stands for: none for a control token, else one or more.
+
+        Raises:
+            TokenizerError: an id outside the vocabulary.
+        """
+        try:
+            return self._bytes[index]
+        except KeyError:
+            raise self._unknown_id(index) from None
+
+    def piece(self, index: int) -> str:
+        """How SentencePiece writes an id, for display: a space is U+2581, a byte `<0x0A>`."""
+        self.token_bytes(index)
+        return self._pieces[index]
+
+    def _encode_word(self, word: str) -> list[int]:
+        ids = self._encode_piecewise(word)
+        if len(word) <= _CACHE_MAX_CHARS and len(self._cache) < _CACHE_SIZE:
+            self._cache[word] = ids
+        return ids
+
+    def _encode_piecewise(self, text: str) -> list[int]:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # a lone surrogate is no character; nothing else fails here
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return self._processor.encode(text)
+
+    def _unknown_id(self, index: object) -> TokenizerError:
+        return TokenizerError(
+            f"token {index} is not in this vocabulary of {self.vocab_size}; "
+            "use the tokenizer that the model or the shards were made with"
+        )
+
+
+def parse_model(model: bytes, source: str) -> ModelProto:
+    """The pieces and settings in the bytes of a `tokenizer.model`.
+
+    Raises:
+        TokenizerError: the bytes are not a SentencePiece model.
+    """
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(model)
+    except DecodeError:
+        proto.Clear()
+    if not proto.pieces:
+        raise TokenizerError(
+            f"{source} is damaged or not a SentencePiece model; copy the tokenizer folder anew, "
+            "or train one with: openllm tokenizer train DATA --out DIR"
+        )
+    return proto
+
+
+def _surface(piece: Piece) -> bytes:
+    """The bytes of one piece in text."""
+    if piece.type in _CONTROLS:
+        return b""
+    if piece.type == Piece.BYTE:
+        return bytes([int(piece.piece[1:-1], 16)])
+    return piece.piece.replace(SPACE, " ").encode("utf-8")
+
+
+def _splits_into_words(proto: ModelProto) -> bool:
+    """Whether encoding word by word is the same as encoding the whole text."""
+    normalizer = proto.normalizer_spec
+    return (
+        normalizer.name == "identity"
+        and not normalizer.add_dummy_prefix
+        and not normalizer.remove_extra_whitespaces
+        and all(piece.type in (Piece.NORMAL, Piece.BYTE, *_CONTROLS) for piece in proto.pieces)
+        and all(
+            _WORDS.fullmatch(piece.piece) for piece in proto.pieces if piece.type == Piece.NORMAL
+        )
+    )

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The settings of a pre-training run. Importable without torch."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from openllm.core.config import Config
+from openllm.nn.config import ModelConfig
+from openllm.train.optim import AdamWConfig, OptimConfig
+from openllm.train.schedule import CosineConfig, ScheduleConfig
+
+
+class BatchConfig(Config):
+    """How many tokens make a step, and how they are laid out."""
+
+    tokens: int = Field(8192, ge=1, description="tokens in a step")
+    seq_len: int = Field(512, ge=2, description="tokens in a row")
+    micro_rows: int = Field(4, ge=1, description="rows read at once; less needs less memory")
+
+    @property
+    def rows(self) -> int:
+        """Rows in a step."""
+        return self.tokens // self.seq_len
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.tokens % self.seq_len:
+            nearest = max(1, round(self.tokens / self.seq_len)) * self.seq_len
+            raise ValueError(
+                f"tokens={self.tokens} is no multiple of seq_len={self.seq_len}; try {nearest}"
+            )
+        return self
+
+
+class ValidationConfig(Config):
+    """When held-out text is scored while training."""
+
+    every: int | None = Field(None, ge=1, description="steps; none: a twentieth of the run")
+    tokens: int = Field(65_536, ge=1, description="about how many tokens to score")
+    patience: int | None = Field(None, ge=1, description="checks without gain before stopping")
+
+
+class CheckpointConfig(Config):
+    """When the state of the run is saved."""
+
+    every: int | None = Field(None, ge=1, description="steps; none: a twentieth of the run")
+    keep: int = Field(2, ge=1, description="newest checkpoints that stay on disk")
+
+
+class PretrainConfig(Config):
+    """The settings of a pre-training run."""
+
+    data: str | None = Field(None, description="folder made by 'openllm data prepare'")
+    tokenizer: str | None = Field(None, description="folder made by 'openllm tokenizer train'")
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    duration: str = "1 epochs"
+    optim: OptimConfig = AdamWConfig()
+    schedule: ScheduleConfig = CosineConfig()
+    clip_norm: float = Field(1.0, ge=0, description="0: no clipping")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' average")
+    activation_checkpointing: bool = False
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = Field(None, ge=1, description="none: one for each core")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch.seq_len > self.model.max_positions:
+            raise ValueError(
+                f"batch.seq_len={self.batch.seq_len} is longer than "
+                f"model.max_positions={self.model.max_positions}"
+            )
+        return self

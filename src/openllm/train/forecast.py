@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What a run will take, told before its first step: time, peak memory, expected loss."""
+
+import json
+import math
+import time
+from bisect import bisect_left
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from openllm.core.errors import TrainingError
+from openllm.core.log import format_duration
+from openllm.data.loader import Batch
+from openllm.nn.config import ModelConfig
+from openllm.nn.cost import parameters
+from openllm.nn.heads import cross_entropy_sum
+from openllm.nn.model import Transformer
+from openllm.train.config import PretrainConfig
+from openllm.train.optim import MuonConfig, OptimConfig
+from openllm.transform.memory import checkpoint_activations
+from openllm.transform.precision import Precision, arithmetic
+
+if TYPE_CHECKING:
+    from openllm.train.loop import Trainer
+
+WIDTH = 0.12
+"""Half-width of the loss band as a share of the reference curve."""
+
+PROCESS_BYTES = 330 * 2**20
+"""Resident memory of the interpreter with torch loaded."""
+
+ALLOCATOR_SLACK = 1.06
+"""Resident over live bytes: freed blocks that the allocator keeps, libraries' work space."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where the loss of runs like this one stood, in bits per byte, by tokens seen."""
+
+    reference: str
+    curve: tuple[tuple[float, float], ...]
+
+    def at(self, tokens: float) -> tuple[float, float] | None:
+        """Lower and upper limit after `tokens`, or None outside the reference run."""
+        xs = [point[0] for point in self.curve]
+        if not xs[0] <= tokens <= xs[-1]:
+            return None
+        right = max(1, bisect_left(xs, tokens))
+        (x0, y0), (x1, y1) = self.curve[right - 1], self.curve[right]
+        share = math.log(tokens / x0) / math.log(x1 / x0)
+        middle = y0 + share * (y1 - y0)
+        return middle * (1 - WIDTH), middle * (1 + WIDTH)
+
+
+def expected_band(corpus: str, parameters: int, tokens: int) -> Band | None:
+    """The band of the most similar reference run, or None where none is similar.
+
+    Similar means: the same kind of corpus, half to twice the parameters, and a curve that
+    reaches at least half of `tokens`.
+    """
+    path = resources.files("openllm.train") / "reference_runs.json"
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    near = [
+        (abs(math.log(run["parameters"] / parameters)), run)
+        for run in runs
+        if run["corpus"] == corpus
+        and 0.5 <= run["parameters"] / parameters <= 2
+        and run["curve"][-1][0] >= tokens / 2
+    ]
+    if not near:
+        return None
+    best = min(near, key=lambda pair: pair[0])[1]
+    return Band(best["name"], tuple((float(x), float(y)) for x, y in best["curve"]))
+
+
+def matmul_peak(precision: Precision, device: torch.device, seconds: float = 0.5) -> float:
+    """This machine's measured rate of large matrix products, in FLOP/s."""
+    size = 2048
+    a = torch.randn(size, size, device=device)
+    if precision == "bf16":
+        a = a.bfloat16()
+    _synchronize(device, a @ a)
+    best = 0.0
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        _synchronize(device, a @ a)
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def _synchronize(device: torch.device, result: torch.Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def optimizer_flops(model: Transformer, optim: OptimConfig) -> int:
+    """Matrix products of one optimizer step: Muon's Newton-Schulz iterations."""
+    if not isinstance(optim, MuonConfig):
+        return 0
+    total = 0
+    for block in model.layers:
+        for parameter in block.parameters():
+            if parameter.ndim == 2:
+                short, long = sorted(parameter.shape)
+                total += optim.ns_steps * (4 * short * short * long + 2 * short**3)
+    return total
+
+
+def training_bytes(
+    cfg: ModelConfig,
+    optim: OptimConfig,
+    *,
+    rows: int,
+    seq_len: int,
+    precision: Precision,
+    ema: bool,
+    activation_checkpointing: bool,
+) -> int:
+    """Peak bytes of live tensors in a training step.
+
+    Two shallow copies of the model are run on tensors without data, and each further layer is
+    taken to cost what the second one added.
+    """
+    few, more = (
+        _traced_peak(
+            cfg.model_copy(update={"num_layers": layers}),
+            optim,
+            rows=rows,
+            seq_len=seq_len,
+            precision=precision,
+            ema=ema,
+            activation_checkpointing=activation_checkpointing,
+        )
+        for layers in (2, 3)
+    )
+    return few + (cfg.num_layers - 2) * (more - few)
+
+
+def _traced_peak(
+    cfg: ModelConfig,
+    optim: OptimConfig,
+    *,
+    rows: int,
+    seq_len: int,
+    precision: Precision,
+    ema: bool,
+    activation_checkpointing: bool,
+) -> int:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    with FakeTensorMode():
+        model = Transformer(cfg)
+        if activation_checkpointing:
+            checkpoint_activations(model)
+        optimizers = optim.build(model)
+        tracker = MemTracker()
+        tracker.track_external(model, *optimizers)
+        with tracker:
+            # the second step finds the optimizer's state in place
+            for _ in range(2):
+                tokens = torch.zeros(rows, seq_len, dtype=torch.long)
+                with arithmetic(precision, "cpu"):
+                    states = model(tokens).x.flatten(0, 1)
+                    loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                for optimizer in optimizers:
+                    optimizer.step()
+                model.zero_grad()
+                tracker.reset_mod_stats()
+        snapshot = tracker.get_tracker_snapshot("peak")
+    peak = sum(int(device["Total"]) for device in snapshot.values())
+    weights = sum(p.numel() for p in model.parameters())
+    return peak + (4 * weights if ema else 0)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Told before the first step, written to `forecast.json`."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    peak_bytes: int
+    tokens_per_second: float
+    matmul_flops: float
+    band: Band | None
+
+    def lines(self) -> list[str]:
+        """The forecast in words."""
+        limits = self.band.at(self.tokens) if self.band else None
+        if limits and self.band:
+            loss = (
+                f"expected loss at the end {limits[0]:.2f} to {limits[1]:.2f} bits per byte "
+                f"(like the reference run {self.band.reference})"
+            )
+        else:
+            loss = "expected loss: no band, no reference run is like this one"
+        return [
+            f"forecast: {self.steps:,} steps, {self.tokens:,} tokens in about "
+            f"{format_duration(self.seconds)} at {self.tokens_per_second:,.0f} tokens/s; "
+            f"peak memory about {self.peak_bytes / 2**30:.1f} GiB",
+            f"forecast: {loss}",
+        ]
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 1),
+            "peak_bytes": self.peak_bytes,
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "matmul_flops": self.matmul_flops,
+            "band": None
+            if self.band is None
+            else {"reference": self.band.reference, "width": WIDTH, "curve": self.band.curve},
+        }
+
+
+def forecast(cfg: PretrainConfig, trainer: "Trainer", corpus: str) -> Forecast:
+    """Time one micro-batch, trace the memory, look up the loss of similar runs."""
+    batch = trainer.batches(0)[0]
+    micro = _probe_seconds(trainer, batch)
+    peak = matmul_peak(trainer.precision, trainer.device)
+    step = micro * cfg.batch.rows / len(batch.tokens)
+    step += optimizer_flops(trainer.model, cfg.optim) / peak
+    every = cfg.validation.every or max(1, trainer.total_steps // 20)
+    # a forward pass takes about a third of a training pass
+    check = cfg.validation.tokens / cfg.batch.tokens * step / 3
+    tokens = trainer.total_steps * cfg.batch.tokens
+    live = training_bytes(
+        cfg.model,
+        cfg.optim,
+        rows=cfg.batch.micro_rows,
+        seq_len=cfg.batch.seq_len,
+        precision=trainer.precision,
+        ema=cfg.ema is not None,
+        activation_checkpointing=cfg.activation_checkpointing,
+    )
+    return Forecast(
+        steps=trainer.total_steps,
+        tokens=tokens,
+        seconds=trainer.total_steps * (step + check / every),
+        peak_bytes=int(PROCESS_BYTES + ALLOCATOR_SLACK * live),
+        tokens_per_second=cfg.batch.tokens / step,
+        matmul_flops=peak,
+        band=expected_band(corpus, parameters(cfg.model).total, tokens),
+    )
+
+
+def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> float:
+    """Seconds of one forward and backward pass: the median of `repeats` after one to warm up."""
+    trainer.model.train()
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        trainer.backward([batch])
+        times.append(time.perf_counter() - start)
+    trainer.model.zero_grad()
+    return sorted(times[1:])[repeats // 2]
+
+
+def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:
+    """The error that says what to change, and by how much."""
+    batch = cfg.batch
+    common = dict(
+        seq_len=batch.seq_len,
+        precision="bf16" if cfg.precision == "bf16" else "fp32",
+        ema=cfg.ema is not None,
+    )
+    choices = []
+    if batch.micro_rows > 1:
+        choices.append((f"batch.micro_rows={batch.micro_rows // 2}", batch.micro_rows // 2, False))
+    if not cfg.activation_checkpointing:
+        choices.append(("activation_checkpointing=true", batch.micro_rows, True))
+    choices.append(("batch.micro_rows=1 activation_checkpointing=true", 1, True))
+    advice = []
+    for words, rows, recompute in choices:
+        live = training_bytes(
+            cfg.model, cfg.optim, rows=rows, activation_checkpointing=recompute, **common
+        )
+        total = PROCESS_BYTES + ALLOCATOR_SLACK * live
+        advice.append(f"{words} (about {total / 2**30:.1f} GiB)")
+    return TrainingError(
+        f"out of memory: this recipe needs about {forecast_bytes / 2**30:.1f} GiB; "
+        f"repeat it with one of: {'; '.join(advice)}. The training result stays the same"
+    )

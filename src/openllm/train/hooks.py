@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What happens around the training steps: metrics, validation, warnings, checkpoints, progress."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openllm.checkpoint.train_state import save_state
+from openllm.core.log import Meter, say, warn
+from openllm.core.runs import Run
+from openllm.train.forecast import Band
+from openllm.train.loop import StepRecord, Trainer
+from openllm.train.scoring import score_documents
+
+
+EARLY_STOP = "early stop"
+
+
+class Stateless:
+    """A hook with nothing to remember."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+class Metrics(Stateless):
+    """Writes one line a step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def after_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """Append the record."""
+        self.run.log_metrics(
+            {
+                "kind": "train",
+                "step": record.step,
+                "tokens": record.tokens,
+                "loss": record.loss,
+                "terms": record.terms,
+                "grad_norm": record.grad_norm,
+                "lr": record.lr,
+                "applied": record.applied,
+                "seconds": round(record.seconds, 4),
+            }
+        )
+
+
+class Validate:
+    """Scores held-out documents; keeps the best weights; stops when they no longer improve.
+
+    Args:
+        run: gets a `validation` line in its metrics.
+        documents: token ids with bos and eos.
+        text_bytes: UTF-8 bytes of all their text.
+        every: steps between validations; the last step is always validated.
+        context: longest window.
+        patience: validations without improvement before training stops; None: never.
+        keep: writes the best weights.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        documents: Sequence[NDArray[np.integer]],
+        text_bytes: int,
+        *,
+        every: int,
+        context: int,
+        patience: int | None,
+        keep: Callable[[Trainer, float], None],
+    ) -> None:
+        self.run = run
+        self.documents = documents
+        self.text_bytes = text_bytes
+        self.every = every
+        self.context = context
+        self.patience = patience
+        self.keep = keep
+        self.best: float | None = None
+        self.waited = 0
+        self.latest: float | None = None
+
+    def after_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """Validate when it is time."""
+        if record.step % self.every and record.step != trainer.total_steps:
+            return
+        with trainer.averaged() as model:
+            nats, tokens = self.score(trainer, model)
+        loss = nats / tokens
+        self.latest = loss
+        line = {
+            "kind": "validation",
+            "step": record.step,
+            "tokens": record.tokens,
+            "loss": loss,
+            "bits_per_byte": nats / math.log(2) / self.text_bytes,
+        }
+        self.run.log_metrics(line)
+        if self.best is None or loss < self.best:
+            self.best, self.waited = loss, 0
+            self.keep(trainer, loss)
+        else:
+            self.waited += 1
+            if self.patience is not None and self.waited >= self.patience:
+                trainer.stop_reason = EARLY_STOP
+                message = f"validation has not improved for {self.waited} checks; stopping"
+                self.run.log_event("early_stop", record.step, message)
+                say(message)
+
+    def score(self, trainer: Trainer, model: Any) -> tuple[float, int]:
+        """Nats and number of text tokens (the closing eos is left out)."""
+        scores = score_documents(
+            model,
+            self.documents,
+            context=self.context,
+            stride=self.context,
+            precision=trainer.precision,
+        )
+        nats = -sum(float(s.logprobs[:-1].sum()) for s in scores)
+        return nats, sum(len(s.logprobs) - 1 for s in scores)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best loss and patience used."""
+        return {"best": self.best, "waited": self.waited, "latest": self.latest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        self.best, self.waited = state["best"], state["waited"]
+        self.latest = state["latest"]
+
+
+class Watch:
+    """Says in plain words when a run goes wrong, once for each trouble."""
+
+    SPAN = 20
+    GAP = 0.15
+
+    def __init__(
+        self, run: Run, band: Band | None, validate: Validate, bits_per_nat_byte: float
+    ) -> None:
+        self.run = run
+        self.band = band
+        self.validate = validate
+        self.bits = bits_per_nat_byte
+        self.losses: deque[float] = deque(maxlen=self.SPAN)
+        self.norms: deque[float] = deque(maxlen=5 * self.SPAN)
+        self.best_gap: float | None = None
+        self.said: list[str] = []
+
+    def after_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """Look at the new numbers."""
+        if not record.applied:
+            self._tell(
+                record.step,
+                "nan",
+                f"step {record.step} gave a loss or gradient that is no finite number; the step "
+                "was skipped. If it happens again: lower the learning rates or set precision=fp32",
+                always=True,
+            )
+            return
+        if len(self.norms) >= self.SPAN and record.grad_norm > 10 * median(self.norms):
+            self._tell(
+                record.step,
+                "gradients",
+                f"step {record.step}: the gradient norm {record.grad_norm:.1f} is over 10 times "
+                f"its usual {median(self.norms):.1f}; if the loss rises too, lower the learning "
+                "rates or lengthen the warm-up",
+            )
+        self.norms.append(record.grad_norm)
+        self.losses.append(record.loss)
+        if len(self.losses) == self.SPAN:
+            self._check_band(record)
+            self._check_gap(record)
+
+    def _check_band(self, record: StepRecord) -> None:
+        limits = self.band.at(record.tokens) if self.band else None
+        if limits is None:
+            return
+        bpb = sum(self.losses) / self.SPAN * self.bits
+        if bpb > limits[1]:
+            self._tell(
+                record.step,
+                "band",
+                f"step {record.step}: the loss is {bpb:.2f} bits per byte; runs like this one "
+                f"stood between {limits[0]:.2f} and {limits[1]:.2f} here. Look at the learning "
+                "rates, the tokenizer and the data ('openllm data inspect')",
+            )
+        elif bpb < limits[0]:
+            self._tell(
+                record.step,
+                "band",
+                f"step {record.step}: the loss is {bpb:.2f} bits per byte, below the "
+                f"{limits[0]:.2f} of runs like this one: is the text very repetitive, or is "
+                "held-out text in the training data?",
+            )
+
+    def _check_gap(self, record: StepRecord) -> None:
+        if self.validate.latest is None:
+            return
+        gap = self.validate.latest - sum(self.losses) / self.SPAN
+        self.best_gap = gap if self.best_gap is None else min(gap, self.best_gap)
+        if gap > self.best_gap + self.GAP and self.validate.waited > 0:
+            self._tell(
+                record.step,
+                "overfitting",
+                f"step {record.step}: training loss falls while validation does not (gap "
+                f"{gap:.2f} nats): the model is learning its text by heart. More text, fewer "
+                "epochs, dropout or weight decay help; the best weights so far are kept",
+            )
+
+    def _tell(self, step: int, kind: str, message: str, *, always: bool = False) -> None:
+        self.run.log_event(kind, step, message)
+        if always or kind not in self.said:
+            warn(message)
+            self.said.append(kind)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The recent numbers."""
+        return {
+            "losses": list(self.losses),
+            "norms": list(self.norms),
+            "best_gap": self.best_gap,
+            "said": self.said,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        self.losses.extend(state["losses"])
+        self.norms.extend(state["norms"])
+        self.best_gap, self.said = state["best_gap"], list(state["said"])
+
+
+class Checkpoint(Stateless):
+    """Saves the run every so many steps, and when it stops."""
+
+    def __init__(self, run: Run, *, every: int, keep: int) -> None:
+        self.run = run
+        self.every = every
+        self.keep = keep
+
+    def after_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """Save when it is time; must be the last hook, so that all others have seen the step."""
+        last = record.step == trainer.total_steps or trainer.stop_reason is not None
+        if record.step % self.every == 0 or last:
+            self.save(trainer)
+
+    @staticmethod
+    def finished(trainer: Trainer) -> bool:
+        """Whether there is nothing left to train."""
+        return trainer.step >= trainer.total_steps or trainer.stop_reason == EARLY_STOP
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now."""
+        state = trainer.state()
+        offset = self.run.metrics_offset()
+        values = {**state.values, "metrics_offset": offset, "finished": self.finished(trainer)}
+        state = replace(state, values=values)
+        path = save_state(self.run.checkpoints, trainer.step, state, keep=self.keep)
+        self.run.log_event("checkpoint", trainer.step, path.name)
+
+
+class Progress(Stateless):
+    """Loss, speed, share of the machine's peak and time left, while training goes on."""
+
+    def __init__(self, meter: Meter, flops_per_token: float, peak_flops: float) -> None:
+        self.meter = meter
+        self.flops_per_token = flops_per_token
+        self.peak_flops = peak_flops
+        self.recent: deque[tuple[int, float]] = deque(maxlen=20)
+        self.before: int | None = None
+
+    def after_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """Move the bar."""
+        tokens = int(record.tokens - self.meter.done)
+        self.recent.append((tokens, record.seconds))
+        rate = sum(t for t, _ in self.recent) / sum(s for _, s in self.recent)
+        mfu = rate * self.flops_per_token / self.peak_flops
+        detail = f"loss {record.loss:.3f}, MFU {mfu:.0%}"
+        self.meter.advance(tokens, detail)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Learning-rate schedules: a factor between 0 and 1 as a pure function of the step."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from openllm.core.config import Config
+from openllm.core.errors import ConfigError
+
+UNITS = ("steps", "tokens", "epochs")
+
+
+def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: float) -> int:
+    """Steps in a duration such as `500 steps`, `4_000_000 tokens` or `2 epochs`, rounded up.
+
+    Raises:
+        ConfigError: it cannot be read, or it is not positive.
+    """
+    number, _, unit = duration.strip().partition(" ")
+    unit = unit.strip()
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = math.nan
+    if unit not in UNITS or not amount > 0 or not math.isfinite(amount):
+        raise ConfigError(
+            f"cannot read duration '{duration}'; write a positive number and a unit, such as "
+            "'500 steps', '4_000_000 tokens' or '2 epochs'"
+        )
+    if unit == "tokens":
+        amount /= tokens_per_step
+    elif unit == "epochs":
+        amount *= steps_per_epoch
+    return math.ceil(amount)
+
+
+
+class _Warmup(Config):
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising rate")
+    final: float = Field(0.0, ge=0, le=1, description="factor at the last step")
+
+    def _rise(self, step: int, steps: int) -> float | None:
+        rising = math.ceil(self.warmup * steps)
+        return (step + 1) / (rising + 1) if step < rising else None
+
+
+class CosineConfig(_Warmup):
+    """Linear warm-up, then half a cosine (arXiv:1608.03983)."""
+
+    kind: Literal["cosine"] = "cosine"
+
+    def factor(self, step: int, steps: int) -> float:
+        """Factor of step `step` (from 0) of `steps`."""
+        rise = self._rise(step, steps)
+        if rise is not None:
+            return rise
+        begin = math.ceil(self.warmup * steps)
+        done = (step - begin) / max(1, steps - 1 - begin)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class WSDConfig(_Warmup):
+    """Linear warm-up, a stable stretch, then a linear decay (arXiv:2404.06395)."""
+
+    kind: Literal["wsd"] = "wsd"
+    decay: float = Field(0.4, ge=0, le=1, description="share of the steps with falling rate")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Factor of step `step` (from 0) of `steps`."""
+        rise = self._rise(step, steps)
+        if rise is not None:
+            return rise
+        falling = max(1, math.ceil(self.decay * steps))
+        left = steps - step
+        if left > falling:
+            return 1.0
+        return self.final + (1 - self.final) * left / (falling + 1)
+
+
+ScheduleConfig = Annotated[CosineConfig | WSDConfig, Field(discriminator="kind")]

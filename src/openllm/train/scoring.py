@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The one place that scores tokens: log-probabilities of documents under a model."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from openllm.nn.attention import AttentionContext
+from openllm.nn.heads import token_logprobs
+from openllm.nn.model import Transformer
+from openllm.transform.precision import Precision, arithmetic
+
+
+class Scores(NamedTuple):
+    """For each token of a document but the first: nats of log-probability, and argmax or not."""
+
+    logprobs: NDArray[np.float64]
+    is_argmax: NDArray[np.bool_]
+
+
+class _Window(NamedTuple):
+    """Tokens [start, end) of a document, of which those from `first` on are scored."""
+
+    document: int
+    start: int
+    first: int
+    end: int
+
+
+def _windows(lengths: Sequence[int], context: int, stride: int) -> list[_Window]:
+    windows = []
+    for document, length in enumerate(lengths):
+        start, first = 0, 1
+        while first < length:
+            end = min(start + context, length)
+            windows.append(_Window(document, start, first, end))
+            first, start = end, start + stride
+    return windows
+
+
+@torch.no_grad()
+def score_documents(
+    model: Transformer,
+    documents: Sequence[NDArray[np.integer]],
+    *,
+    context: int,
+    stride: int | None = None,
+    batch_tokens: int = 8192,
+    precision: Precision = "fp32",
+) -> list[Scores]:
+    """Score each document's tokens given all that stands before them in the document.
+
+    A document longer than `context` is read in windows that begin every `stride` tokens; each
+    token is scored once, in the first window that holds it, so behind the first window it sees at
+    least `context - stride` earlier tokens.
+
+    Args:
+        model: its mode (training or not) is kept.
+        documents: token ids; the first of each is given, the others are scored.
+        context: most tokens in a window.
+        stride: default half of the context.
+        batch_tokens: about how many tokens to read at once.
+        precision: of the matrix products.
+    """
+    stride = stride or max(1, context // 2)
+    if not 0 < stride <= context:
+        raise ValueError(f"stride={stride} must lie between 1 and context={context}")
+    windows = _windows([len(document) for document in documents], context, stride)
+    windows.sort(key=lambda window: (window.start - window.end, window.document, window.start))
+    sizes = [max(0, len(document) - 1) for document in documents]
+    scores = [Scores(np.zeros(size), np.zeros(size, dtype=bool)) for size in sizes]
+    training = model.training
+    model.eval()
+    try:
+        for group in _groups(windows, batch_tokens):
+            _score_group(model, documents, group, scores, precision)
+    finally:
+        model.train(training)
+    return scores
+
+
+def _groups(windows: list[_Window], batch_tokens: int) -> list[list[_Window]]:
+    groups: list[list[_Window]] = []
+    room = 0
+    for window in windows:
+        size = window.end - window.start
+        if not groups or size > room:
+            groups.append([])
+            room = max(batch_tokens, size)
+        groups[-1].append(window)
+        room -= size
+    return groups
+
+
+def _score_group(
+    model: Transformer,
+    documents: Sequence[NDArray[np.integer]],
+    group: list[_Window],
+    scores: list[Scores],
+    precision: Precision,
+) -> None:
+    """Read the windows end to end as one row and write their scores."""
+    weight = model.output_weight
+    pieces = [documents[w.document][w.start : w.end].astype(np.int64) for w in group]
+    tokens = torch.from_numpy(np.concatenate(pieces))[None].to(weight.device)
+    positions = torch.cat([torch.arange(len(piece)) for piece in pieces])[None].to(weight.device)
+    borders = tuple(accumulate((len(piece) for piece in pieces), initial=0))
+    # the state before token t predicts token t
+    rows = torch.cat(
+        [torch.arange(b + w.first - w.start, b + w.end - w.start) for b, w in zip(borders, group, strict=False)]
+    ).to(weight.device)
+    with arithmetic(precision, weight.device.type):
+        hidden = model(tokens, positions=positions, attn=AttentionContext(borders))
+        states = hidden.x[0, rows - 1]
+        logprobs, hits = token_logprobs(states, weight, tokens[0, rows])
+    at = 0
+    for window in group:
+        count = window.end - window.first
+        place = slice(window.first - 1, window.end - 1)
+        scores[window.document].logprobs[place] = logprobs[at : at + count].double().cpu().numpy()
+        scores[window.document].is_argmax[place] = hits[at : at + count].cpu().numpy()
+        at += count

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The arithmetic of a run: float32, or matrix products in bfloat16 with float32 master weights."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+def arithmetic(precision: Precision, device: str) -> AbstractContextManager[object]:
+    """The context in which forward passes of this precision run."""
+    if precision == "bf16":
+        return torch.autocast(device, torch.bfloat16)
+    return nullcontext()
