@@ -12,6 +12,7 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check
 CORE := $(VENV)/installed-core
 DEV := $(VENV)/installed-dev
+BENCH := $(VENV)/installed-bench
 PYTEST := $(RUN)/python -m pytest $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
@@ -44,12 +45,16 @@ format: $(DEV) ## format the code and mend what the linter can mend
 docs: $(DEV) ## write docs/cli.md anew
 	$(RUN)/python tools/cli_reference.py --write
 
-bench: $(DEV) ## run every script in benchmarks/, which may take hours
+bench: $(BENCH) ## run every script in benchmarks/, which may take hours
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN)/python "$$script"; done
 
 clean: ## remove caches and build outputs; .venv and runs/ stay
 	rm -rf build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BENCH): $(CORE)
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[data,bench]'
+	@touch $@
 
 $(DEV): $(CORE)
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[data,dev]'

@@ -97,7 +97,7 @@ RESULT: dict[str, Any] = {
 def test_markdown_holds_the_numbers() -> None:
     text = markdown(RESULT, "eval.png")
     assert "| bits per byte | 1.200 [1.100, 1.300] | 1.560 [1.460, 1.660] |" in text
-    assert "23.1 % [22.1 %, 24.1 %] below" in text
+    assert "saves 23.1 % [22.1 %, 24.1 %] of" in text
     assert "![loss by position, and bits per byte](eval.png)" in text
     assert "36,800,000 parameters" in text
     assert "| repeated 4-grams | 0.050 | 0.010 |" in text

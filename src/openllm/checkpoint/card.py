@@ -31,7 +31,7 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             *sources,
             "- full recipe and commit: openllm.json",
             "",
-            "    openllm generate . --prompt \"Once\"",
+            '    openllm generate . --prompt "Once"',
             "",
             "It loads with `transformers.AutoModelForCausalLM.from_pretrained` and needs no",
             "custom code. Its text may be wrong, biased or copied from its training data.",

@@ -86,22 +86,26 @@ def to_hf_config(cfg: ModelConfig, *, bos: int, eos: int, pad: int) -> dict[str,
     assert isinstance(cfg.position, RopeConfig)
     names = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
     theta = cfg.position.theta
-    return common | {
-        "architectures": [names[kind]],
-        "hidden_size": cfg.dim,
-        "intermediate_size": cfg.mlp.hidden_dim,
-        "num_hidden_layers": cfg.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "max_position_embeddings": cfg.max_positions,
-        "rms_norm_eps": cfg.norm.eps,
-        "rope_theta": theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
-    } | ({"use_sliding_window": False, "sliding_window": None} if kind == "qwen3" else {})
+    return (
+        common
+        | {
+            "architectures": [names[kind]],
+            "hidden_size": cfg.dim,
+            "intermediate_size": cfg.mlp.hidden_dim,
+            "num_hidden_layers": cfg.num_layers,
+            "num_attention_heads": shape.num_heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": shape.head_dim,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "max_position_embeddings": cfg.max_positions,
+            "rms_norm_eps": cfg.norm.eps,
+            "rope_theta": theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        }
+        | ({"use_sliding_window": False, "sliding_window": None} if kind == "qwen3" else {})
+    )
 
 
 def from_hf_config(values: Mapping[str, Any], source: str) -> ModelConfig:
@@ -128,7 +132,9 @@ def from_hf_config(values: Mapping[str, Any], source: str) -> ModelConfig:
 def _from_llama(values: Mapping[str, Any], *, qk_norm: bool) -> ModelConfig:
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise CheckpointError(f"rotary scaling {rope} is not supported; only rope_type 'default' is")
+        raise CheckpointError(
+            f"rotary scaling {rope} is not supported; only rope_type 'default' is"
+        )
     if values.get("attention_bias") or values.get("use_sliding_window"):
         raise CheckpointError("attention biases and sliding windows are not supported")
     heads = values["num_attention_heads"]

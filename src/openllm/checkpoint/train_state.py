@@ -120,6 +120,7 @@ def load_newest(folder: Path) -> tuple[TrainState | None, list[str]]:
             problems.append(str(error))
     if problems:
         raise CheckpointError(
-            f"no checkpoint in {folder} can be used ({'; '.join(problems)}); start anew with --fresh"
+            f"no checkpoint in {folder} can be used ({'; '.join(problems)}); "
+            "start anew with --fresh"
         )
     return None, []

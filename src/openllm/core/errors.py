@@ -2,16 +2,16 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The errors a user can meet. Each message says what is wrong and how to mend it.
 
-    OpenLLMError            exit code 1
-    ├── UsageError          exit code 2: wrong command line
-    ├── ConfigError         exit code 2: a recipe or a setting is wrong
-    ├── DataError           a data source or prepared folder cannot be used
-    ├── TokenizerError      a tokenizer is missing, broken or the wrong one
-    ├── CheckpointError     a model folder or checkpoint cannot be used
-    ├── TrainingError       training cannot go on (diverged, out of memory, ...)
-    ├── StorageError        the disk is full or a path cannot be written
-    ├── DownloadError       a download failed for good
-    └── MissingExtra        an optional library is not installed
+OpenLLMError            exit code 1
+├── UsageError          exit code 2: wrong command line
+├── ConfigError         exit code 2: a recipe or a setting is wrong
+├── DataError           a data source or prepared folder cannot be used
+├── TokenizerError      a tokenizer is missing, broken or the wrong one
+├── CheckpointError     a model folder or checkpoint cannot be used
+├── TrainingError       training cannot go on (diverged, out of memory, ...)
+├── StorageError        the disk is full or a path cannot be written
+├── DownloadError       a download failed for good
+└── MissingExtra        an optional library is not installed
 """
 
 

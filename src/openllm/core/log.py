@@ -43,7 +43,7 @@ def format_duration(seconds: float) -> str:
 
 
 class Meter:
-    """A progress bar with rate and time left; prints a line every few seconds where there is no terminal."""
+    """A progress bar with rate and time left; without a terminal, a line every ten seconds."""
 
     def __init__(self, label: str, total: float | None, unit: str, *, start: float = 0) -> None:
         self.label, self.total, self.unit = label, total, unit

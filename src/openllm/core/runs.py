@@ -2,13 +2,13 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The run folder: everything that is known about one training run.
 
-    recipe.yaml      the resolved recipe
-    env.json         versions and hardware; what bit-exact resumption depends on
-    metrics.jsonl    one line a training step or validation
-    events.jsonl     warnings, checkpoints, resumptions
-    checkpoints/     step-NNNNNN/, whole or absent
-    plots/*.png, report.md
-    model/           best weights so far, as a model folder
+recipe.yaml      the resolved recipe
+env.json         versions and hardware; what bit-exact resumption depends on
+metrics.jsonl    one line a training step or validation
+events.jsonl     warnings, checkpoints, resumptions
+checkpoints/     step-NNNNNN/, whole or absent
+plots/*.png, report.md
+model/           best weights so far, as a model folder
 """
 
 import fcntl
@@ -64,7 +64,7 @@ class Run:
         return run
 
     def _take_lock(self) -> None:
-        self._lock = open(self.folder / ".lock", "w")
+        self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  # held until close()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,7 +113,7 @@ class Run:
         if self._metrics is not None:
             self._metrics.close()
         with storage_errors(self.metrics_path):
-            self._metrics = open(self.metrics_path, "ab")
+            self._metrics = open(self.metrics_path, "ab")  # noqa: SIM115  # until close()
             size = self._metrics.tell()
             if size < offset:
                 raise CheckpointError(

@@ -21,6 +21,7 @@ SHINGLE = 5
 BANDS, ROWS = 32, 4
 MINIMA = BANDS * ROWS
 _SLACK = 0.12  # three standard deviations of a similarity of 0.8 estimated from 128 minima
+_REMEMBERED = 100_000  # compared pairs that are not compared again
 _MOST_COMPARED = 64  # distinct documents of one band value that a further one is compared with
 
 
@@ -144,7 +145,8 @@ def near_duplicates(
         return compared[pair]
 
     for band in range(BANDS):
-        compared.clear()
+        if len(compared) > _REMEMBERED:
+            compared.clear()
         values = np.fromfile(folder / f"band-{band:02d}.u64", dtype=np.uint64)[members]
         order = np.argsort(values, kind="stable")
         values = values[order]

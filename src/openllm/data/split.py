@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from openllm.core.config import Config
 from openllm.data.ngrams import mix
@@ -31,10 +31,6 @@ class SplitConfig(Config):
     heldout_mb: float = Field(16.0, gt=0)
     seed: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _check(self) -> "SplitConfig":
-        return self
-
 
 def title_key(title: str) -> int:
     """Equal for titles that differ in case, white space, underscores or Unicode form; 64 bits."""
@@ -44,7 +40,11 @@ def title_key(title: str) -> int:
 
 
 def assign(
-    groups: np.ndarray, titled: np.ndarray, sizes: np.ndarray, sources: np.ndarray, config: SplitConfig
+    groups: np.ndarray,
+    titled: np.ndarray,
+    sizes: np.ndarray,
+    sources: np.ndarray,
+    config: SplitConfig,
 ) -> np.ndarray:
     """The side of each document; documents of one group go to one side.
 
@@ -95,5 +95,5 @@ def _hold_out(
             if weight[group] <= left:
                 side[group] = which
                 left -= weight[group]
-        if left == budget:  # all articles are larger than the budget: the smallest one
+        if left == budget and len(free):  # all articles are larger than the budget: the smallest one
             side[free[np.argmin(weight[free])]] = which

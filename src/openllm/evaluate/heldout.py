@@ -5,7 +5,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from openllm.core.errors import DataError
 from openllm.core.files import read_json, sha256_file
 from openllm.core.log import warn
 from openllm.data.document import Document, read_documents, read_index
-from openllm.data.readers import FORMATS, Broken, Place, ReadOptions, read_file
-from openllm.data.shards import Shards
-from openllm.data.streams import COMPRESSIONS
+from openllm.data.readers import Broken, ReadOptions
+from openllm.data.shards import Shards, read_shard_index
+from openllm.data.sources import open_source, records
 from openllm.text.tokenizer import Tokenizer
 
 
@@ -106,7 +105,7 @@ def _tokenized(
         np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)
         for ids in tokenizer.encode_batch(texts)
     ]
-    doc_bytes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts], np.int64)
+    doc_bytes = np.array([len(text.encode("utf-8", "replace")) for text in texts], np.int64)
     doc_words = np.array([len(text.split()) for text in texts], np.int64)
     return HeldOut(name, split, fingerprint, texts, tokens, doc_bytes, doc_words)
 
@@ -119,7 +118,7 @@ def _from_shards(path: Path, split: str, tokenizer: Tokenizer) -> HeldOut:
     return HeldOut(
         path.name,
         split,
-        str(_index(path).get("data_fingerprint")),
+        str(read_shard_index(path)["data_fingerprint"]),
         [tokenizer.decode(document.tolist()) for document in tokens],
         tokens,
         np.asarray(shards.doc_bytes, np.int64),
@@ -127,21 +126,10 @@ def _from_shards(path: Path, split: str, tokenizer: Tokenizer) -> HeldOut:
     )
 
 
-def _index(path: Path) -> dict[str, Any]:
-    return read_json(path / "index.json", DataError, _MEND)
-
-
 def _file_documents(path: Path, options: ReadOptions) -> Iterator[Document]:
     """The documents of one file; records that cannot be read are counted and said."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
-    kind = suffixes[-1] if suffixes else ""
-    if kind not in FORMATS:
-        known = " ".join(FORMATS)
-        raise DataError(f"{path} has no known format; name it with one of: {known}")
     broken: list[Broken] = []
-    place = Place(path.stem, path.name)
-    for record in read_file(str(path), kind, compression, place, options, lambda count: None):
+    for *_, record in records([open_source(str(path))], options, lambda count: None):
         if isinstance(record, Broken):
             broken.append(record)
         else:

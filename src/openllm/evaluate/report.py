@@ -45,10 +45,10 @@ class Table:
 def tables(result: Result) -> list[Table]:
     """All tables of an evaluation; parts that were not measured are left out."""
     found = [_perplexity(result)]
-    if result.get("generation"):
-        found.append(_generation(result["generation"]))
     if result.get("cloze"):
         found.append(_cloze(result["cloze"], result.get("ngram")))
+    if result.get("generation"):
+        found.append(_generation(result["generation"]))
     return found
 
 
@@ -69,9 +69,9 @@ def _perplexity(result: Result) -> Table:
             row += [_interval(baseline[key]), _interval(less[key], signed=True)]
         saved = less["reduction"]
         note += (
-            f" The model's bits per byte lie {_percent(saved['value'])} "
-            f"[{_percent(saved['low'])}, {_percent(saved['high'])}] below those of the n-gram "
-            f"model, which counted {result['ngram']['tokens']:,} tokens."
+            f" The model saves {_percent(saved['value'])} "
+            f"[{_percent(saved['low'])}, {_percent(saved['high'])}] of the n-gram model's bits "
+            f"per byte; that model counted {result['ngram']['tokens']:,} tokens."
         )
     return Table("Held-out text", tuple(header), tuple(map(tuple, rows)), note)
 
@@ -199,7 +199,7 @@ def plot(result: Result, path: Path) -> None:
     curve_axes, bar_axes = figure.subplots(1, 2, width_ratios=(3, 1))
     names = {"model": "model"}
     if result["perplexity"].get("ngram"):
-        names["ngram"] = f"{result['ngram']['order']}-gram Kneser-Ney"
+        names["ngram"] = f"{result['ngram']['order']}-gram KN"
     for (key, label), colour in zip(names.items(), ("#1f5fa8", "#c2571a"), strict=False):
         curve, bar = result["curve"], result["perplexity"][key]["bits_per_byte"]
         curve_axes.plot(

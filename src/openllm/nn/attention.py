@@ -72,7 +72,9 @@ def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int) -> Tensor:
         grouped = q_NTH.shape[0] != k_KSH.shape[0]
         mask = None
         if new > 1 and before > 0:
-            mask = torch.ones(new, before + new, dtype=torch.bool, device=q_BTNH.device).tril(before)
+            mask = torch.ones(new, before + new, dtype=torch.bool, device=q_BTNH.device).tril(
+                before
+            )
         out.append(
             F.scaled_dot_product_attention(
                 q_NTH[None],

@@ -84,5 +84,7 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.position.kind == "rope" and self.attention.head_dim % 2:
-            raise ValueError(f"head_dim={self.attention.head_dim} must be even for rotary positions")
+            raise ValueError(
+                f"head_dim={self.attention.head_dim} must be even for rotary positions"
+            )
         return self

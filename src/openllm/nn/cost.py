@@ -73,7 +73,7 @@ def forward_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
 
 
 def train_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
-    """Forward and backward: products with weights cost 2 more, attention 2.5 more (it is redone)."""
+    """Forward and backward: products with weights cost 2 more, attention 2.5 more."""
     tokens = sum(lengths)
     weights = 2 * tokens * matmul_parameters(cfg)
     scores = forward_flops(cfg, lengths) - weights

@@ -326,7 +326,10 @@ def _facts(
     return [
         ("parameters", f"{parameters(cfg.model).total:,}"),
         ("vocabulary", f"{cfg.model.vocab_size:,}"),
-        ("data", f"{cfg.data} ({index['corpus']}, {index['splits']['train']['documents']:,} documents)"),
+        (
+            "data",
+            f"{cfg.data} ({index['corpus']}, {index['splits']['train']['documents']:,} documents)",
+        ),
         ("precision", cfg.precision),
         ("forecast", outlook.lines()[0].removeprefix("forecast: ")),
         ("expected", outlook.lines()[1].removeprefix("forecast: ")),

@@ -2,6 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The vocabulary in the form that `transformers` and `tokenizers` load: `tokenizer.json`."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,17 @@ def hf_tokenizer(model: bytes) -> Tokenizer:
         special_tokens=[(BOS, vocabulary[BOS])],
     )
     return tokenizer
+
+
+def hf_json(tokenizer: Tokenizer) -> str:
+    """The contents of `tokenizer.json`.
+
+    Merges are written as "left right", which `tokenizers` before 0.20 and after can read; no piece
+    holds a space.
+    """
+    content = json.loads(tokenizer.to_str())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def merges(proto: ModelProto) -> Iterator[tuple[str, str]]:

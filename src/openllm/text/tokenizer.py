@@ -76,6 +76,9 @@ class Tokenizer:
         self._by_words = _splits_into_words(proto)
         self._cache: dict[str, list[int]] = {}
 
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
+        return Tokenizer, (self._processor.serialized_model_proto(),)
+
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":
         """Load a tokenizer folder or a model folder.

@@ -19,7 +19,7 @@ from openllm.core.config import Config
 from openllm.core.errors import TokenizerError
 from openllm.core.files import atomic_folder, write_json
 from openllm.text.controls import BOS, CONTROLS, EOS, NAMED, NUM_BYTES, NUM_CONTROLS, PAD, UNK
-from openllm.text.hf_tokenizer import hf_config, hf_tokenizer
+from openllm.text.hf_tokenizer import hf_config, hf_json, hf_tokenizer
 from openllm.text.sp_worker import FAILED, send
 from openllm.text.tokenizer import MODEL_FILE, SETTINGS_FILE, Tokenizer
 
@@ -178,7 +178,8 @@ def write_tokenizer(folder: Path | str, model: bytes, facts: Mapping[str, Any]) 
     tokenizer = Tokenizer(model)
     with atomic_folder(folder) as target:
         (target / MODEL_FILE).write_bytes(model)
-        hf_tokenizer(model).save(str(target / "tokenizer.json"), pretty=False)
+        content = hf_json(hf_tokenizer(model))
+        (target / "tokenizer.json").write_text(content, encoding="utf-8")
         config = json.dumps(hf_config(), indent=2, ensure_ascii=False)
         (target / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
         description = {

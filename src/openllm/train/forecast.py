@@ -270,11 +270,6 @@ def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> flo
 def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:
     """The error that says what to change, and by how much."""
     batch = cfg.batch
-    common = dict(
-        seq_len=batch.seq_len,
-        precision="bf16" if cfg.precision == "bf16" else "fp32",
-        ema=cfg.ema is not None,
-    )
     choices = []
     if batch.micro_rows > 1:
         choices.append((f"batch.micro_rows={batch.micro_rows // 2}", batch.micro_rows // 2, False))
@@ -284,7 +279,13 @@ def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:
     advice = []
     for words, rows, recompute in choices:
         live = training_bytes(
-            cfg.model, cfg.optim, rows=rows, activation_checkpointing=recompute, **common
+            cfg.model,
+            cfg.optim,
+            rows=rows,
+            seq_len=batch.seq_len,
+            precision="bf16" if cfg.precision == "bf16" else "fp32",
+            ema=cfg.ema is not None,
+            activation_checkpointing=recompute,
         )
         total = PROCESS_BYTES + ALLOCATOR_SLACK * live
         advice.append(f"{words} (about {total / 2**30:.1f} GiB)")

@@ -19,7 +19,6 @@ from openllm.train.forecast import Band
 from openllm.train.loop import StepRecord, Trainer
 from openllm.train.scoring import score_documents
 
-
 EARLY_STOP = "early stop"
 
 

@@ -163,5 +163,7 @@ def _events(folder: Path) -> list[str]:
         return ["none"]
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
-        f"- step {line['step']}: {line['message']}" for line in lines if line["kind"] != "checkpoint"
+        f"- step {line['step']}: {line['message']}"
+        for line in lines
+        if line["kind"] != "checkpoint"
     ] or ["none"]

@@ -37,7 +37,6 @@ def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: floa
     return math.ceil(amount)
 
 
-
 class _Warmup(Config):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising rate")
     final: float = Field(0.0, ge=0, le=1, description="factor at the last step")

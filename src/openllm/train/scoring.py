@@ -112,7 +112,10 @@ def _score_group(
     borders = tuple(accumulate((len(piece) for piece in pieces), initial=0))
     # the state before token t predicts token t
     rows = torch.cat(
-        [torch.arange(b + w.first - w.start, b + w.end - w.start) for b, w in zip(borders, group, strict=False)]
+        [
+            torch.arange(b + w.first - w.start, b + w.end - w.start)
+            for b, w in zip(borders, group, strict=False)
+        ]
     ).to(weight.device)
     with arithmetic(precision, weight.device.type):
         hidden = model(tokens, positions=positions, attn=AttentionContext(borders))

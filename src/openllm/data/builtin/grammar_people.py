@@ -188,8 +188,8 @@ TALK = {
     "eat": Act(
         (
             "{a} and {b} ate the {f} together.",
-            "<a> shared the {f} with {b}.",
-            "{a} cut the {f} in two and gave half of it to {b}.",
+            "At home <a> gave half of the {f} to {b}.",
+            "{a} kept half of the {f} and gave the rest to {b}.",
         ),
         needs=("ate a f",),
     ),

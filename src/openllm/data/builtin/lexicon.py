@@ -34,11 +34,15 @@ PLACES = (  # preposition, name
     "on|long pier;by|mossy well;at|old lighthouse;in|deep valley;on|market square;by|sheep meadow"
 ).split(";")
 SPOTS = (
-    "under the bench|behind the stove|in the hollow tree|under the dry leaves|behind the barn door|"
-    "in the long grass|between two rocks|on top of the wall|under the cart|in the flower pot|"
-    "behind the curtain|inside the barrel|on the window sill|under the stairs|beneath the willow|"
-    "beside the gate|behind the haystack|in the empty nest|among the reeds|under the ladder|"
-    "in the woodpile|behind the fountain|inside the old boot|beneath the table"
+    "under the bench|in the hollow tree|under the dry leaves|in the long grass|between two rocks|"
+    "on top of the wall|under the cart|beneath the willow|beside the gate|behind the haystack|"
+    "in the empty nest|among the reeds|under the old boat house|in the woodpile|"
+    "behind the fountain|inside the old boot|under the hedge|on the roof of the shed"
+).split("|")
+HOME_SPOTS = (
+    "behind the stove|behind the barn door|in the flower pot|behind the curtain|inside the barrel|"
+    "on the window sill|under the stairs|under the ladder|beneath the table|under the pillow|"
+    "on the highest shelf|behind the big mirror"
 ).split("|")
 TOOLS = (
     "long ladder|fishing rod|strong rope|wooden hook|long stick|garden rake|butterfly net|"
@@ -166,7 +170,7 @@ def _word_class() -> dict[str, tuple[str, str]]:
         "thing": THINGS,
         "trait": TRAITS,
         "food": FOODS,
-        "spot": SPOTS,
+        "spot": SPOTS + HOME_SPOTS,
         "tool": TOOLS,
         "plan": PLANS,
         "praise": PRAISES,

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Writing token shards with several processes.
+
+The documents stream through: a few batches are in memory at a time, and 16 bytes are kept for
+each document. Batches are written in the order of the documents, so the number of processes does
+not change a byte.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openllm.core.errors import DataError
+from openllm.core.files import atomic_folder, sha256_file, write_json
+from openllm.data.document import SPLITS, read_documents, read_index
+from openllm.data.parallel import ordered_map
+from openllm.data.shards import INDEX, split_files, token_dtype
+from openllm.text.tokenizer import Tokenizer
+
+_BATCH_CHARS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive documents, encoded.
+
+    Attributes:
+        tokens: the bytes of their ids, as they go into the file.
+        lengths, sizes, words: of each document, in tokens, UTF-8 bytes and words.
+    """
+
+    tokens: bytes
+    lengths: list[int]
+    sizes: list[int]
+    words: list[int]
+
+
+def encode_documents(texts: list[str], tokenizer: Tokenizer) -> Batch:
+    """Each text as bos + ids + eos."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    encoded = [
+        [tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)
+    ]
+    return Batch(
+        tokens=b"".join(np.array(ids, dtype=dtype).tobytes() for ids in encoded),
+        lengths=[len(ids) for ids in encoded],
+        sizes=[len(text.encode("utf-8", "replace")) for text in texts],
+        words=[len(text.split()) for text in texts],
+    )
+
+
+def write_shards(
+    data: Path | str,
+    tokenizer: Path | str,
+    out: Path | str,
+    *,
+    workers: int = 1,
+    report: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Tokenise a prepared folder into a shard folder, written whole or not at all.
+
+    Args:
+        data: a prepared folder.
+        tokenizer: a tokenizer folder.
+        out: replaced if it exists; the caller makes sure that this loses nothing.
+        workers: processes that encode; 1 encodes in this one.
+        report: called with the number of text bytes just done.
+
+    Returns:
+        The contents of the index.
+
+    Raises:
+        DataError: no prepared folder, or one without training documents.
+        TokenizerError: no tokenizer.
+    """
+    prepared = read_index(data)
+    vocabulary = Tokenizer.load(tokenizer)
+    dtype = token_dtype(vocabulary.vocab_size)
+    index: dict[str, Any] = {
+        "kind": "shards",
+        "dtype": dtype.str,
+        "vocab_size": vocabulary.vocab_size,
+        "bos_id": vocabulary.bos_id,
+        "eos_id": vocabulary.eos_id,
+        "tokenizer_fingerprint": vocabulary.fingerprint,
+        "data_fingerprint": prepared["fingerprint"],
+        "splits": {},
+    }
+    with atomic_folder(out) as target:
+        for split in SPLITS:
+            texts = (document.text for document in read_documents(data, split))
+            batches = ordered_map(encode_documents, _batches(texts), workers, vocabulary)
+            index["splits"][split] = _write_split(target, split, batches, dtype, report)
+        if not index["splits"]["train"]["documents"]:
+            raise DataError(f"{data} has no training documents; prepare more text")
+        write_json(target / INDEX, index)
+    return index
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of texts of about a million characters."""
+    batch: list[str] = []
+    chars = 0
+    for text in texts:
+        batch.append(text)
+        chars += len(text)
+        if chars >= _BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    batches: Iterable[Batch],
+    dtype: np.dtype[Any],
+    report: Callable[[int], None],
+) -> dict[str, Any]:
+    """Write the files of one split; returns its entry in the index."""
+    names = split_files(split)
+    offsets, sizes, words = array("Q", [0]), array("I"), array("I")
+    digest = hashlib.sha256()
+    with open(folder / names["tokens"], "wb") as handle:
+        for batch in batches:
+            handle.write(batch.tokens)
+            digest.update(batch.tokens)
+            for length in batch.lengths:
+                offsets.append(offsets[-1] + length)
+            sizes.extend(batch.sizes)
+            words.extend(batch.words)
+            report(sum(batch.sizes))
+    np.save(folder / names["offsets"], np.array(offsets, dtype="<u8"))
+    np.save(folder / names["bytes"], np.array(sizes, dtype="<u4"))
+    np.save(folder / names["words"], np.array(words, dtype="<u4"))
+    checksums = {names["tokens"]: digest.hexdigest()}
+    files = {
+        name: {
+            "size": (folder / name).stat().st_size,
+            "sha256": checksums.get(name) or sha256_file(folder / name),
+        }
+        for name in names.values()
+    }
+    return {
+        "documents": len(sizes),
+        "tokens": offsets[-1],
+        "bytes": sum(sizes),
+        "words": sum(words),
+        "files": files,
+    }

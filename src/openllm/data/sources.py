@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The SOURCE arguments of `openllm data prepare`, and the records they yield."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from openllm.core.download import cache_folder, download
+from openllm.core.errors import DataError, UsageError
+from openllm.data.document import SPLITS, Document
+from openllm.data.readers import FORMATS, Broken, Place, ReadOptions, read_file
+from openllm.data.streams import COMPRESSIONS, Count
+
+SQUAD_URL = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
+SQUAD_LICENCE = "CC BY-SA 4.0"
+# The checksums of all four files stand, equal, in three public places: TensorFlow Datasets
+# (tensorflow_datasets/datasets/squad/checksums.tsv), Hugging Face datasets
+# (datasets/squad/dataset_infos.json and datasets/squad_v2/dataset_infos.json, with these sizes) and
+# ParlAI (parlai/tasks/squad/build.py and parlai/tasks/squad2/build.py).
+SQUAD_FILES = {
+    "train-v1.1.json": (
+        30_288_272,
+        "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955",
+    ),
+    "dev-v1.1.json": (
+        4_854_279,
+        "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9",
+    ),
+    "train-v2.0.json": (
+        42_123_633,
+        "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002",
+    ),
+    "dev-v2.0.json": (
+        4_370_528,
+        "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8",
+    ),
+}
+"""Official file -> its size in bytes and SHA-256."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file to read.
+
+    Attributes:
+        name: source name of its documents.
+        path: the file; `-` is standard input.
+        format: a key of `FORMATS`.
+        compression: a key of `COMPRESSIONS`, or "".
+        size: bytes as stored; 0 where unknown.
+    """
+
+    name: str
+    path: str
+    format: str
+    compression: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One SOURCE argument.
+
+    Attributes:
+        name: how it is called in reports.
+        corpus: "squad", "builtin" or "user".
+        licence: of the texts, where known.
+        files: what to read; empty for "builtin".
+        skipped: files of a folder whose format is not known.
+        split_paragraphs: text files hold passages between blank lines.
+        documents: how many to generate for training; only for "builtin".
+        seed: of the generator.
+    """
+
+    name: str
+    corpus: str
+    licence: str = "not stated"
+    files: tuple[InputFile, ...] = ()
+    skipped: tuple[str, ...] = ()
+    split_paragraphs: bool = False
+    documents: int = 0
+    seed: int = 0
+
+
+def supported_suffixes() -> str:
+    """All suffixes that can be read, in words."""
+    packed = " or ".join(COMPRESSIONS)
+    return f"{' '.join(FORMATS)}, each also with {packed}"
+
+
+def classify(path: str) -> tuple[str, str, str] | None:
+    """Stem, format and compression of a file name, or None where the suffix is unknown."""
+    name = PurePosixPath(path).name
+    compression = next((end for end in COMPRESSIONS if name.lower().endswith(end)), "")
+    stem = name[: len(name) - len(compression)]
+    end = PurePosixPath(stem).suffix
+    if end.lower() not in FORMATS:
+        return None
+    return stem[: len(stem) - len(end)], end.lower(), compression
+
+
+def open_source(argument: str, stdin_format: str = "txt") -> Source:
+    """The source that a path, folder, pattern, URL or `-` stands for.
+
+    Raises:
+        DataError: nothing there, nothing readable there, or an unknown suffix.
+        DownloadError: a URL could not be fetched.
+    """
+    if argument == "-":
+        file = InputFile("stdin", "-", f".{stdin_format}", "", 0)
+        if file.format not in FORMATS:
+            raise UsageError(f"--stdin-format {stdin_format} is not known; use txt or jsonl")
+        return Source("stdin", "user", files=(file,))
+    if urlsplit(argument).scheme in ("http", "https"):
+        return _from_url(argument)
+    path = Path(argument)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.exists():
+        return Source(_one_file(argument).name, "user", files=(_one_file(argument),))
+    matches = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
+    if not matches:
+        raise DataError(
+            f"there is no file, folder or match for '{argument}'; give a path, a pattern in quotes, "
+            "a URL, '-', or one of the names squad and builtin"
+        )
+    files = tuple(_one_file(name) for name in matches)
+    return Source(argument, "user", files=files)
+
+
+def _one_file(path: str) -> InputFile:
+    parts = classify(path)
+    if parts is None:
+        raise DataError(f"{path}: unknown file type; supported are {supported_suffixes()}")
+    stem, file_format, compression = parts
+    return InputFile(stem, path, file_format, compression, os.path.getsize(path))
+
+
+def _from_folder(folder: Path) -> Source:
+    files, skipped = [], []
+    name = folder.resolve().name
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(item for item in folders if not item.startswith("."))
+        for item in sorted(names):
+            path = os.path.join(parent, item)
+            if item.startswith("."):
+                continue
+            if classify(path) is None:
+                skipped.append(path)
+                continue
+            file = _one_file(path)
+            files.append(replace(file, name=f"{name}/{file.name}"))
+    if not files:
+        raise DataError(
+            f"{folder}: no file of a known type in this folder; supported are {supported_suffixes()}"
+        )
+    return Source(name, "user", files=tuple(files), skipped=tuple(skipped))
+
+
+def _from_url(url: str) -> Source:
+    name = PurePosixPath(urlsplit(url).path).name
+    if classify(name) is None:
+        raise DataError(f"{url}: unknown file type; supported are {supported_suffixes()}")
+    file = _one_file(str(download(url, cache_folder() / "downloads")))
+    return Source(file.name, "user", files=(file,))
+
+
+def open_squad(locations: Sequence[str]) -> Source:
+    """SQuAD: the official files, or those at `locations`.
+
+    Files in SQuAD's JSON schema are read, and text files with a blank line between passages.
+
+    Raises:
+        DataError: there is no such file at a location.
+        DownloadError: the official site could not be reached.
+    """
+    if locations:
+        files = [file for location in locations for file in open_source(location).files]
+        files = [file for file in files if file.format in (".json", ".txt")]
+        if not files:
+            raise DataError(
+                f"--source {' '.join(locations)}: no .json or .txt file there (plain, .gz or .zst); "
+                "give files in SQuAD's JSON schema"
+            )
+    else:
+        folder = cache_folder() / "squad"
+        files = [
+            _one_file(str(download(SQUAD_URL + name, folder, size=size, sha256=sha256)))
+            for name, (size, sha256) in SQUAD_FILES.items()
+        ]
+    named = tuple(replace(file, name=f"squad/{Path(file.name).name}") for file in files)
+    return Source("squad", "squad", SQUAD_LICENCE, named, split_paragraphs=True)
+
+
+def open_builtin(documents: int, seed: int) -> Source:
+    """The corpus that OpenLLM generates itself."""
+    return Source("builtin", "builtin", "no rights reserved", documents=documents, seed=seed)
+
+
+Record = tuple[int, str | None, int, Document | Broken]
+"""Index of the source, split where the source says it, index of the file, and the record."""
+
+
+def records(sources: Sequence[Source], options: ReadOptions, count: Count) -> Iterator[Record]:
+    """All records of all sources, in order; files are numbered through all sources."""
+    number = 0
+    for index, source in enumerate(sources):
+        if source.corpus == "builtin":
+            yield from _generated(source, index, number)
+            number += 1
+        chosen = replace(
+            options, split_paragraphs=options.split_paragraphs or source.split_paragraphs
+        )
+        for file in source.files:
+            place = Place(file.name, file.path)
+            reading = read_file(file.path, file.format, file.compression, place, chosen, count)
+            for record in reading:
+                yield index, None, number, record
+            number += 1
+
+
+def _generated(source: Source, index: int, number: int) -> Iterator[Record]:
+    from openllm.data.builtin import generate
+
+    heldout = max(1, source.documents // 20)
+    for split in SPLITS:
+        wanted = source.documents if split == "train" else heldout
+        stream: Any = generate(split, source.seed)
+        for line, document in zip(range(1, wanted + 1), stream, strict=False):
+            yield index, split, number, replace(document, source="builtin", line=line)
+
+
+def file_names(sources: Sequence[Source]) -> list[tuple[str, str]]:
+    """Source name and path of each file, numbered as in `records`."""
+    names = []
+    for source in sources:
+        if source.corpus == "builtin":
+            names.append(("builtin", ""))
+        names += [(file.name, file.path) for file in source.files]
+    return names

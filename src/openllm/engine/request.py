@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What is asked of the engine, and what it answers. Importable without torch."""
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from openllm.core.config import Config
+
+
+class SamplingParams(Config):
+    """How the next token is chosen; the defaults sample from the model as it is."""
+
+    max_new_tokens: int = Field(128, ge=1)
+    temperature: float = Field(1.0, ge=0, description="0: always the most likely token")
+    top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0: all")
+    top_p: float = Field(1.0, gt=0, le=1, description="keep the most likely tokens of mass p")
+    min_p: float = Field(0.0, ge=0, le=1, description="drop tokens below p times the best one")
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1: avoid tokens used before")
+    stop: tuple[str, ...] = Field((), description="end before any of these strings")
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The continuation of one prompt.
+
+    Attributes:
+        text: decoded new tokens, without a stop string.
+        token_ids: the new tokens, without the end-of-text token.
+        prompt_token_ids: the prompt, with bos.
+        finish_reason: `stop` (end-of-text token or stop string) or `length`.
+    """
+
+    text: str
+    token_ids: list[int]
+    prompt_token_ids: list[int]
+    finish_reason: str

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm generate`: a model continues a prompt, streamed to standard output."""
+
+import argparse
+import json
+import sys
+
+from openllm.core.errors import UsageError
+from openllm.engine.request import SamplingParams
+
+
+def main(argv: list[str]) -> int:
+    """Entry of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="openllm generate", description="Let a model continue a prompt."
+    )
+    parser.add_argument("model", help="model folder, such as RUN/model")
+    parser.add_argument(
+        "--prompt", required=True, help="text to continue; '-' reads standard input"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=200)
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: most likely token")
+    parser.add_argument("--top-k", type=int, default=0, help="keep the k most likely tokens")
+    parser.add_argument("--top-p", type=float, default=0.95, help="keep tokens of this mass")
+    parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best token")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0)
+    parser.add_argument("--stop", action="append", default=[], help="end before this text")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, not a stream")
+    args = parser.parse_args(argv)
+    if any(not stop for stop in args.stop):
+        raise UsageError("--stop needs a text that is not empty")
+    names = SamplingParams.model_fields
+    wishes = {name: value for name, value in vars(args).items() if name in names}
+    params = SamplingParams.parse({**wishes, "stop": tuple(args.stop)}, "sampling settings")
+    prompt = _read_prompt(args.prompt)
+
+    from openllm.engine.llm import LLM
+
+    llm = LLM.load(args.model)
+    if args.json:
+        answer = llm.generate([prompt], params)[0]
+        sys.stdout.write(json.dumps({"prompt": prompt, **vars(answer)}, ensure_ascii=False) + "\n")
+        return 0
+    sys.stdout.write(prompt)
+    for piece in llm.stream(prompt, params):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return 0
+
+
+def _read_prompt(given: str) -> str:
+    if given != "-":
+        try:
+            given.encode()
+        except UnicodeEncodeError:
+            raise UsageError("--prompt is not valid UTF-8; check the terminal's encoding") from None
+        return given
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 text ({error})") from None

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm model inspect`: what a model is made of and what it costs, before it is trained."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from openllm.core.errors import UsageError
+from openllm.nn.config import ModelConfig
+from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
+from openllm.recipes.pretrain import CONFIGS, load_config
+from openllm.train.config import PretrainConfig
+
+
+def inspect_main(argv: list[str]) -> int:
+    """Entry of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="openllm model inspect",
+        description="Tree, parameters, FLOPs, tensor bytes and peak memory of a model.",
+    )
+    parser.add_argument("model", help="a preset such as small, a recipe file, or a model folder")
+    parser.add_argument("settings", nargs="*", help="key=value, as for 'openllm train'")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    args = parser.parse_intermixed_args(argv)
+    cfg = _config(args.model, args.settings)
+    facts = inspect(cfg)
+    if args.json:
+        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+    else:
+        sys.stdout.write(_text(cfg.model, facts))
+    return 0
+
+
+def _config(name: str, settings: list[str]) -> PretrainConfig:
+    folder = Path(name)
+    preset = (CONFIGS / f"{name}.yaml").exists() or name.endswith((".yaml", ".yml"))
+    if preset or not folder.is_dir():
+        return load_config(name, settings)
+    from openllm.checkpoint.model_dir import read_model_config
+
+    if any(setting.startswith("model.") for setting in settings):
+        raise UsageError(f"{name} is a model folder; its shape cannot be changed by a setting")
+    shape = read_model_config(folder)
+    seq_len = min(512, shape.max_positions)
+    batch = [f"batch.seq_len={seq_len}", f"batch.tokens={16 * seq_len}"]
+    cfg = load_config("small", [*batch, *settings])
+    return PretrainConfig.parse({**cfg.dump(), "model": shape.dump()}, name)
+
+
+def inspect(cfg: PretrainConfig) -> dict[str, Any]:
+    """Facts about a model and about a training step of its recipe."""
+    from openllm.train.forecast import ALLOCATOR_SLACK, PROCESS_BYTES, training_bytes
+
+    model, batch = cfg.model, cfg.batch
+    count = parameters(model)
+    row = [batch.seq_len]
+    precision = "fp32" if cfg.precision == "fp32" else "bf16"
+    live = training_bytes(
+        model,
+        cfg.optim,
+        rows=batch.micro_rows,
+        seq_len=batch.seq_len,
+        precision=precision,
+        ema=cfg.ema is not None,
+        activation_checkpointing=cfg.activation_checkpointing,
+    )
+    return {
+        "parameters": {**vars(count), "total": count.total},
+        "weights_bytes": 4 * count.total,
+        "flops": {
+            "forward_per_token": forward_flops(model, row) / batch.seq_len,
+            "training_per_token": train_flops(model, row) / batch.seq_len,
+            "training_step": train_flops(model, row * batch.rows),
+        },
+        "training": {
+            "rows_at_once": batch.micro_rows,
+            "seq_len": batch.seq_len,
+            "precision": precision,
+            "optimizer": cfg.optim.kind,
+            "tensor_bytes": live,
+            "peak_bytes": int(PROCESS_BYTES + ALLOCATOR_SLACK * live),
+        },
+        "kv_cache_bytes_per_token": kv_cache_bytes(model, 1),
+    }
+
+
+def _text(model: ModelConfig, facts: dict[str, Any]) -> str:
+    count, flops, step = facts["parameters"], facts["flops"], facts["training"]
+    total = count["total"]
+    shape = model.attention
+    heads = f"{shape.num_heads} heads of {shape.head_dim}, {shape.kv_heads} key-value heads"
+    rows = [
+        (
+            "embeddings",
+            count["embeddings"],
+            f"{model.vocab_size:,} x {model.dim}"
+            + (", tied with the output head" if model.tie_embeddings else ""),
+        ),
+        (
+            "attention",
+            count["attention"],
+            f"{model.num_layers} layers, {heads}" + (", query-key norm" if shape.qk_norm else ""),
+        ),
+        (
+            "MLP",
+            count["mlp"],
+            f"{model.num_layers} layers, {model.mlp.kind}, hidden {model.mlp.hidden_dim}",
+        ),
+        ("norms", count["norms"], model.norm.kind),
+        ("head", count["head"], "tied" if model.tie_embeddings else "separate"),
+    ]
+    lines = [f"Transformer, {total:,} parameters ({facts['weights_bytes'] / 2**20:,.0f} MiB fp32)"]
+    lines += [f"├── {n:<11}{c:>13,}  {c / total:6.1%}  {what}" for n, c, what in rows]
+    lines += [
+        f"└── context    {model.max_positions:>13,}  tokens, {model.position.kind} positions",
+        f"forward        {flops['forward_per_token'] / 1e6:,.1f} MFLOP a token",
+        f"training       {flops['training_per_token'] / 1e6:,.1f} MFLOP a token, "
+        f"{flops['training_step'] / 1e12:,.2f} TFLOP a step",
+        f"memory         {step['tensor_bytes'] / 2**20:,.0f} MiB of tensors at the peak of a step "
+        f"of {step['rows_at_once']} x {step['seq_len']} tokens ({step['precision']}, "
+        f"{step['optimizer']}); process about {step['peak_bytes'] / 2**30:.2f} GiB",
+        f"KV cache       {facts['kv_cache_bytes_per_token']:,} bytes a token",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm data tokenize`: prepared documents and a tokenizer in, token shards out."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from openllm.core.errors import DataError, UsageError
+from openllm.core.files import recover_folder
+from openllm.core.log import format_duration, progress, say
+from openllm.data.document import SPLITS, read_index
+from openllm.data.shard_writer import write_shards
+from openllm.data.shards import INDEX, Shards, read_shard_index, split_files
+from openllm.text.tokenizer import Tokenizer
+
+SMALL_BYTES = 8_000_000
+"""Less text than this is encoded sooner than further processes have started."""
+
+
+def main(argv: list[str]) -> int:
+    """Entry of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="openllm data tokenize",
+        description="Turn a prepared folder into token shards for training and evaluation.",
+        epilog="example: openllm data tokenize data/squad --tokenizer data/tokenizer",
+    )
+    parser.add_argument("data", help="folder made by 'openllm data prepare'")
+    parser.add_argument("--tokenizer", required=True, help="tokenizer folder or model folder")
+    parser.add_argument("--out", help="shard folder; default: DATA/tokens-FINGERPRINT")
+    parser.add_argument("--workers", type=int, help="processes; default: one a core")
+    parser.add_argument("--json", action="store_true", help="print the index as JSON")
+    args = parser.parse_args(argv)
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"--workers {args.workers}: must be 1 or more")
+    folder = tokenize(args.data, args.tokenizer, args.out, workers=args.workers)
+    index = read_shard_index(folder)
+    sys.stdout.write(json.dumps(index, indent=1) + "\n" if args.json else _table(folder, index))
+    return 0
+
+
+def tokenize(
+    data: Path | str,
+    tokenizer: Path | str,
+    out: Path | str | None = None,
+    *,
+    workers: int | None = None,
+) -> Path:
+    """Write the shards of a prepared folder, or find them where they are already.
+
+    Args:
+        data: a prepared folder.
+        tokenizer: a tokenizer folder or a model folder.
+        out: the shard folder; default `DATA/tokens-` and the start of the tokenizer's fingerprint.
+        workers: processes; default one a core, and only this one for little text.
+
+    Returns:
+        The shard folder.
+
+    Raises:
+        DataError: no prepared folder, or `out` holds something else than shards.
+        TokenizerError: no tokenizer.
+    """
+    prepared = read_index(data)
+    fingerprint = Tokenizer.load(tokenizer).fingerprint
+    folder = Path(data) / f"tokens-{fingerprint[:12]}" if out is None else Path(out)
+    recover_folder(folder)
+    if _is_current(folder, prepared["fingerprint"], fingerprint):
+        say(f"{folder}: the token shards are there already")
+        return folder
+    _check_target(folder)
+    size = sum(split.get("bytes", 0) for split in prepared["splits"].values())
+    if workers is None:
+        workers = 1 if size < SMALL_BYTES else len(os.sched_getaffinity(0))
+    began = time.monotonic()
+    with progress("tokenising", size / 1e6, "MB") as meter:
+        index = write_shards(
+            data,
+            tokenizer,
+            folder,
+            workers=workers,
+            report=lambda amount: meter.advance(amount / 1e6),
+        )
+    seconds = time.monotonic() - began
+    tokens = sum(split["tokens"] for split in index["splits"].values())
+    say(
+        f"{folder}: {tokens:,} tokens of {size / 1e6:,.1f} MB text "
+        f"in {format_duration(seconds)} ({size / 1e6 / seconds:.1f} MB/s)"
+    )
+    return folder
+
+
+def _is_current(folder: Path, data_fingerprint: str, tokenizer_fingerprint: str) -> bool:
+    """Whether the folder holds whole shards of these documents and this tokenizer."""
+    try:
+        index = read_shard_index(folder)
+        made_of = (index["data_fingerprint"], index["tokenizer_fingerprint"])
+        if made_of != (data_fingerprint, tokenizer_fingerprint):
+            return False
+        for split in index["splits"]:
+            Shards.open(folder, split, tokenizer_fingerprint)
+    except DataError:
+        return False  # absent or damaged: it is written anew
+    return True
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse to replace a folder that holds something else than shards."""
+    ours = {INDEX, *(name for split in SPLITS for name in split_files(split).values())}
+    if folder.is_dir():
+        foreign = sorted(file.name for file in folder.iterdir() if file.name not in ours)
+        if foreign:
+            raise DataError(
+                f"{folder} holds other files ({foreign[0]}) and would be replaced; "
+                "choose a new or empty folder for --out"
+            )
+    elif folder.exists():
+        raise DataError(f"{folder} is a file; choose a new or empty folder for --out")
+
+
+def _table(folder: Path, index: dict[str, Any]) -> str:
+    """Counts by split for people."""
+    lines = [f"{'split':<12}{'documents':>12}{'tokens':>15}{'bytes':>15}{'bytes/token':>13}"]
+    for name, split in index["splits"].items():
+        tokens = split["tokens"] - 2 * split["documents"]  # bos and eos stand for no text
+        ratio = f"{split['bytes'] / tokens:.3f}" if tokens else "-"
+        lines.append(
+            f"{name:<12}{split['documents']:>12,}{split['tokens']:>15,}"
+            f"{split['bytes']:>15,}{ratio:>13}"
+        )
+    return "\n".join([*lines, f"\n{folder}"]) + "\n"
