@@ -18,12 +18,10 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from openllm.core.files import write_json  # noqa: E402
-from openllm.core.runs import cpu_name, source_commit  # noqa: E402
-from openllm.data.dedup import MINIMA, SHINGLE, minhash  # noqa: E402
-from openllm.data.ngrams import ngrams, split_words  # noqa: E402
+from openllm.core.files import write_json
+from openllm.core.runs import cpu_name, source_commit
+from openllm.data.dedup import MINIMA, SHINGLE, minhash
+from openllm.data.ngrams import ngrams, split_words
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -76,7 +74,8 @@ def seconds(work: Callable[[list[str]], None], texts: list[str]) -> float:
 def main(argv: list[str]) -> int:
     """Measure and write the result file."""
     source = Path(argv[0]) if argv else SHARED / "squad" / "passages.txt.gz"
-    texts = gzip.open(source, "rt", encoding="utf-8").read().split("\n\n")
+    with gzip.open(source, "rt", encoding="utf-8") as handle:
+        texts = handle.read().split("\n\n")
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     works = {"openllm": ours, "rensa": with_rensa, "datasketch": with_datasketch}
     names = {"openllm": "openllm-lab"}

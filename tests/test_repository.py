@@ -5,9 +5,11 @@
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +131,22 @@ def test_no_file_is_too_long_to_read() -> None:
         if (count := len(path.read_text().splitlines())) > MOST_LINES
     }
     assert not long
+
+
+@pytest.mark.integration
+def test_a_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("src", "LICENSES"):
+        ignored = shutil.ignore_patterns("*.egg-info", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("openllm_lab-*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("openllm/")}
+    files = {path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*") if path.is_file()}
+    assert held == {path.as_posix() for path in files if "__pycache__" not in path.parts}
 
 
 def readme_commands() -> list[str]:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -57,6 +60,23 @@ def test_a_broken_core_library_fails(
     assert any(p["core"] and p["mend"].endswith(" ftfy") for p in found["problems"])
     assert doctor.main([]) == 1
     assert "broken   ftfy cannot be imported" in capsys.readouterr().out
+
+
+def test_it_speaks_where_every_library_is_broken(tmp_path: Path) -> None:
+    for name in doctor.core_distributions():
+        module = tmp_path / doctor.IMPORT_NAMES.get(name, name).partition(".")[0]
+        module.mkdir()
+        (module / "__init__.py").write_text("raise OSError('lib.so: cannot open shared object')")
+    done = subprocess.run(
+        [sys.executable, "-m", "openllm", "doctor"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr == ""
+    assert "broken   torch cannot be imported: OSError: lib.so" in done.stdout
+    assert "pip install --force-reinstall numpy" in done.stdout
 
 
 def test_without_a_compiler(

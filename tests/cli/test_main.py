@@ -2,6 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,6 +244,17 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert process.returncode == 1 and said == ""
+
+
+def test_text_that_the_terminal_cannot_show_is_no_fault() -> None:
+    code = (
+        "import sys, types; from openllm.cli import main as cli\n"
+        "module = types.ModuleType('verb'); sys.modules['verb'] = module\n"
+        "module.main = lambda argv: sys.stdout.write('caf\\xe9 \\ud800') and 0\n"
+        "cli.COMMANDS['say'] = ('', 'verb:main'); sys.exit(cli.main(['say']))"
+    )
+    done = run_module("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, "caf\\xe9 \\ud800"), done.stderr
 
 
 def test_targets_are_functions() -> None:

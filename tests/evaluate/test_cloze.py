@@ -198,9 +198,10 @@ def test_every_token_of_the_word_must_be_the_likeliest() -> None:
 def test_the_ngram_model_answers_by_its_own_distribution(
     tokenizer: WordTokenizer, questions: list[Question]
 ) -> None:
-    training = [np.array([BOS, *tokenizer.encode(text), 2]) for text in stories(300, seed=9)]
+    training = [np.array([BOS, *tokenizer.encode(text), 2]) for text in stories(60, seed=9)]
     model = KneserNey.train(training, vocab_size=3 + len(tokenizer.ids), bos_id=BOS)
-    found = ask_ngram(questions, model)
+    some = questions[::6]
+    found = ask_ngram(some, model)
 
     def score(documents: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         hits = [
@@ -209,7 +210,7 @@ def test_the_ngram_model_answers_by_its_own_distribution(
         ]
         return list(zip(model.score(documents), hits, strict=True))
 
-    assert found == ask(questions, score)
+    assert found == ask(some, score)
 
 
 def test_a_target_that_merges_with_its_surroundings_is_passed_over(

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""`openllm doctor`: what this machine and this installation are, what is missing, what mends it."""
+"""`openllm doctor`: what this machine and this installation are, what is missing, what mends it.
+
+It loads nothing but the standard library and our plainest modules, so that it can still speak
+where a library is broken.
+"""
 
 import argparse
 import importlib

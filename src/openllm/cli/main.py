@@ -8,6 +8,7 @@ errors to standard error.
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -53,6 +54,9 @@ FOREIGN = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a character gets its code; no result is lost to that.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if foreign_distribution():
             sys.stderr.write(f"warning: {FOREIGN}\n")

@@ -55,6 +55,7 @@ class Run:
         run = cls(Path(folder))
         with storage_errors(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
+            run._refuse_other_files()
             run._take_lock()
         try:
             run._check(recipe, fresh)
@@ -74,14 +75,17 @@ class Run:
                 "another --out"
             ) from None
 
-    def _check(self, recipe: dict[str, Any], fresh: bool) -> None:
-        path = self.folder / RECIPE
-        others = [name for name in os.listdir(self.folder) if name != ".lock"]
-        if others and not path.exists():
+    def _refuse_other_files(self) -> None:
+        # hidden names are ours: the lock, and what a kill left of a file being written
+        others = [name for name in os.listdir(self.folder) if not name.startswith(".")]
+        if others and RECIPE not in others:
             raise ConfigError(
                 f"{self.folder} holds other files ({', '.join(sorted(others)[:3])}) and is no run "
                 "folder; choose an empty or new one"
             )
+
+    def _check(self, recipe: dict[str, Any], fresh: bool) -> None:
+        path = self.folder / RECIPE
         if path.exists() and fresh:
             self._empty()
         if path.exists():

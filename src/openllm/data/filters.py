@@ -18,18 +18,41 @@ from pydantic import Field
 from openllm.core.config import Config
 from openllm.data.ngrams import Words, ngrams
 
-# One repair for each family of damage; see `clean`.
-_ASCII_CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\ufeff\ufffe\uffff]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_LINE_ENDS = re.compile("\r\n?|\x85|\u2028|\u2029")
-_SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+def _characters(*ranges: tuple[int, int]) -> frozenset[str]:
+    return frozenset(chr(code) for first, last in ranges for code in range(first, last + 1))
+
+
+_CONTROLS = _characters(
+    (0x00, 0x08), (0x0B, 0x0C), (0x0E, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0xFEFF, 0xFEFF),
+    (0xFFFE, 0xFFFF),
+)  # fmt: skip
+_SURROGATES = _characters((0xD800, 0xDFFF))
+_LINE_ENDS = frozenset("\x85\u2028\u2029")
+_SPACES = _characters(
+    (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x202F, 0x202F), (0x205F, 0x205F),
+    (0x3000, 0x3000),
+)  # fmt: skip
+
+# Blanks printable ASCII, so that a fast split leaves the rest; \x0b and \x0c would be split away.
+_BLANK_ASCII = bytes(
+    32 if 32 <= byte < 127 or byte in b"\t\n\r" else 1 if byte in b"\x0b\x0c" else byte
+    for byte in range(256)
+)
+_LINE_END = re.compile("[\x85\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _GAP = re.compile("[ \t]{2,}")
 _EMPTY_LINES = re.compile("\n{3,}")
-# UTF-8 read in a single-byte encoding leaves at least two characters of these blocks side by side,
-# or a capital A with a mark before a space; only such lines are shown to ftfy, which is slow.
+# ftfy is slow, so it sees only lines in which a character that can stand for the first byte of a
+# UTF-8 sequence, read in some single-byte encoding, comes before one that can stand for the second.
 _SUSPECT = re.compile(
-    "[\x80-\u045f\u2010-\u2265\u2500-\u25ff\uf8ff\ufb01\ufb02\ufffd]{2}|[\xc2\xc3][ \xa0]"
+    "[\x80-\x9f]|[\xc2\xc3][ \xa0]"
+    "|[\xc2-\u0390\u0400-\u040f\u0450-\u045f][^\x00-\x7f\xc0-\xc5\xc7-\xd7\xd9-\xe5\xe7-\xf7\xf9-\xff"
+    "\u0300-\u036f\u1e00-\u1fff]"
+    "|[\u0391-\u03ff][^\x00-\x7f\u0370-\u03ff\u1f00-\u1fff]"  # Greek encodings
+    "|[\u0410-\u044f][^\x00-\x7f\u0410-\u044f]"  # Cyrillic encodings
+    "|[\xac\xb7\u2013\u2014\u201a\u201e\u2021\u2030\u2044\u20ac\u2202-\u2265\ufb01\ufb02]"
+    "[^\x00-\x7f\xa0\xa1\xab\xbb\xbf\u2010-\u201f\u2026\u2039\u203a\u2e80-\ud7ff\uff00-\uffef]"
+    "|[\u0192\u2500-\u257f][^\x00-\x7f]"
 )
 
 
@@ -40,13 +63,34 @@ def clean(text: str) -> str:
     composed (NFC). Line ends become \\n; runs of spaces inside a line become one, while indentation
     stays; at most one empty line stands between two lines.
     """
-    if text.isascii():
-        text = text.encode("ascii").translate(None, _ASCII_CONTROLS).decode("ascii")
+    if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    else:
-        text = _repair(text)
-    lines = [_settle(line.rstrip()) for line in text.split("\n")]
-    return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip("\n")
+    runs = text.encode("utf-8", "surrogatepass").translate(_BLANK_ASCII).split()
+    if runs:
+        text = _repair(text, b" ".join(runs).decode("utf-8", "surrogatepass"))
+    text = "\n".join([_settle(line.rstrip()) for line in text.split("\n")])
+    return (_EMPTY_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
+
+
+def _repair(text: str, beyond: str) -> str:
+    """Repair a text whose stretches beyond printable ASCII are `beyond`; each step only if needed."""
+    present = set(beyond)
+    if present & _LINE_ENDS:
+        text = _LINE_END.sub("\n", text)
+    if present & _SURROGATES:
+        text = _SURROGATE.sub("\ufffd", text)
+    if suspects := set(_SUSPECT.findall(beyond + " ")):
+        lines = text.split("\n")
+        text = "\n".join([_decode_again(line, suspects) for line in lines])
+        present = set(text)
+    for unwanted, replacement in ((_CONTROLS, None), (_SPACES, " ")):
+        if present & unwanted:
+            text = text.translate(dict.fromkeys(map(ord, unwanted), replacement))
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def _decode_again(line: str, suspects: set[str]) -> str:
+    return fix_encoding(line) if any(pair in line for pair in suspects) else line
 
 
 def _settle(line: str) -> str:
@@ -55,17 +99,6 @@ def _settle(line: str) -> str:
         return line
     body = line.lstrip()
     return line[: len(line) - len(body)] + _GAP.sub(" ", body)
-
-
-def _repair(text: str) -> str:
-    """The part of `clean` that only text beyond ASCII needs."""
-    text = _LINE_ENDS.sub("\n", text)
-    text = _SURROGATES.sub("\ufffd", text)
-    if _SUSPECT.search(text):
-        lines = text.split("\n")
-        text = "\n".join([fix_encoding(line) if _SUSPECT.search(line) else line for line in lines])
-    text = _SPACES.sub(" ", _CONTROLS.sub("", text))
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 class QualityConfig(Config):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Batches of packed rows, each a pure function of (seed, step): nothing to save, nothing to lose."""
+"""Batches of packed rows, each a pure function of (seed, step), so there is no state to save."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,3 +98,21 @@ class TokenLoader:
                 column += length
                 borders.append(line * self.seq_len + column)
         return Batch(tokens, targets, positions, tuple(borders))
+
+
+def sample_documents(
+    shards: Shards, tokens: int, seed: int
+) -> tuple[list[NDArray[np.integer]], int]:
+    """Seeded whole documents of about `tokens` tokens, and the UTF-8 bytes of their text."""
+    order = np.random.Generator(np.random.Philox(seed)).permutation(shards.num_documents)
+    sizes = np.cumsum(np.diff(shards.offsets.astype(np.int64))[order])
+    chosen = np.sort(order[: int(np.searchsorted(sizes, tokens)) + 1])
+    if not len(chosen):
+        raise DataError(f"{shards.folder} has no '{shards.split}' documents; hold some out")
+    return [shards.document(int(i)) for i in chosen], int(shards.doc_bytes[chosen].sum())
+
+
+def bits_per_byte_per_nat(shards: Shards) -> float:
+    """Factor from nats per token to bits per byte, for a split's text as a whole."""
+    text_tokens = len(shards.tokens) - 2 * shards.num_documents
+    return text_tokens / max(1, int(shards.doc_bytes.sum())) / math.log(2)

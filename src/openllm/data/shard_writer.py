@@ -44,9 +44,7 @@ class Batch:
 def encode_documents(texts: list[str], tokenizer: Tokenizer) -> Batch:
     """Each text as bos + ids + eos."""
     dtype = token_dtype(tokenizer.vocab_size)
-    encoded = [
-        [tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)
-    ]
+    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
     return Batch(
         tokens=b"".join(np.array(ids, dtype=dtype).tobytes() for ids in encoded),
         lengths=[len(ids) for ids in encoded],

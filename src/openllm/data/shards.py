@@ -2,11 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Token shards: the documents of a prepared folder as ids, memory-mapped.
 
-    DIR/SPLIT.bin           all documents end to end, each bos + text + eos; uint16, or uint32
-    DIR/SPLIT.offsets.npy   uint64, documents + 1: where each begins, in tokens
-    DIR/SPLIT.bytes.npy     uint32: UTF-8 bytes of each text
-    DIR/SPLIT.words.npy     uint32: words of each text, separated by white space
-    DIR/index.json          counts, checksums, fingerprints of the tokenizer and of the documents
+DIR/SPLIT.bin           all documents end to end, each bos + text + eos; uint16, or uint32
+DIR/SPLIT.offsets.npy   uint64, documents + 1: where each begins, in tokens
+DIR/SPLIT.bytes.npy     uint32: UTF-8 bytes of each text
+DIR/SPLIT.words.npy     uint32: words of each text, separated by white space
+DIR/index.json          counts, checksums, fingerprints of the tokenizer and of the documents
 """
 
 from dataclasses import dataclass
@@ -80,9 +80,7 @@ class Shards:
                 "again: openllm data tokenize DATA --tokenizer DIR --out NEW_DIR"
             )
         if split not in index["splits"]:
-            raise DataError(
-                f"{folder} has no split '{split}'; it has {', '.join(index['splits'])}"
-            )
+            raise DataError(f"{folder} has no split '{split}'; it has {', '.join(index['splits'])}")
         facts = index["splits"][split]
         for name, stated in facts["files"].items():
             _check_size(folder / name, stated["size"])

@@ -51,6 +51,7 @@ class Batch:
         dropped: JSON lines of documents dropped and of broken records.
         reasons: how often each (source name, reason) occurs among `dropped`.
         records: how many records of each source name came in.
+        text_bytes: bytes of cleaned text, before anything is dropped.
     """
 
     lines: bytes
@@ -60,6 +61,7 @@ class Batch:
     dropped: bytes
     reasons: dict[tuple[str, str], int]
     records: dict[str, int]
+    text_bytes: int
 
 
 class StoreWriter:
@@ -130,8 +132,8 @@ class Store:
 
     def lines(self) -> Iterator[bytes]:
         """All JSON lines in order."""
-        self._texts.seek(0)
-        yield from self._texts
+        with open(self.folder / "documents.jsonl", "rb") as handle:
+            yield from handle
 
     def chunks(self, wanted: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
         """The JSON lines of the wanted documents (bool [N]), about `size` bytes at a time."""

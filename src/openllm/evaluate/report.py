@@ -67,11 +67,9 @@ def _perplexity(result: Result) -> Table:
         header += [f"{result['ngram']['order']}-gram", "model minus n-gram"]
         for row, key in zip(rows, _MEASURES, strict=True):
             row += [_interval(baseline[key]), _interval(less[key], signed=True)]
-        saved = less["reduction"]
         note += (
-            f" The model saves {_percent(saved['value'])} "
-            f"[{_percent(saved['low'])}, {_percent(saved['high'])}] of the n-gram model's bits "
-            f"per byte; that model counted {result['ngram']['tokens']:,} tokens."
+            f" The model needs {_fewer(less['reduction'])} bits per byte than the n-gram model, "
+            f"which counted {result['ngram']['tokens']:,} tokens."
         )
     return Table("Held-out text", tuple(header), tuple(map(tuple, rows)), note)
 
@@ -137,6 +135,14 @@ def _interval(value: Mapping[str, float], signed: bool = False) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def _fewer(share: Mapping[str, float]) -> str:
+    """A share that is saved, in words; one below zero is spent."""
+    low, high, word = share["low"], share["high"], "fewer"
+    if share["value"] < 0:
+        low, high, word = -high, -low, "more"
+    return f"{_percent(abs(share['value']))} [{100 * low:.1f}, {100 * high:.1f}] {word}"
 
 
 def _accuracy(value: Mapping[str, float]) -> str:

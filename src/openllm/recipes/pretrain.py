@@ -192,6 +192,7 @@ def _train(
     import torch
 
     from openllm.checkpoint.train_state import load_newest
+    from openllm.data.loader import bits_per_byte_per_nat
     from openllm.train.forecast import forecast, out_of_memory
     from openllm.train.report import write_report
 
@@ -205,7 +206,7 @@ def _train(
         return
     _check_machine(run, cfg)
     outlook = forecast(cfg, trainer, index["corpus"])
-    bits = loader.shards.bits_per_byte_per_nat
+    bits = bits_per_byte_per_nat(loader.shards)
     write_json(run.folder / "forecast.json", {**outlook.dump(), "bits_per_byte_per_nat": bits})
     for line in outlook.lines():
         say(line)
@@ -258,11 +259,12 @@ def _hooks(
     bits: float,
 ) -> list[Any]:
     """All that happens around the steps, in order; the checkpoint comes last."""
+    from openllm.data.loader import sample_documents
     from openllm.nn.cost import train_flops
     from openllm.train import hooks
 
     twentieth = max(1, trainer.total_steps // 20)
-    documents, text_bytes = held_out.sample(cfg.validation.tokens, seed=cfg.seed)
+    documents, text_bytes = sample_documents(held_out, cfg.validation.tokens, cfg.seed)
     validate = hooks.Validate(
         run,
         documents,

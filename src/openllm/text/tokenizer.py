@@ -66,9 +66,7 @@ class Tokenizer:
                 "train one with: openllm tokenizer train DATA --out DIR"
             )
         self.controls = {
-            piece.piece: index
-            for index, piece in enumerate(pieces)
-            if piece.type in _CONTROLS
+            piece.piece: index for index, piece in enumerate(pieces) if piece.type in _CONTROLS
         }
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces = [piece.piece for piece in pieces]
@@ -107,8 +105,8 @@ class Tokenizer:
             noted = read_json(folder / SETTINGS_FILE, TokenizerError, mend).get("fingerprint")
             if noted != tokenizer.fingerprint:
                 raise TokenizerError(
-                    f"{path} is not the file that {SETTINGS_FILE} describes "
-                    f"(fingerprint {tokenizer.fingerprint[:12]}, expected {str(noted)[:12]}); {mend}"
+                    f"{path} is not the file that {SETTINGS_FILE} describes (fingerprint "
+                    f"{tokenizer.fingerprint[:12]}, expected {str(noted)[:12]}); {mend}"
                 )
         return tokenizer
 

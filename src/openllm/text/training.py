@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from openllm.core.config import Config
 from openllm.core.errors import TokenizerError
@@ -38,24 +38,34 @@ _NEWLINES = re.compile("\n+")
 class TokenizerSettings(Config):
     """How a vocabulary is trained."""
 
-    vocab_size: int = Field(32_000, ge=MIN_VOCAB_SIZE, le=1_000_000)
+    vocab_size: int = Field(32_000, le=1_000_000)
     sample_bytes: int = Field(50_000_000, ge=1, description="UTF-8 bytes of text to train on")
     seed: int = Field(0, ge=0, description="chooses the sample, where there is more text than that")
     character_coverage: float = Field(
         0.9995, ge=0.9, le=1, description="share of the text whose characters get a token"
     )
 
+    @field_validator("vocab_size")
+    @classmethod
+    def _check(cls, value: int) -> int:
+        if value < MIN_VOCAB_SIZE:
+            raise ValueError(
+                f"a vocabulary has at least {MIN_VOCAB_SIZE} entries: {NUM_CONTROLS} control "
+                f"tokens, {NUM_BYTES} bytes, and some pieces of text"
+            )
+        return value
+
 
 def sample(
     documents: Iterable[tuple[str, str]], total_bytes: int, settings: TokenizerSettings
 ) -> Iterator[str]:
-    """Choose pieces of at most 8,192 characters from `(id, text)` pairs, about `sample_bytes` in all.
+    """Choose pieces of documents, each at most 8,192 characters, about `sample_bytes` in all.
 
     A piece is chosen by a hash of the seed, the id and its number, so the choice depends neither
     on the order of the documents nor on the size of each.
 
     Args:
-        documents: streamed; one is held at a time.
+        documents: `(id, text)`, streamed; one is held at a time.
         total_bytes: UTF-8 bytes of all their text.
         settings: size of the sample and seed.
     """
@@ -134,8 +144,14 @@ def _options(settings: TokenizerSettings) -> dict[str, Any]:
         "pretokenization_delimiter": _BORDER,
         # Control symbols, not user-defined ones: those would be parsed out of any text.
         "control_symbols": list(CONTROLS[4:]),
-        **{"unk_id": 0, "unk_piece": UNK, "bos_id": 1, "bos_piece": BOS},
-        **{"eos_id": 2, "eos_piece": EOS, "pad_id": 3, "pad_piece": PAD},
+        "unk_piece": UNK,
+        "unk_id": CONTROLS.index(UNK),
+        "bos_piece": BOS,
+        "bos_id": CONTROLS.index(BOS),
+        "eos_piece": EOS,
+        "eos_id": CONTROLS.index(EOS),
+        "pad_piece": PAD,
+        "pad_id": CONTROLS.index(PAD),
         # Longer sentences are skipped; ours are cut, and a character has at most four bytes.
         "max_sentence_length": 3 * 4 * _PIECE_CHARS,
         # Written into the model, so it must not vary; more threads do not make BPE faster.

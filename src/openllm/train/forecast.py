@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from openllm.core.errors import TrainingError
@@ -18,8 +19,9 @@ from openllm.data.loader import Batch
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import parameters
 from openllm.nn.heads import cross_entropy_sum
-from openllm.nn.model import Transformer
+from openllm.nn.model import Transformer, build_model
 from openllm.train.config import PretrainConfig
+from openllm.train.objective import NextToken
 from openllm.train.optim import MuonConfig, OptimConfig
 from openllm.transform.memory import checkpoint_activations
 from openllm.transform.precision import Precision, arithmetic
@@ -265,6 +267,34 @@ def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> flo
         times.append(time.perf_counter() - start)
     trainer.model.zero_grad()
     return sorted(times[1:])[repeats // 2]
+
+
+def training_rate(cfg: PretrainConfig, *, seconds: float) -> float:
+    """Tokens per second of whole training steps on random tokens, measured for `seconds`."""
+    from openllm.train.loop import Trainer
+
+    model = build_model(cfg.model)
+    borders = tuple(range(0, cfg.batch.micro_rows * cfg.batch.seq_len + 1, cfg.batch.seq_len))
+    shape = (cfg.batch.micro_rows, cfg.batch.seq_len)
+    tokens = np.random.default_rng(0).integers(cfg.model.vocab_size, size=shape)
+    positions = np.broadcast_to(np.arange(cfg.batch.seq_len), shape).copy()
+    batch = Batch(tokens, tokens, positions, borders)
+    batches = [batch] * -(-cfg.batch.rows // cfg.batch.micro_rows)
+    trainer = Trainer(
+        model,
+        NextToken(),
+        cfg.optim.build(model),
+        lambda step: batches,
+        total_steps=1,
+        lr_factor=lambda step: 0.0,
+        precision="bf16" if cfg.precision == "bf16" else "fp32",
+    )
+    model.train()
+    trainer.train_step()
+    began, times = time.perf_counter(), []
+    while not times or time.perf_counter() - began < seconds:
+        times.append(trainer.train_step().seconds)
+    return len(batches) * tokens.size / sorted(times)[len(times) // 2]
 
 
 def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:

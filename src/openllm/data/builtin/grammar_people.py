@@ -22,6 +22,20 @@ BEGINNINGS = {
         new="at",
         makes=("home a t", "trait a q"),
     ),
+    "intro_plain": Act(
+        (
+            "[Once upon a time|Long ago|One year|Many years ago], a {a.girl} named <a=> lived in "
+            "[the village of |the town of |]{t}.",
+            "There once was a {a.girl} named <a=> in [the village of |the town of |]{t}, who "
+            "[loved rainy days|could whistle like a bird|was never bored].",
+            "In [the village of |the town of |the valley of |]{t} there lived a {a.girl} named "
+            "<a=>, who [asked a thousand questions|knew every path by heart|slept with the window "
+            "open].",
+            "<a=> was a {a.girl} who had grown up in [the village of |the town of |]{t}.",
+        ),
+        new="at",
+        makes=("home a t",),
+    ),
     "weather": Act(
         (
             "[The sun was shining|A soft rain was falling|Snow lay on the roofs|A warm wind was "
@@ -65,14 +79,14 @@ BEGINNINGS = {
     ),
     "meet": Act(
         (
-            "There <a> met a {c.woman} named {c}.",
+            "[There, |Soon ]<a> met a {c.woman} named {c} {p.at}.",
             "A {c.woman} named <c=> was [sitting|resting|waiting] {p.at}.",
             "{a} saw a {c.woman} {p.at}, and {c.his} name was <c=>.",
-            "[Just then|After a while], a {c.woman} named <c=> came by and [waved at|greeted] {a}.",
+            "[Just then|After a while], a {c.woman} named <c=> came to the {p} and [waved at|"
+            "greeted] {a}.",
         ),
         new="c",
         needs=("here - p",),
-        makes=("met a c",),
     ),
 }
 
@@ -103,6 +117,15 @@ JOURNEYS = {
             "breath.",
         ),
         needs=("at a p",),
+    ),
+    "rest": Act(
+        (
+            "{a} and {b} sat down {p.at} and [told each other riddles|watched the clouds|shared an "
+            "apple].",
+            "<a> and {b} [played tag|sang songs|ran races] {p.at} until they were out of breath.",
+            "It was so nice {p.at} that {a} and {b} forgot the time.",
+        ),
+        needs=("at a p", "at b p"),
     ),
     "depart": Act(
         (
@@ -167,7 +190,6 @@ TALK = {
             "<c> [was hungry and cold|had not eaten all day], and {a} saw it.",
             '"I have not eaten all day, {a}," said <c=>.',
         ),
-        needs=("met a c",),
     ),
     "share_food": Act(
         (
@@ -201,9 +223,18 @@ ENDINGS = {
             "[Everyone|The whole village|All the people] in {t} agreed that {a} was a very {q} "
             "{a.girl}.",
             "There was no {a.girl} in {t} as {q} as {a}.",
-            "And that is how {a} became known as the {q} {a.girl} of {t}.",
+            "And that is how <a=> became known as the {q} {a.girl} of {t}.",
         ),
         needs=("home a t", "trait a q"),
+    ),
+    "end_town": Act(
+        (
+            "People in {t} still tell this story about {a}.",
+            "And if you ever come to {t}, ask for {a}.",
+            "<a> lived in {t} for many more years and was never [lonely|sad|bored] again.",
+            "The next morning all of {t} had heard about {a}.",
+        ),
+        needs=("home a t",),
     ),
     "end_fed": Act(
         (

@@ -2,8 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Story sentences that belong to one plot: buying, swapping, hiding, borrowing, keeping, winning.
 
-Facts: `price o n` · `plan a j` a wants to j · `prize o w` it is the w of all · `winner - a`, and those
-of `grammar_people.py` and `grammar_things.py`.
+Facts: `price o n` · `plan a j` a wants to j · `contest - w` who has the w thing? · `prize o w`
+it is the w of all; and those of `grammar_people.py` and `grammar_things.py`.
 """
 
 from openllm.data.builtin.template import Act
@@ -22,7 +22,7 @@ BUYING = {
         (
             '"{b} would love the {o}," thought <a=>.',
             "<a> knew at once that the {o} was right for {b}.",
-            "<a> looked at the {o} and thought of {b}.",
+            "<a> looked at the <o> and thought of {b}.",
         ),
         needs=("has o c",),
     ),
@@ -37,7 +37,7 @@ BUYING = {
     ),
     "buy": Act(
         (
-            "<a> paid {c} {n} coins and took the {o}.",
+            "<a> paid {c} {n} coins and took the <o>.",
             "<a> counted {n} coins into the hand of {c} and took the {o}.",
             "{a} gave {c} the {n} coins and got the {o}.",
         ),
@@ -65,7 +65,7 @@ BUYING = {
         (
             '"I have always wanted a {o}!" [cried|said] <b=>.',
             '"A {o}, how lovely!" [cried|said] <b=>.',
-            "<b> held the {o} up high and [danced|sang].",
+            "<b> held the <o> up high and [danced|sang].",
         ),
         needs=("has o b",),
     ),
@@ -146,15 +146,15 @@ HIDING = {
         (
             '"No, not {s}," laughed <a=>.',
             '"You will not find the {o} {s}, {b}," laughed <a=>.',
-            '"The {o} is not {s}," said <a=>.',
+            '"The <o> is not {s}," said <a=>.',
         ),
         needs=("guess - s", "!hid o s"),
     ),
     "uncover": Act(
         (
-            "[At last|Then], <b> looked {s} and took out the {o}.",
+            "[At last|Then], <b> looked {s} and took out the <o>.",
             '"Here is the {o}, {s}!" [cried|called] <b=>.',
-            "[At last|Then], <b> went to look {s}, and there was the {o}.",
+            "[At last|Then], <b> went to look {s}, and there was the <o>.",
         ),
         needs=("has o s",),
         makes=("has o b", "finder o b", "found o s"),
@@ -163,7 +163,7 @@ HIDING = {
         (
             "Nobody but {a} and {b} knew that the {o} had been {s}.",
             "{a} and {b} still talk about the day when the {o} was {s}.",
-            "Since then, <a> looks {s} first when something is missing.",
+            "Since then, <a> looks {s} first when the <o> is missing.",
         ),
         needs=("hid o s",),
     ),
@@ -196,7 +196,7 @@ BORROWING = {
     ),
     "lend": Act(
         (
-            "<b> lent {a} the {o}.",
+            "<b> lent {a} the <o>.",
             '"Take the {o}, {a}, but bring it back," said <b=>.',
             "<b> nodded and gave {a} the {o}.",
         ),
@@ -235,13 +235,13 @@ KEEPING = {
         (
             '"Give me the {o}, {a}," said <c=>.',
             '"I will pay you well for the {o}," said <c=>.',
-            "<c> asked {a} to sell the {o}.",
+            "<c> asked {a} to sell the <o>.",
         ),
         needs=("!owner o c",),
     ),
     "refuse": Act(
         (
-            '"No, the {o} belongs to {b}," said <a=>.',
+            '"No, the <o> belongs to {b}," said <a=>.',
             '"It is not mine, it belongs to {b}," said <a=>.',
             "<a> shook {a.his} head, for the {o} belonged to {b}.",
         ),
@@ -250,7 +250,7 @@ KEEPING = {
     "fetch": Act(
         (
             "<a> [ran to get|fetched] the {o}, which was still {s}.",
-            "<a> took the {o} from its place {s}.",
+            "<a> took the <o> from its place {s}.",
             "The {o} was still {s}, and <a=> took it out.",
         ),
         needs=("has o s",),
@@ -277,8 +277,8 @@ WINNING = {
     ),
     "verdict": Act(
         (
-            '"The {u} is the {w} thing of all, {b}!" [said|called] <c=>.',
-            "<c> looked for a long time and said that the {u} was the {w} of all.",
+            '"The <u> is the {w} thing of all, {b}!" [said|called] <c=>.',
+            "<c> looked for a long time and said that the <u> was the {w} of all.",
             '"Of all the things here, the {u} is the {w}," said <c=>.',
         ),
         needs=("contest - w", "has u b"),

@@ -3,7 +3,7 @@
 """Story sentences about things: who owns them, who has them, where they are lost and found.
 
 Facts: `owner o a` · `has o X` X (a person, a spot, or the word lost) has o · `giver o a` gave it
-last · `finder o a` · `found o s` it was found at s · `hid o s` it was put at s · `guess o s` somebody
+last · `finder o a` · `found o s` it was found at s · `hid o s` it was put at s · `guess - s` somebody
 thinks it is at s · `searched s o` it is not at s.
 """
 
@@ -25,26 +25,26 @@ HAVING = {
     ),
     "carry": Act(
         (
-            "<a> carried the {o} [in both hands|in a bag|under one arm].",
-            "The {o} [was|came] with {a} all the way.",
+            "<a> carried the <o> [in both hands|in a bag|under one arm].",
+            "The <o> [was|came] with {a} all the way.",
             "<a> [held on to|showed everyone|was proud of] the {o}.",
         ),
         needs=("has o a",),
     ),
     "play": Act(
         (
-            "{a} let {b} hold the {o}[, too| for a while].",
+            "{a} let {b} hold the <o>[, too| for a while].",
             "<a> showed {b} the {o}, and they [laughed|played for an hour].",
-            "For an hour {a} and {b} [played|had fun] with the {o}.",
+            "For an hour {a} and {b} [played|had fun] with the <o>.",
         ),
         needs=("has o a",),
     ),
     "end_has": Act(
         (
             "That night the {o} was [safe|back home|in good hands] with {a}.",
-            "From that day on, <a> took good care of the {o}.",
+            "From that day on, <a> took good care of the <o>.",
             "And the {o} stayed with {a} [for many years|ever after].",
-            "<a> fell asleep with the {o} beside {a.him}.",
+            "<a> fell asleep with the <o> beside {a.him}.",
         ),
         needs=("has o a",),
     ),
@@ -53,10 +53,10 @@ HAVING = {
 LOSING = {
     "lose": Act(
         (
-            "[Suddenly|But then], <a> saw that the {o} was [gone|missing].",
+            "[Suddenly|But then], <a> saw that the <o> was [gone|missing].",
             "[On the way back|When it was time to go], <a> could not find the {o}.",
-            "But when <a> looked again, the {o} was gone.",
-            "Then the {o} slipped away from {a}, and nobody saw it fall.",
+            "But when <a> looked again, the <o> was gone.",
+            "Then the <o> slipped away from {a}, and nobody saw it fall.",
         ),
         needs=("has o a",),
         makes=("has o lost",),
@@ -65,14 +65,14 @@ LOSING = {
         (
             '"Where is my {o}?" [asked|cried] <a=>.',
             '"I have lost my {o}!" [cried|sobbed] <a=>.',
-            '"Oh no, my {o} is gone!" [cried|called] <a=>.',
+            '"Oh no, my <o> is gone!" [cried|called] <a=>.',
         ),
         needs=("owner o a", "has o lost"),
     ),
     "guess": Act(
         (
             '"Perhaps it is {s}," said <b=>.',
-            '"Maybe the {o} is {s}," said <b=>.',
+            '"Maybe the <o> is {s}," said <b=>.',
             '"Let us look {s}," said <b=>.',
             '"I think I saw it {s}," said <b=>.',
         ),
@@ -80,8 +80,8 @@ LOSING = {
     ),
     "not_there": Act(
         (
-            "<a> looked {s}, but the {o} was not there.",
-            "<a> ran to look {s}, but there was no {o}.",
+            "<a> looked {s}, but the <o> was not there.",
+            "<a> ran to look {s}, but there was no <o>.",
             "But {a} looked {s} and did not find the {o}.",
         ),
         needs=("guess - s", "has o lost"),
@@ -91,7 +91,7 @@ LOSING = {
         (
             "[At last|Then], <b> found the {o} {s}.",
             "There it was: the {o} lay {s}, and <b=> picked it up.",
-            "[At last|But then], <b> saw something {s} and pulled out the {o}.",
+            "[At last|But then], <b> saw something {s} and pulled out the <o>.",
         ),
         needs=("has o lost", "!searched s o"),
         makes=("has o b", "finder o b", "found o s"),
@@ -141,9 +141,9 @@ LOSING = {
     ),
     "cannot_reach": Act(
         (
-            "<a> could see the {o} {s} but could not reach it.",
-            '"I cannot reach my {o}!" [called|cried] <a=>.',
-            "{a} tried and tried, but the {o} was stuck {s}.",
+            "<a> could see the <o> {s} but could not reach it.",
+            '"My <o> is {s}, and I cannot reach it!" [called|cried] <a=>.',
+            "{a} tried and tried, but the <o> was stuck {s}.",
         ),
         needs=("has o s", "owner o a"),
     ),
@@ -158,8 +158,8 @@ LOSING = {
     "rescue": Act(
         (
             "With the {l}, <c=> got the {o} and gave it to {a}.",
-            "<c> used the {l} to free the {o} and handed it to {a}.",
-            "It took one try with the {l}, and <c=> could give the {o} back to {a}.",
+            "<c> used the {l} to free the <o> and handed it to {a}.",
+            "It took one try with the {l}, and <c=> could give the <o> back to {a}.",
         ),
         needs=("tool c l", "owner o a"),
         makes=("has o a", "giver o c"),
@@ -175,7 +175,7 @@ LOSING = {
     "end_found": Act(
         (
             "<a> never forgot how {b} had found the {o} {s}.",
-            "Years later, <a> still told how {b} found the {o} {s}.",
+            "Years later, <a> still told how {b} found the <o> {s}.",
             "{a} and {b} often laughed about the day when the {o} lay {s}.",
         ),
         needs=("finder o b", "found o s"),
@@ -194,9 +194,9 @@ GIVING = {
     ),
     "give_back": Act(
         (
-            "<a> [gave|handed] the {o} back to {b}.",
+            "<a> [gave|handed] the <o> back to {b}.",
             '"Here is your {o}, {b}," said <a=>.',
-            "<a> brought the {o} back to {b}.",
+            "<a> brought the <o> back to {b}.",
         ),
         needs=("has o a", "owner o b"),
         makes=("has o b", "giver o a"),
@@ -237,7 +237,7 @@ GIVING = {
     ),
     "end_gift": Act(
         (
-            "Whenever <b> looked at the {o}, {b.he} thought of {a}.",
+            "Whenever <b> looked at the <o>, {b.he} thought of {a}.",
             "<b> kept the {o} for many years and never forgot that it came from {a}.",
             '"The {o} is the best present of all, {a}," said <b=>.',
         ),

@@ -8,71 +8,82 @@ with it what the generator writes from the same lists.
 
 from dataclasses import dataclass
 
-from openllm.data.builtin.names import SPLITS, split_of
+from openllm.data.builtin.names import SPLITS, split_of, words
 
-COLOURS = (
+
+def phrases(text: str) -> list[str]:
+    """The phrases of a list written with `|` between them."""
+    return text.split("|")
+
+
+def records(text: str) -> list[str]:
+    """The records of a table written with `;` between them."""
+    return text.split(";")
+
+
+COLOURS = words(
     "red blue green yellow white black brown grey pink purple golden silver scarlet copper cream "
     "turquoise"
-).split()
-THINGS = (
+)
+THINGS = words(
     "kite lantern drum scarf ball boat bell basket flute ring cup blanket whistle mirror compass "
     "feather key hat doll spoon button marble ribbon candle jar sled wagon brush mitten shell "
     "umbrella vase teapot puppet fan clock pen box cape flag"
-).split()
-TRAITS = (
+)
+TRAITS = words(
     "brave clever patient cheerful curious gentle careful quiet stubborn merry thoughtful kind "
     "lively dreamy bold tidy"
-).split()
-FOODS = (
+)
+FOODS = phrases(
     "honey cake|plum tart|warm bread|cherry pie|nut bread|lemon cake|berry jam|goat cheese|"
     "pumpkin soup|ginger cake|roasted corn|barley soup|pear pie|sweet rolls|rice pudding|pancakes"
-).split("|")
-PLACES = (  # preposition, name
+)
+PLACES = records(  # preposition, name
     "at|old mill;on|windy hill;in|pine wood;at|fish market;by|duck pond;in|apple orchard;"
     "at|stone bridge;on|sandy beach;in|castle garden;by|harbour;at|clock tower;by|quiet lake;"
     "in|barley field;at|railway station;on|village green;by|waterfall;at|crossroads;in|rose garden;"
     "on|long pier;by|mossy well;at|old lighthouse;in|deep valley;on|market square;by|sheep meadow"
-).split(";")
-SPOTS = (
+)
+SPOTS = phrases(
     "under the bench|in the hollow tree|under the dry leaves|in the long grass|between two rocks|"
     "on top of the wall|under the cart|beneath the willow|beside the gate|behind the haystack|"
     "in the empty nest|among the reeds|under the old boat house|in the woodpile|"
     "behind the fountain|inside the old boot|under the hedge|on the roof of the shed"
-).split("|")
-HOME_SPOTS = (
+)
+HOME_SPOTS = phrases(
     "behind the stove|behind the barn door|in the flower pot|behind the curtain|inside the barrel|"
     "on the window sill|under the stairs|under the ladder|beneath the table|under the pillow|"
     "on the highest shelf|behind the big mirror"
-).split("|")
-TOOLS = (
+)
+TOOLS = phrases(
     "long ladder|fishing rod|strong rope|wooden hook|long stick|garden rake|butterfly net|"
     "tall stool"
-).split("|")
-PLANS = (
+)
+PLANS = phrases(
     "put on a play|build a raft|hold a feast|make a scarecrow|start a band|paint a sign|"
     "open a tiny shop|hold a parade"
-).split("|")
-PRAISES = "finest|oddest|prettiest|brightest|rarest|loveliest|funniest".split("|")
-GOODS = "plums pears walnuts shells beads eggs coins marbles stamps acorns carrots cherries".split()
-TRADES = (  # one worker, many workers, what they start from, what they make
+)
+PRAISES = phrases("finest|oddest|prettiest|brightest|rarest|loveliest|funniest")
+GOODS = words("plums pears walnuts shells beads eggs coins marbles stamps acorns carrots cherries")
+TRADES = records(  # one worker, many workers, what they start from, what they make
     "weaver|weavers|wool|cloth;potter|potters|clay|jugs;baker|bakers|rye|loaves;"
     "smith|smiths|iron|horseshoes;carver|carvers|oak|bowls;glassmaker|glassmakers|sand|bottles;"
     "papermaker|papermakers|rags|paper;basketmaker|basketmakers|willow twigs|hampers;"
     "cheesemaker|cheesemakers|milk|cheese wheels;ropemaker|ropemakers|hemp|ropes;"
     "soapmaker|soapmakers|ashes|soap;candlemaker|candlemakers|beeswax|tapers"
-).split(";")
-ANIMAL_KINDS = "marsh fern dawn moss reed frost dusk thorn cloud pebble mist meadow ember".split()
-ANIMAL_BASES = (
+)
+ANIMAL_KINDS = words("marsh fern dawn moss reed frost dusk thorn cloud pebble mist meadow ember")
+ANIMAL_BASES = records(
     "hare|hares;fox|foxes;otter|otters;owl|owls;stag|stags;finch|finches;heron|herons;"
     "badger|badgers;toad|toads;wren|wrens;goat|goats;crane|cranes;vole|voles;lizard|lizards"
-).split(";")
-FEEDS = "clover beetles snails seeds worms roots minnows moths thistles crickets bark mint".split()
-HOURS = "at dawn|at dusk|at midnight|at noon|before sunrise|after sunset".split("|")
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday".split()
-SOURCES = (
+)
+FEEDS = words("clover beetles snails seeds worms roots minnows moths thistles crickets bark mint")
+HOURS = phrases("at dawn|at dusk|at midnight|at noon|before sunrise|after sunset")
+DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday")
+SOURCES = phrases(
     "northern hills|southern moors|chalk downs|great forest|white mountains|granite cliffs|"
     "eastern bogs|high pastures"
-).split("|")
+)
 
 
 @dataclass(frozen=True, slots=True)

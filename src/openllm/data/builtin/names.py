@@ -12,31 +12,41 @@ from typing import Literal
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-PERSON_STARTS = (
-    "Al An Ar Bal Bel Ben Ber Bor Bran Bren Cal Car Cas Cor Dal Dan Dar Del Den Dor Ed El Em Er "
-    "Fal Fen Fin Flor Gal Gar Gil Gor Hal Han Har Hel Hol Il Jan Jar Jen Jor Kal Kar Kel Kir Lan "
-    "Lar Len Lin Lor Mal Mar Mel Mer Mil Mor Nel Nor Ol Or Pal Per Pol Ral Ren Ros Sal Sel Sor "
-    "Tal Tam Ter Tor Ul Val Ver Vin Wal Wen Wil Yor Zan Zel"
-).split()
-FEMALE_ENDS = (
+
+def words(text: str) -> list[str]:
+    """The words of a list written as one line of text."""
+    return text.split()
+
+
+PERSON_STARTS = words(
+    "Al An Ar Bal Bas Bel Ben Ber Bor Bran Bren Cal Car Cas Cel Cor Dal Dan Dar Del Den Dil Dor "
+    "Dov Ed El Em Er Fal Fel Fen Fer Fin Flor Gal Gar Gel Gil Gor Hal Han Har Hel Hil Hol Hor Il "
+    "Iv Jal Jan Jar Jen Jor Jul Kal Kar Kel Kir Kol Lan Lar Lem Len Lil Lin Lor Lud Mal Mar Mat "
+    "Mel Mer Mil Min Mor Nad Nel Nil Nor Od Ol Or Os Pal Per Pet Pil Pol Quil Rad Ral Rem Ren Ril "
+    "Rol Ros Rud Sab Sal Sel Sil Sol Sor Tad Tal Tam Tel Ter Til Tor Tris Ul Ur Val Vel Ver Vin "
+    "Vol Wal Wen Wes Wil Yel Yor Zan Zel Zim"
+)
+FEMALE_ENDS = words(
     "ia ina ela ora issa etta ella wyn lina ria dra nia sie anne ette een ily ona ura ika ita essa "
     "inda oria ara ana eva iva ola isse ayla enna omi esta"
-).split()
-MALE_ENDS = (
-    "o ric den bert mund win us ek and old vin dor gan son ard io ius ok ert ian ulf mer bin fred "
+)
+MALE_ENDS = words(
+    "o ric den bert mund win us eth eld old vin dor gan son ard ius ert ian ulf mer bin fred "
     "gar man do ro lo mo nik tis vik rin"
-).split()
-TOWN_STARTS = (
+)
+TOWN_STARTS = words(
     "Ash Birch Brack Bram Cald Carn Crow Dun East Elder Elm Fair Fern Glen Hart Haw Hazel Heath "
     "Kings Lang Lark Lin Mead Mill Moor Nether North Oak Otter Pen Quarr Raven Rook Rush Sand "
     "Sedge Skel South Stan Stour Swan Tarn Thorn Under West Whit Will Win Wood Yarrow"
-).split()
-TOWN_ENDS = (
+)
+TOWN_ENDS = words(
     "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well gate port "
     "den haven hurst cliff marsh holm"
-).split()
-RIVER_STARTS = "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr".split()
-RIVER_ENDS = "a une ess on iss ow ine eth".split()
+)
+RIVER_STARTS = words(
+    "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr"
+)
+RIVER_ENDS = words("a une ess on iss ow ine eth")
 
 
 def split_of(key: str) -> Split:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from openllm.data.builtin.grammar_people import PEOPLE
 from openllm.data.builtin.grammar_plots import PLOTS
 from openllm.data.builtin.grammar_things import THINGS
-from openllm.data.builtin.lexicon import COLOURS, FOODS, HOME_SPOTS, PLANS, PRAISES, TOOLS, TRAITS
+from openllm.data.builtin.lexicon import (
+    COLOURS,
+    FOODS,
+    HOME_SPOTS,
+    PLANS,
+    PRAISES,
+    TOOLS,
+    TRAITS,
+    Person,
+    Place,
+)
 from openllm.data.builtin.names import Split
 from openllm.data.builtin.scene import Draw, Scene
 
@@ -21,16 +31,42 @@ def story(draw: Draw, split: Split) -> str:
     return scene.text()
 
 
+def _begin(s: Scene, a: Person, t: str) -> str:
+    """Introduce the hero; returns the trait that the end must remember, or an empty string."""
+    trait = s.draw.pick(TRAITS) if s.draw.chance(0.5) else ""
+    if trait:
+        s.say("intro", a=a, t=t, q=trait)
+    else:
+        s.say("intro_plain", a=a, t=t)
+    return trait
+
+
+def _linger(s: Scene, a: Person, b: Person, p: Place) -> None:
+    """Say something about the place, so that it is remembered."""
+    if s.draw.chance(0.5):
+        s.say("scene", a=a, p=p)
+    else:
+        s.say("rest", a=a, b=b, p=p)
+
+
+def _finish(s: Scene, a: Person, t: str, trait: str) -> None:
+    """The last sentence, which comes back to the first."""
+    if trait:
+        s.say("end_trait", a=a, q=trait, t=t)
+    else:
+        s.say("end_town", a=a, t=t)
+
+
 def lost_and_found(s: Scene) -> None:
     """a loses a thing, b finds it, the end remembers where."""
-    a, b, t, q, o, p = s.person(), s.person(), s.town(), s.draw.pick(TRAITS), s.thing(), s.place()
-    s.say("intro", a=a, t=t, q=q)
+    a, b, t, o, p = s.person(), s.person(), s.town(), s.thing(), s.place()
+    q = _begin(s, a, t)
     s.say("own", a=a, o=o)
     s.say("friend", a=a, b=b)
     s.maybe(0.3, "weather", a=a, t=t)
     s.say("go_together", a=a, b=b, p=p)
     s.maybe(0.5, "carry", a=a, o=o)
-    s.maybe(0.4, "scene", a=a, p=p)
+    _linger(s, a, b, p)
     s.say("lose", a=a, o=o)
     s.say("cry", a=a, o=o)
     s.maybe(0.6, "comfort", a=a, b=b, o=o)
@@ -45,13 +81,14 @@ def lost_and_found(s: Scene) -> None:
     s.maybe(0.5, "go_home", a=a, b=b, t=t)
     s.maybe(0.5, "end_has", a=a, o=o)
     s.say("end_found", a=a, b=b, o=o, s=spot)
+    _finish(s, a, t, q)
 
 
 def birthday_present(s: Scene) -> None:
     """a buys one of two things from c, hides it, and gives it to b."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, u, n, q = s.thing(), s.thing(), s.draw.number(2, 9), s.draw.pick(TRAITS)
-    s.say("intro", a=a, t=t, q=q)
+    o, u, n = s.thing(), s.thing(), s.draw.number(2, 9)
+    q = _begin(s, a, t)
     s.say("birthday", a=a, b=b)
     s.say("go", a=a, p=p)
     s.say("meet", a=a, c=c, p=p)
@@ -68,19 +105,19 @@ def birthday_present(s: Scene) -> None:
     s.say("joy", b=b, o=o)
     s.maybe(0.5, "thank", a=a, b=b)
     s.say("end_gift", a=a, b=b, o=o)
-    s.maybe(0.5, "end_trait", a=a, q=q, t=t)
+    _finish(s, a, t, q)
 
 
 def the_swap(s: Scene) -> None:
     """a and b swap their things; some want theirs back."""
-    a, b, t, q, p = s.person(), s.person(), s.town(), s.draw.pick(TRAITS), s.place()
+    a, b, t, p = s.person(), s.person(), s.town(), s.place()
     o, u = s.thing(), s.thing()
-    s.say("intro", a=a, t=t, q=q)
+    q = _begin(s, a, t)
     s.say("own", a=a, o=o)
     s.say("friend", a=a, b=b)
     s.say("own", a=b, o=u)
     s.say("go_together", a=a, b=b, p=p)
-    s.maybe(0.5, "scene", a=a, p=p)
+    _linger(s, a, b, p)
     s.say("admire", a=a, b=b, u=u)
     s.say("offer", a=a, b=b, o=o, u=u)
     s.say("swap", a=a, b=b, o=o, u=u)
@@ -93,16 +130,17 @@ def the_swap(s: Scene) -> None:
         s.maybe(0.5, "carry", a=b, o=o)
         s.say("end_both", a=a, b=b, o=o, u=u)
     s.say("end_friends", a=a, b=b, t=t)
+    _finish(s, a, t, q)
 
 
 def hide_the_thing(s: Scene) -> None:
     """a hides a thing, b finds it, then the other way round."""
-    a, b, t, q, o, p = s.person(), s.person(), s.town(), s.draw.pick(TRAITS), s.thing(), s.place()
-    s.say("intro", a=a, t=t, q=q)
+    a, b, t, o, p = s.person(), s.person(), s.town(), s.thing(), s.place()
+    q = _begin(s, a, t)
     s.say("friend", a=a, b=b)
     s.say("own", a=a, o=o)
     s.say("go_together", a=a, b=b, p=p)
-    s.maybe(0.4, "scene", a=b, p=p)
+    _linger(s, b, a, p)
     spot = ""
     for hider, seeker in ((a, b), (b, a))[: s.draw.number(1, 2)]:
         spot, wrong = s.spot(), s.spot()
@@ -113,14 +151,14 @@ def hide_the_thing(s: Scene) -> None:
         s.say("uncover", b=seeker, o=o, s=spot)
     s.maybe(0.6, "go_home", a=a, b=b, t=t)
     s.say("end_hid", a=a, b=b, o=o, s=spot)
-    s.maybe(0.5, "end_trait", a=a, q=q, t=t)
+    _finish(s, a, t, q)
 
 
 def the_errand(s: Scene) -> None:
     """a carries a present to another town, shares food on the way and is given something."""
     a, b, c, t, v = s.person(), s.person(), s.person(), s.town(), s.town()
-    o, u, f, p, q = s.thing(), s.thing(), s.draw.pick(FOODS), s.place(), s.draw.pick(TRAITS)
-    s.say("intro", a=a, t=t, q=q)
+    o, u, f, p = s.thing(), s.thing(), s.draw.pick(FOODS), s.place()
+    q = _begin(s, a, t)
     s.say("grandparent", a=a, b=b, v=v)
     s.say("task", a=a, b=b, o=o)
     s.say("depart", a=a, t=t, p=p)
@@ -135,14 +173,15 @@ def the_errand(s: Scene) -> None:
     s.maybe(0.5, "joy", b=b, o=o)
     s.say("tell_about", a=a, b=b, c=c, u=u)
     s.say("end_both", a=a, b=b, o=o, u=u)
-    s.maybe(0.5, "end_fed", a=a, c=c, f=f)
+    s.say("end_fed", a=a, c=c, f=f)
+    _finish(s, a, t, q)
 
 
 def honest_finder(s: Scene) -> None:
     """a finds a thing, asks b, and brings it back to c, whose it is."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, f, q, spot = s.thing(), s.draw.pick(FOODS), s.draw.pick(TRAITS), s.spot()
-    s.say("intro", a=a, t=t, q=q)
+    o, f, spot = s.thing(), s.draw.pick(FOODS), s.spot()
+    q = _begin(s, a, t)
     s.say("friend", a=a, b=b)
     s.say("go", a=a, p=p)
     s.maybe(0.5, "scene", a=a, p=p)
@@ -154,16 +193,16 @@ def honest_finder(s: Scene) -> None:
     s.say("is_mine", c=c, o=o, p=p)
     s.say("give_back", a=a, b=c, o=o)
     s.say("reward_food", a=a, c=c, f=f)
-    s.maybe(0.6, "eat", a=a, b=b, f=f)
+    s.say("eat", a=a, b=b, f=f)
     s.say("end_found", a=c, b=a, o=o, s=spot)
-    s.maybe(0.5, "end_trait", a=a, q=q, t=t)
+    _finish(s, a, t, q)
 
 
 def the_wind(s: Scene) -> None:
     """The wind takes a thing, and c gets it back with a tool."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, tool, q, spot = s.thing(), s.draw.pick(TOOLS), s.draw.pick(TRAITS), s.spot()
-    s.say("intro", a=a, t=t, q=q)
+    o, tool, spot = s.thing(), s.draw.pick(TOOLS), s.spot()
+    q = _begin(s, a, t)
     s.say("own", a=a, o=o)
     s.say("friend", a=a, b=b)
     s.say("go_together", a=a, b=b, p=p)
@@ -177,13 +216,14 @@ def the_wind(s: Scene) -> None:
     s.maybe(0.5, "go_home", a=a, b=b, t=t)
     s.maybe(0.6, "end_has", a=a, o=o)
     s.say("end_tool", a=a, c=c, l=tool, o=o, s=spot)
+    _finish(s, a, t, q)
 
 
 def the_plan(s: Scene) -> None:
     """a borrows a thing from b and one from c, and brings both back."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, u, j, q = s.thing(), s.thing(), s.draw.pick(PLANS), s.draw.pick(TRAITS)
-    s.say("intro", a=a, t=t, q=q)
+    o, u, j = s.thing(), s.thing(), s.draw.pick(PLANS)
+    q = _begin(s, a, t)
     s.say("plan", a=a, j=j, p=p)
     s.say("lacks", a=a, j=j)
     s.say("friend", a=a, b=b)
@@ -197,15 +237,15 @@ def the_plan(s: Scene) -> None:
     s.say("do_plan", a=a, j=j, o=o, u=u)
     for owner, thing in s.draw.shuffled(((b, o), (c, u))):
         s.say("give_back", a=a, b=owner, o=thing)
-    s.maybe(0.5, "end_trait", a=a, q=q, t=t)
     s.say("end_plan", a=a, b=b, c=c, j=j, p=p)
+    _finish(s, a, t, q)
 
 
 def the_keeper(s: Scene) -> None:
     """a keeps a thing safe for b, though c wants it."""
     a, b, c, t, v = s.person(), s.person(), s.person(), s.town(), s.town()
-    o, p, q, spot = s.thing(), s.place(), s.draw.pick(TRAITS), s.spot(HOME_SPOTS)
-    s.say("intro", a=a, t=t, q=q)
+    o, p, spot = s.thing(), s.place(), s.spot(HOME_SPOTS)
+    q = _begin(s, a, t)
     s.say("friend", a=a, b=b)
     s.say("own", a=b, o=o)
     s.say("travel", b=b, v=v)
@@ -220,16 +260,14 @@ def the_keeper(s: Scene) -> None:
     s.say("give_back", a=a, b=b, o=o)
     s.maybe(0.5, "thank", a=a, b=b)
     s.maybe(0.5, "end_hid", a=a, b=b, o=o, s=spot)
-    s.say("end_trait", a=a, q=q, t=t)
+    _finish(s, a, t, q)
 
 
 def the_contest(s: Scene) -> None:
     """a and b show their things, c judges, and the winner shares the prize."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, u, f, w, q = (
-        s.thing(), s.thing(), s.draw.pick(FOODS), s.draw.pick(PRAISES), s.draw.pick(TRAITS)
-    )  # fmt: skip
-    s.say("intro", a=a, t=t, q=q)
+    o, u, f, w = s.thing(), s.thing(), s.draw.pick(FOODS), s.draw.pick(PRAISES)
+    q = _begin(s, a, t)
     s.say("own", a=a, o=o)
     s.say("friend", a=a, b=b)
     s.say("own", a=b, o=u)
@@ -243,6 +281,7 @@ def the_contest(s: Scene) -> None:
     s.maybe(0.5, "go_home", a=a, b=b, t=t)
     s.say("end_prize", a=a, b=b, o=o, t=t, u=u, w=w)
     s.maybe(0.5, "end_friends", a=a, b=b, t=t)
+    _finish(s, a, t, q)
 
 
 PLOT_LIST: tuple[Callable[[Scene], None], ...] = (

@@ -7,7 +7,8 @@
     [x|y]   one of these           {o.colour}  a part or form of what the slot holds
     {b}     the slot b             <a>         the subject: its name, or he/she when it was
                                                already the subject of the sentence before
-                                   <a=>        the subject, always by name
+    <o>     a thing, with or       <a=>        the subject, always by name
+            without its colour
 
 The letter of a slot says what it holds (`KINDS`). An `Act` is a group of templates that say the
 same thing, with the facts that must hold before (`needs`), that are stated and may be known
@@ -21,18 +22,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-KINDS = {
-    **dict.fromkeys("abc", "person"),
-    **dict.fromkeys("ou", "thing"),
-    **dict.fromkeys("tv", "town"),
-    **dict.fromkeys("kmn", "number"),
-    **{"d": "day", "e": "trade", "f": "food", "g": "goods", "h": "hour", "i": "feed"},
-    **{"j": "plan", "l": "tool", "p": "place", "q": "trait", "r": "river", "s": "spot"},
-    **{"w": "praise", "x": "animal", "y": "colour", "z": "source"},
-}
+KINDS = (
+    dict.fromkeys("abc", "person")
+    | dict.fromkeys("ou", "thing")
+    | dict.fromkeys("tv", "town")
+    | dict.fromkeys("kmn", "number")
+    | {"d": "day", "e": "trade", "f": "food", "g": "goods", "h": "hour", "i": "feed"}
+    | {"j": "plan", "l": "tool", "p": "place", "q": "trait", "r": "river", "s": "spot"}
+    | {"w": "praise", "x": "animal", "y": "colour", "z": "source"}
+)
+"""What each slot letter holds."""
+
 PRONOUNS = ("he", "his", "him", "He", "His")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_THING = re.compile(r"<([ou])>")
 _SUBJECT = re.compile(r"<(\w)(=?)>")
 SLOT = re.compile(r"\{(\w)(?:\.(\w+))?\}")
 
@@ -90,7 +94,9 @@ class Act:
 
 def _expand(line: str) -> list[Variant]:
     """All variants of one template line."""
-    pieces = _CHOICE.split(line)  # text, choices, text, choices, ..., text
+    pieces = _CHOICE.split(
+        _THING.sub(r"[{\1}|{\1.thing}]", line)
+    )  # text, choices, text, choices, ..., text
     options = [piece.split("|") if i % 2 else [piece] for i, piece in enumerate(pieces)]
     variants = []
     for parts in itertools.product(*options):

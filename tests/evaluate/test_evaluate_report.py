@@ -97,7 +97,7 @@ RESULT: dict[str, Any] = {
 def test_markdown_holds_the_numbers() -> None:
     text = markdown(RESULT, "eval.png")
     assert "| bits per byte | 1.200 [1.100, 1.300] | 1.560 [1.460, 1.660] |" in text
-    assert "saves 23.1 % [22.1 %, 24.1 %] of" in text
+    assert "needs 23.1 % [22.1, 24.1] fewer bits per byte than the n-gram" in text
     assert "![loss by position, and bits per byte](eval.png)" in text
     assert "36,800,000 parameters" in text
     assert "| repeated 4-grams | 0.050 | 0.010 |" in text
@@ -105,6 +105,12 @@ def test_markdown_holds_the_numbers() -> None:
     assert "| new in the document | 100 | 62.0 % [52, 72] | 20.0 % [10, 30] | 41.0 % " in text
     for line in text.splitlines():
         assert not line.startswith("|") or line.endswith("|")
+
+
+def test_a_model_worse_than_the_baseline_is_called_so() -> None:
+    result = deepcopy(RESULT)
+    result["perplexity"]["difference"]["reduction"] = {"value": -0.2, "low": -0.25, "high": 0.01}
+    assert "needs 20.0 % [-1.0, 25.0] more bits per byte" in markdown(result)
 
 
 def test_parts_that_were_not_measured_are_left_out() -> None:

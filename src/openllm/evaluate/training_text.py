@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What a model was trained on: its lineage, and the tokens themselves where they are here."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openllm.core.config import read_yaml
+from openllm.core.errors import CheckpointError, DataError
+from openllm.core.files import read_json
+from openllm.core.log import warn
+from openllm.core.runs import RECIPE
+from openllm.data.document import read_index
+from openllm.data.loader import TokenLoader
+from openllm.data.shards import Shards
+from openllm.evaluate.heldout import HeldOut
+from openllm.train.config import PretrainConfig
+
+Lineage = dict[str, Any]
+
+
+def read_lineage(model: Path) -> Lineage | None:
+    """The contents of `openllm.json`; None where the model was not made by OpenLLM.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = model / "openllm.json"
+    if not path.exists():
+        return None
+    mend = "copy the whole model folder anew"
+    lineage = read_json(path, CheckpointError, mend)
+    wanted = {"data", "recipe", "steps", "tokens_seen"}
+    if not wanted <= lineage.keys():
+        missing = ", ".join(sorted(wanted - lineage.keys()))
+        raise CheckpointError(f"{path} does not say: {missing}; {mend}")
+    return lineage
+
+
+def training_recipe(lineage: Lineage) -> PretrainConfig:
+    """The recipe that a model was trained with."""
+    return PretrainConfig.parse(lineage["recipe"], "the recipe in openllm.json")
+
+
+def warn_of_overlap(lineage: Lineage | None, heldout: HeldOut) -> None:
+    """Say so where the text may be a part of what the model was trained on."""
+    if lineage is None:
+        warn("the model does not say what it was trained on; it may have seen this text")
+    elif lineage["data"]["fingerprint"] != heldout.fingerprint:
+        warn(
+            f"{heldout.name} was not prepared together with the training text; "
+            "whether the model has seen it was not checked"
+        )
+    elif heldout.split == "train":
+        warn("this is the training text; the model has seen it")
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """The training split of a model as tokens, and how far training went through it.
+
+    Attributes:
+        loader: gives the rows in their order.
+        steps: training steps up to the weights of the model.
+    """
+
+    loader: TokenLoader
+    steps: int
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """All tokens of the training split end to end, memory-mapped."""
+        return self.loader.shards.tokens
+
+    def seen(self) -> Iterator[np.ndarray]:
+        """What the model saw: pieces of documents, those of the first epoch alone."""
+        return self.loader.seen(self.steps)
+
+
+def find_training_text(
+    model: Path,
+    lineage: Lineage | None,
+    shards: Callable[[Path], Path],
+    fingerprint: str,
+    *,
+    data: Path,
+    train_data: Path | None,
+    required: bool,
+) -> TrainingText | None:
+    """Look for the training text of a model.
+
+    Args:
+        model: its folder; the recipe of the run may lie beside it.
+        lineage: of the model.
+        shards: prepared folder -> shard folder made with the model's tokenizer.
+        fingerprint: of that tokenizer.
+        data: where the held-out text comes from; its training split may be the one.
+        train_data: the user says it is here; none: look in `data` and where the run read it.
+        required: an error where it is not found, else a warning and None.
+
+    Raises:
+        DataError: it is required and not here, or `train_data` is other text.
+    """
+    required = required or train_data is not None
+    if lineage is None:
+        if required:
+            raise DataError(
+                f"{model} has no openllm.json, so the tokens it was trained on are not known; "
+                "leave out --ngram and --train-data"
+            )
+        return None
+    places = [data, *_recorded(model)] if train_data is None else [train_data]
+    wanted = lineage["data"]
+    found = [place for place in places if _fingerprint(place) == wanted["fingerprint"]]
+    if not found:
+        problem = (
+            f"the training text of the model ('{wanted['name']}', fingerprint "
+            f"{wanted['fingerprint'][:12]}) is not in {' or in '.join(map(str, places))}; "
+            "give its prepared folder with --train-data DIR"
+        )
+        if required:
+            raise DataError(problem)
+        warn(f"{problem}. Copies from it are not measured")
+        return None
+    recipe = training_recipe(lineage)
+    loader = TokenLoader(
+        Shards.open(shards(found[0]), "train", fingerprint),
+        seq_len=recipe.batch.seq_len,
+        rows_per_step=recipe.batch.rows,
+        micro_rows=1,
+        seed=recipe.seed,
+    )
+    return TrainingText(loader, lineage["steps"])
+
+
+def _recorded(model: Path) -> list[Path]:
+    """Where the run that made the model read its text."""
+    recipe = model.resolve().parent / RECIPE
+    data = read_yaml(recipe).get("data") if recipe.exists() else None
+    return [Path(data)] if isinstance(data, str) else []
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of a prepared folder with a training split; None for anything else."""
+    if not (folder / "train.jsonl").exists():
+        return None
+    return read_index(folder).get("fingerprint")

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm data prepare` and `openllm data inspect`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openllm.core.config import load_recipe, merge, parse_overrides, read_yaml
+from openllm.core.errors import DataError, UsageError
+from openllm.core.files import atomic_folder, write_json
+from openllm.core.log import say, warn
+from openllm.data.document import SPLITS, read_documents, read_index
+from openllm.data.prepare import PrepareConfig, prepare, write_index
+from openllm.data.report import build_report, render_report
+from openllm.data.sources import Source, open_builtin, open_source, open_squad
+
+
+def prepare_main(argv: list[str]) -> int:
+    """Turn sources into a prepared folder.
+
+    Raises:
+        UsageError: wrong arguments.
+        DataError: a source that cannot be used, or nothing left.
+        StorageError: the folder cannot be written.
+    """
+    args = _parser().parse_args(argv)
+    names, settings = _sort_arguments(args.sources)
+    config = _config(args, settings)
+    out = Path(args.out)
+    _check_output(out, args.force)
+    sources = [_open(name, args, config) for name in names]
+    workers = args.workers or os.cpu_count() or 1
+    with atomic_folder(out) as folder:
+        result = prepare(sources, folder, config, workers)
+        write_index(folder, sources, config, result.splits)
+        report = build_report(result, sources, config, workers)
+        write_json(folder / "report.json", report)
+        (folder / "report.md").write_text(render_report(report), encoding="utf-8")
+    _announce(report, out, args.json)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openllm data prepare",
+        description="Turn sources into cleaned, deduplicated documents split by article.",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="squad, builtin, a file, folder, pattern or URL, or '-' for standard input; "
+        "key=value changes a setting",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="replace an earlier prepared folder")
+    parser.add_argument("--workers", type=_positive, help="processes (default: all cores)")
+    parser.add_argument("--config", metavar="FILE", help="settings as YAML")
+    parser.add_argument("--seed", type=int, help="draws the held-out articles (default 0)")
+    parser.add_argument("--validation", type=float, help="share of validation text (0.05)")
+    parser.add_argument("--test", type=float, help="share of test text (0.05)")
+    parser.add_argument("--min-words", type=int, help="fewest words of a document (5)")
+    parser.add_argument("--text-key", help="field or column of the text (text)")
+    parser.add_argument(
+        "--title-key", action="append", help="field or column of the title (title); repeatable"
+    )
+    parser.add_argument(
+        "--split-paragraphs",
+        action="store_true",
+        default=None,
+        help="each passage between blank lines of a text file is a document",
+    )
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="LOCATION",
+        help="where the files of squad are, instead of the official site",
+    )
+    parser.add_argument(
+        "--documents", type=_positive, default=20_000, help="training documents of builtin (20000)"
+    )
+    parser.add_argument("--stdin-format", default="txt", help="format of '-' (txt)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _sort_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell `key=value` settings from sources; an existing path with `=` in it is a source."""
+    settings = [
+        item for item in arguments if "=" in item and "://" not in item and not os.path.exists(item)
+    ]
+    names = [item for item in arguments if item not in settings]
+    if not names:
+        raise UsageError("no SOURCE given; name squad, builtin, a file, a folder or '-'")
+    return names, settings
+
+
+def _config(args: argparse.Namespace, settings: Sequence[str]) -> PrepareConfig:
+    """Settings from --config, then key=value, then the options."""
+    values: dict[str, Any] = read_yaml(Path(args.config)) if args.config else {}
+    values = merge(values, parse_overrides(settings))
+    options: dict[str, Any] = {
+        "text_key": args.text_key,
+        "title_keys": args.title_key,
+        "split_paragraphs": args.split_paragraphs,
+        "quality": {"min_words": args.min_words},
+        "split": {"validation": args.validation, "test": args.test, "seed": args.seed},
+    }
+    return PrepareConfig.parse(merge(values, _given(options)), "data prepare")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were written on the command line."""
+    chosen: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            value = _given(value) or None
+        if value is not None:
+            chosen[key] = value
+    return chosen
+
+
+def _open(name: str, args: argparse.Namespace, config: PrepareConfig) -> Source:
+    if name == "squad":
+        return open_squad(args.source)
+    if name == "builtin":
+        return open_builtin(args.documents, config.split.seed)
+    return open_source(name, args.stdin_format)
+
+
+def _check_output(out: Path, force: bool) -> None:
+    """Never replace a folder that is not ours, and one of ours only when told to."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        read_index(out)
+    except DataError:
+        raise UsageError(
+            f"{out} exists and is not a prepared folder; choose another --out or remove it"
+        ) from None
+    if not force:
+        raise UsageError(f"{out} is a prepared folder already; add --force to replace it")
+
+
+def _announce(report: dict[str, Any], out: Path, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    for split, facts in report["splits"].items():
+        say(f"{split}: {facts['documents']:,} documents, {facts['bytes'] / 1e6:.2f} MB")
+        if not facts["documents"] and split != "train":
+            warn(
+                f"{split} is empty: too few documents to hold any out; give more files, "
+                "or --split-paragraphs for text files with blank lines between passages"
+            )
+    if not report["clean"]:
+        warn("the leak report is not all zero; see report.md")
+    say(f"wrote {out} (report: {out / 'report.md'})")
+
+
+def inspect_main(argv: list[str]) -> int:
+    """Show a prepared folder.
+
+    Raises:
+        DataError: it is not one.
+    """
+    raise NotImplementedError
