@@ -186,6 +186,13 @@ def test_cli_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), "write it anew with: make docs"
 
 
+def test_pages_name_modules_that_exist() -> None:
+    rows = "|".join(path.name for path in PACKAGE.iterdir() if path.is_dir())
+    for page in ROOT.glob("docs/**/*.md"):
+        for name in re.findall(rf"(?<![\w/])(?:{rows})/[a-z_]+\.py", page.read_text()):
+            assert (PACKAGE / name).exists(), f"{page.name} names {name}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):

@@ -91,7 +91,8 @@ def _value(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     names = ", ".join(action.option_strings)
     value = "" if action.nargs == 0 else _value(parser, action)
-    shown = action.default not in (None, False, argparse.SUPPRESS, []) and names
+    empty = action.default is None or action.default is False or action.default == []
+    shown = names and not empty and action.default != argparse.SUPPRESS
     meaning = parser._get_formatter()._expand_help(action) if action.help else ""
     needed = ", required" if names and action.required else ""
     cells = [

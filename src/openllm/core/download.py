@@ -2,7 +2,6 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Downloads that resume, retry, verify, and leave either the whole file or a part to go on from."""
 
-import hashlib
 import http.client
 import os
 import time
@@ -164,8 +163,7 @@ def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
     have = part.stat().st_size
     if size is not None and have < size:
         raise _PassingError(f"{url}: {have:,} of {size:,} bytes arrived")
-    digest = hashlib.sha256() if sha256 is None else None
-    found = sha256 if digest is not None else sha256_file(part)
-    if (size is not None and have != size) or found != sha256:
+    wrong_size = size is not None and have != size
+    if wrong_size or (sha256 is not None and sha256_file(part) != sha256):
         part.unlink()
         raise _PassingError(f"{url}: the content has not the expected size and checksum")

@@ -159,9 +159,7 @@ def near_duplicates(
     return np.where(roots == np.arange(len(roots)), -1, roots)
 
 
-def _join_run(
-    run: list[int], clusters: Clusters, similar: Callable[[int, int], bool]
-) -> None:
+def _join_run(run: list[int], clusters: Clusters, similar: Callable[[int, int], bool]) -> None:
     """Join the near duplicates among documents that agree in one band."""
     distinct: list[int] = []
     for document in run:

@@ -2,10 +2,10 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """One document, and how to read the folder that `openllm data prepare` writes.
 
-    DIR/train.jsonl  validation.jsonl  test.jsonl    {"id", "text", "title", "source"} a line
-    DIR/dropped.jsonl                                what was left out, where it stood, and why
-    DIR/index.json                                   sources, counts, checksums, fingerprint
-    DIR/report.json  report.md                       what each step did, and the leak report
+DIR/train.jsonl  validation.jsonl  test.jsonl    {"id", "text", "title", "source"} a line
+DIR/dropped.jsonl                                what was left out, where it stood, and why
+DIR/index.json                                   sources, counts, checksums, fingerprint
+DIR/report.json  report.md                       what each step did, and the leak report
 """
 
 import json

@@ -18,6 +18,7 @@ from pydantic import Field
 from openllm.core.config import Config
 from openllm.data.ngrams import Words, ngrams
 
+
 def _characters(*ranges: tuple[int, int]) -> frozenset[str]:
     return frozenset(chr(code) for first, last in ranges for code in range(first, last + 1))
 
@@ -69,23 +70,25 @@ def clean(text: str) -> str:
     if runs:
         text = _repair(text, b" ".join(runs).decode("utf-8", "surrogatepass"))
     text = "\n".join([_settle(line.rstrip()) for line in text.split("\n")])
-    return (_EMPTY_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
+    return (_EMPTY_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip()
 
 
 def _repair(text: str, beyond: str) -> str:
-    """Repair a text whose stretches beyond printable ASCII are `beyond`; each step only if needed."""
+    """Repair a text; `beyond` is what it has beyond printable ASCII, so most steps are skipped."""
     present = set(beyond)
-    if present & _LINE_ENDS:
-        text = _LINE_END.sub("\n", text)
-    if present & _SURROGATES:
-        text = _SURROGATE.sub("\ufffd", text)
     if suspects := set(_SUSPECT.findall(beyond + " ")):
         lines = text.split("\n")
         text = "\n".join([_decode_again(line, suspects) for line in lines])
         present = set(text)
-    for unwanted, replacement in ((_CONTROLS, None), (_SPACES, " ")):
-        if present & unwanted:
-            text = text.translate(dict.fromkeys(map(ord, unwanted), replacement))
+    if present & _LINE_ENDS:
+        text = _LINE_END.sub("\n", text)
+    if present & _SURROGATES:
+        text = _SURROGATE.sub("\ufffd", text)
+    if "\x01" in present:  # stands for itself, \x0b or \x0c, see _BLANK_ASCII
+        present |= {"\x0b", "\x0c"}
+    for unwanted, replacement in ((_CONTROLS, ""), (_SPACES, " ")):
+        for character in present & unwanted:
+            text = text.replace(character, replacement)
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
@@ -216,7 +219,5 @@ def _repeated_phrases(words: Words) -> np.ndarray:
     keys = np.sort((owner << np.uint64(44)) | (grams.hashes >> np.uint64(20)))
     first = np.ones(len(keys), dtype=bool)
     first[1:] = keys[1:] != keys[:-1]
-    distinct = np.bincount(
-        (keys[first] >> np.uint64(44)).astype(np.int64), minlength=len(counts)
-    )
+    distinct = np.bincount((keys[first] >> np.uint64(44)).astype(np.int64), minlength=len(counts))
     return 1 - distinct / np.maximum(1, counts) * (counts > 0) - (counts == 0)

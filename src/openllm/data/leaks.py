@@ -11,9 +11,9 @@ from openllm.data.ngrams import gram_text, ngrams, split_words
 
 LEAK = 13
 """Words in an n-gram that training may not share with held-out text."""
-TABLE_GRAMS = 2_000_000
+TABLE_GRAMS = 1_000_000
 """n-grams of held-out text held in memory at a time; more take another pass over training text."""
-_FILTER_BITS = 24
+_FILTER_BITS = 23
 
 
 class GramTable:
@@ -54,8 +54,11 @@ def gram_table(texts: Sequence[tuple[int, str]], n: int, seed: int = 0) -> GramT
     found = [
         ngrams(split_words([text]), n, seed=seed, whole=n == SHINGLE).hashes for _, text in texts
     ]
-    owners = np.repeat([number for number, _ in texts], [len(grams) for grams in found])
-    return GramTable(np.concatenate(found), owners.astype(np.int64))
+    numbers = np.array([number for number, _ in texts], dtype=np.int32)
+    owners = np.repeat(numbers, [len(grams) for grams in found])
+    hashes = np.concatenate(found)
+    del found
+    return GramTable(hashes, owners)
 
 
 def portions(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:

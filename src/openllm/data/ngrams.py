@@ -164,10 +164,8 @@ def ngrams(words: Words, n: int, *, seed: int = 0, whole: bool = False) -> Grams
     first = np.arange(count)
     sizes = np.diff(words.bounds)
     limit = np.repeat(words.bounds[1:], sizes)
-    if weight[-1] == 4 * count:
-        last = first + n
-    else:
-        last = np.searchsorted(weight, weight[:-1] + 4 * n)
+    spaced = weight[-1] == 4 * count
+    last = first + n if spaced else np.searchsorted(weight, weight[:-1] + 4 * n)
     valid = last <= limit
     if whole:
         begins = words.bounds[:-1][sizes > 0]

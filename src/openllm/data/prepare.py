@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,19 +31,23 @@ from openllm.core.errors import DataError
 from openllm.core.files import write_json
 from openllm.core.log import Meter, progress
 from openllm.data import dedup
-from openllm.data.document import SPLITS, Document
-from openllm.data.filters import QualityConfig, clean, judge
-from openllm.data.leaks import LEAK, GramTable, gram_table, portions, shared_documents, shared_phrase
-from openllm.data.ngrams import ngrams, split_words
+from openllm.data.chunks import CHUNK_BYTES, clean_chunk, cut, dropped_line
+from openllm.data.document import SPLITS
+from openllm.data.filters import QualityConfig
+from openllm.data.leaks import (
+    LEAK,
+    GramTable,
+    gram_table,
+    portions,
+    shared_documents,
+    shared_phrase,
+)
 from openllm.data.parallel import ordered_map
-from openllm.data.readers import Broken, ReadOptions
+from openllm.data.records import ReadOptions
 from openllm.data.recount import LeakReport, recount
-from openllm.data.sources import Record, Source, file_names, records
-from openllm.data.split import TRAIN, SplitConfig, assign, title_key
-from openllm.data.store import FACTS, Batch, Store, StoreWriter, document_id
-
-_CHUNK_BYTES = 1 << 19
-_CHUNK_RECORDS = 4096
+from openllm.data.sources import Source, file_names, records
+from openllm.data.split import TRAIN, SplitConfig, assign
+from openllm.data.store import Store, StoreWriter
 
 
 class PrepareConfig(Config):
@@ -76,6 +80,8 @@ class Result:
     splits: dict[str, dict[str, Any]]
     leaks: dict[str, LeakReport]
     titles: dict[str, int]
+    lengths: dict[str, list[int]]
+    phrases: Counter[str]
     seconds: dict[str, float]
     bytes_read: int
     text_bytes: int
@@ -105,14 +111,11 @@ def prepare(sources: Sequence[Source], folder: Path, config: PrepareConfig, work
         clock.lap("remove leaks")
         splits = pipeline.write(store, fate, partner, side)
         clock.lap("write")
-        titles = _count_titles(store, fate == KEPT, side)
+        titles, lengths = _survey(store, fate == KEPT, side)
     finally:
         store.close()
     shutil.rmtree(work)
-    leaks = {
-        f"{split} / {other}": recount(folder, split, other, config.near_threshold, workers)
-        for split, other in (("train", "validation"), ("train", "test"))
-    }
+    leaks = recount(folder, config.near_threshold, workers)
     clock.lap("recount leaks")
     return Result(
         records=pipeline.records,
@@ -121,6 +124,8 @@ def prepare(sources: Sequence[Source], folder: Path, config: PrepareConfig, work
         splits=splits,
         leaks=leaks,
         titles=titles,
+        lengths=lengths,
+        phrases=pipeline.phrases,
         seconds=clock.seconds,
         bytes_read=pipeline.bytes_read,
         text_bytes=pipeline.text_bytes,
@@ -142,6 +147,7 @@ class _Clock:
 
 KEPT, EXACT, NEAR, LEAKED = 0, 1, 2, 3
 """What becomes of a document after the quality rules."""
+_MOST_PHRASES = 10_000
 _REASONS = {EXACT: "exact-duplicate", NEAR: "near-duplicate", LEAKED: "shared-with-heldout"}
 
 
@@ -174,12 +180,17 @@ def _sides(store: Store, kept: np.ndarray, config: PrepareConfig) -> np.ndarray:
     return side
 
 
-def _count_titles(store: Store, kept: np.ndarray, side: np.ndarray) -> dict[str, int]:
-    titled = kept & store.facts["titled"]
-    return {
-        split: len(np.unique(store.facts["group"][titled & (side == number)]))
-        for number, split in enumerate(SPLITS)
-    }
+def _survey(
+    store: Store, kept: np.ndarray, side: np.ndarray
+) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Titles of each split, and how many documents have 1, 2-3, 4-7, 8-15, ... words."""
+    titles, lengths = {}, {}
+    for number, split in enumerate(SPLITS):
+        own = kept & (side == number)
+        titles[split] = len(np.unique(store.facts["group"][own & store.facts["titled"]]))
+        powers = np.log2(np.maximum(1, store.facts["words"][own])).astype(np.int64)
+        lengths[split] = np.bincount(powers).tolist()
+    return titles, lengths
 
 
 def _nothing_left(dropped: Counter[tuple[str, str]]) -> str:
@@ -212,6 +223,7 @@ class _Pipeline:
         self.records: Counter[str] = Counter()
         self.dropped: Counter[tuple[str, str]] = Counter()
         self.kept: dict[str, Counter[str]] = {}
+        self.phrases: Counter[str] = Counter()
         self.bytes_read = 0
         self.text_bytes = 0
 
@@ -224,7 +236,7 @@ class _Pipeline:
             StoreWriter(self._work) as writer,
             open(self._folder / "dropped.jsonl", "wb") as dropped,
         ):
-            chunks = _chunked(records(self._sources, self._options(), self._counter(meter)))
+            chunks = cut(records(self._sources, self._options(), self._counter(meter)))
             for batch in ordered_map(clean_chunk, chunks, self._workers, self._config.quality):
                 writer.append(batch)
                 dropped.write(batch.dropped)
@@ -236,7 +248,7 @@ class _Pipeline:
         config = self._config
         return ReadOptions(config.text_key, config.title_keys, config.split_paragraphs)
 
-    def _counter(self, meter: Meter) -> Any:
+    def _counter(self, meter: Meter) -> Callable[[int], None]:
         def count(amount: int) -> None:
             self.bytes_read += amount
             meter.advance(amount / 1e6)
@@ -252,7 +264,7 @@ class _Pipeline:
         for portion in portions(texts):
             table = gram_table(portion, LEAK)
             training = (fate == KEPT) & (side == TRAIN)
-            chunks = store.chunks(training, _CHUNK_BYTES)
+            chunks = store.chunks(training, CHUNK_BYTES)
             for found in ordered_map(_find_shared, chunks, self._workers, table):
                 for number, owner in found:
                     fate[number], partner[number] = LEAKED, owner
@@ -273,7 +285,8 @@ class _Pipeline:
                         outputs[side[number]].add(line, store.facts[number])
                         self.kept.setdefault(name, Counter())[SPLITS[side[number]]] += 1
                     else:
-                        dropped.write(self._epitaph(store, number, int(partner[number]), fate))
+                        line = self._epitaph(store, number, int(partner[number]), int(fate[number]))
+                        dropped.write(line)
                         self.dropped[name, _REASONS[int(fate[number])]] += 1
                     meter.advance()
         finally:
@@ -281,20 +294,21 @@ class _Pipeline:
                 output.close()
         return {split: out.summary() for split, out in zip(SPLITS, outputs, strict=True)}
 
-    def _epitaph(self, store: Store, number: int, partner: int, fate: np.ndarray) -> bytes:
+    def _epitaph(self, store: Store, number: int, partner: int, fate: int) -> bytes:
         """The line of dropped.jsonl of a duplicate or a leak."""
         other = store.id(partner)
-        detail = {EXACT: f"same text as {other}", NEAR: f"near duplicate of {other}"}.get(
-            int(fate[number]), ""
-        )
-        if not detail:
+        if fate == EXACT:
+            detail = f"same text as {other}"
+        elif fate == NEAR:
+            detail = f"near duplicate of {other}"
+        else:
             phrase = shared_phrase(store.text(number), store.text(partner))
             detail = f"shares with {other}: {phrase}"
+            if len(self.phrases) < _MOST_PHRASES:
+                self.phrases[phrase] += 1
         name, path = self._files[store.facts["file"][number]]
         line = int(store.facts["line"][number])
-        return _dropped_line(
-            store.id(number), name, path, line, _REASONS[int(fate[number])], detail
-        )
+        return dropped_line(store.id(number), name, path, line, _REASONS[fate], detail)
 
 
 class _Output:
@@ -319,114 +333,7 @@ class _Output:
         return {**self._counts, "sha256": self._digest.hexdigest()}
 
 
-def _chunked(stream: Iterable[Record]) -> Iterator[list[Record]]:
-    """Cut the records into lists of about `_CHUNK_BYTES` of text."""
-    chunk: list[Record] = []
-    held = 0
-    for record in stream:
-        chunk.append(record)
-        item = record[3]
-        held += len(item.text) if isinstance(item, Document) else 0
-        if held >= _CHUNK_BYTES or len(chunk) >= _CHUNK_RECORDS:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
-
-
-def clean_chunk(chunk: Sequence[Record], quality: QualityConfig) -> Batch:
-    """Clean, judge and hash a chunk of records; runs in a worker."""
-    dropped: list[bytes] = []
-    reasons: Counter[tuple[str, str]] = Counter()
-    came: Counter[str] = Counter(record[3].source for record in chunk)
-    documents = []
-    for record in chunk:
-        item = record[3]
-        if isinstance(item, Broken):
-            reasons[item.source, item.reason] += 1
-            dropped.append(
-                _dropped_line("", item.source, item.file, item.line, item.reason, item.detail)
-            )
-        else:
-            documents.append((record, item))
-    texts = [clean(item.text) for _, item in documents]
-    words = split_words(texts)
-    kept = []
-    for i, (reason, detail) in enumerate(judge(texts, words, quality)):
-        if reason:
-            item = documents[i][1]
-            digest = _digest(texts[i])
-            reasons[item.source, reason] += 1
-            dropped.append(
-                _dropped_line(
-                    document_id(digest), item.source, item.file, item.line, reason, detail
-                )
-            )
-        else:
-            kept.append(i)
-    lines, facts = _facts([documents[i] for i in kept], [texts[i] for i in kept])
-    shingles = ngrams(split_words([texts[i] for i in kept]), dedup.SHINGLE, whole=True)
-    signatures, bands = dedup.minhash(shingles)
-    text_bytes = sum(len(text.encode()) for text in texts)
-    return Batch(
-        lines, facts, signatures, bands, b"".join(dropped), dict(reasons), dict(came), text_bytes
-    )
-
-
-def _digest(text: str) -> np.ndarray:
-    """128 bits of a text, uint64 [2]."""
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype="<u8")
-
-
-def _facts(
-    documents: Sequence[tuple[Record, Document]], texts: Sequence[str]
-) -> tuple[bytes, np.ndarray]:
-    """The JSON lines of documents and their FACTS."""
-    facts = np.zeros(len(documents), dtype=FACTS)
-    lines = []
-    offset = 0
-    for fact, ((source, given, file, _), item), text in zip(facts, documents, texts, strict=True):
-        digest = _digest(text)
-        title = clean(item.title) if item.title else None
-        record = {
-            "id": document_id(digest),
-            "text": text,
-            "title": title or None,
-            "source": item.source,
-        }
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        group = title_key(title) if title else int(digest[1])
-        side = 0 if given is None else 1 + SPLITS.index(given)
-        fact["hash"], fact["group"], fact["offset"] = digest, group, offset
-        fact["length"], fact["bytes"], fact["words"] = (
-            len(line),
-            len(text.encode()),
-            len(text.split()),
-        )
-        fact["file"], fact["line"], fact["source"] = file, item.line, source
-        fact["titled"], fact["given"] = bool(title), side
-        lines.append(line)
-        offset += len(line)
-    return b"".join(lines), facts
-
-
-def _dropped_line(
-    identity: str, source: str, file: str, line: int, reason: str, detail: str
-) -> bytes:
-    record = {
-        "id": identity,
-        "source": source,
-        "file": file,
-        "line": line,
-        "reason": reason,
-        "detail": detail[:300],
-    }
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _find_shared(
-    chunk: tuple[np.ndarray, list[bytes]], table: GramTable
-) -> list[tuple[int, int]]:
+def _find_shared(chunk: tuple[np.ndarray, list[bytes]], table: GramTable) -> list[tuple[int, int]]:
     """The documents of a chunk that share a 13-gram with a table; runs in a worker."""
     numbers, lines = chunk
     found = shared_documents([json.loads(line)["text"] for line in lines], table)
@@ -446,7 +353,7 @@ def write_index(
             {
                 "name": source.name,
                 "licence": source.licence,
-                "files": [file.path for file in source.files],
+                "files": [Path(file.path).name for file in source.files],
             }
             for source in sources
         ],

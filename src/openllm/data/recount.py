@@ -11,8 +11,8 @@ and each such document is compared with every held-out document it shares one wi
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from openllm.data.ngrams import Words, ngrams, split_words
 from openllm.data.parallel import ordered_map
 from openllm.data.split import title_key
 
+HELD_OUT = ("validation", "test")
 _SEED = 1
 _CHUNK_BYTES = 1 << 19
 _EXAMPLES = 5
@@ -41,11 +42,11 @@ class LeakReport:
         examples: ids of a few such pairs.
     """
 
-    titles: int = 0
-    exact: int = 0
-    near: int = 0
-    grams: int = 0
-    examples: list[str] = field(default_factory=list)
+    titles: int
+    exact: int
+    near: int
+    grams: int
+    examples: list[str]
 
     @property
     def clean(self) -> bool:
@@ -59,73 +60,106 @@ class LeakReport:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """What a worker compares training documents with."""
+    """What a worker compares training documents with: a portion of the held-out documents.
 
-    path: Path
+    These are numbered through validation and test; `ends` holds the number after the last of each.
+    """
+
+    folder: Path
     offsets: np.ndarray
-    titles: frozenset[int]
-    wordings: frozenset[bytes]
+    ends: tuple[int, ...]
     grams: GramTable
     shingles: GramTable
     threshold: float
 
+    def side(self, number: int) -> int:
+        """Index into `HELD_OUT` of the side of a document."""
+        return int(np.searchsorted(self.ends, number, side="right"))
+
     def record(self, number: int) -> dict[str, Any]:
-        with open(self.path, "rb") as handle:
+        """The document as written."""
+        with open(self.folder / f"{HELD_OUT[self.side(number)]}.jsonl", "rb") as handle:
             handle.seek(self.offsets[number])
             return json.loads(handle.readline())
 
 
-def recount(
-    folder: Path, split: str, other: str, threshold: float, workers: int
-) -> LeakReport:
-    """Count what the documents of `split` share with those of `other`.
+@dataclass(frozen=True)
+class _Names:
+    """Titles and wordings of one side."""
+
+    titles: frozenset[int]
+    wordings: frozenset[bytes]
+
+
+def recount(folder: Path, threshold: float, workers: int) -> dict[str, LeakReport]:
+    """Count what the training side of a prepared folder shares with each held-out side.
 
     Args:
         folder: a prepared folder.
-        split: the side whose documents are looked through, as a rule "train".
-        other: the side that is held in memory in portions, a held-out one.
         threshold: Jaccard similarity of near duplicates.
         workers: processes.
+
+    Returns:
+        "train / validation" and "train / test" with their counts.
     """
-    report = LeakReport()
-    path = folder / f"{other}.jsonl"
-    offsets, titles, wordings = _survey(path)
-    seen_titles: set[int] = set()
-    hits: dict[str, set[int]] = {"exact": set(), "near": set(), "grams": set()}
-    for portion in portions(_texts(path)):
-        held = _HeldOut(
-            path, offsets, titles, wordings,
-            gram_table(portion, LEAK, _SEED), gram_table(portion, SHINGLE, _SEED), threshold,
-        )  # fmt: skip
+    offsets, ends, names = _survey(folder)
+    titles: list[set[int]] = [set() for _ in HELD_OUT]
+    hits: list[dict[str, dict[int, str]]] = [
+        {"exact": {}, "near": {}, "grams": {}} for _ in HELD_OUT
+    ]
+    for portion in portions(_texts(folder)):
+        grams, shingles = gram_table(portion, LEAK, _SEED), gram_table(portion, SHINGLE, _SEED)
+        held = _HeldOut(folder, offsets, ends, grams, shingles, threshold)
         first = 0
-        for found in ordered_map(_compare, _chunks(folder / f"{split}.jsonl"), workers, held):
-            seen_titles |= found.titles
-            for kind, number, example in found.hits:
-                hits[kind].add(first + number)
-                if example and len(report.examples) < _EXAMPLES:
-                    report.examples.append(f"{kind}: {example}")
+        chunks = _chunks(folder / "train.jsonl")
+        for found in ordered_map(_compare, chunks, workers, held, names):
+            for side, shared in enumerate(found.titles):
+                titles[side] |= shared
+            for kind, side, number, example in found.hits:
+                hits[side][kind].setdefault(first + number, example)
             first += found.documents
-    report.titles = len(seen_titles)
-    report.exact, report.near, report.grams = (len(hits[k]) for k in ("exact", "near", "grams"))
-    return report
+    return {
+        f"train / {name}": LeakReport(
+            titles=len(titles[side]),
+            exact=len(hits[side]["exact"]),
+            near=len(hits[side]["near"]),
+            grams=len(hits[side]["grams"]),
+            examples=[
+                f"{kind}: {example}"
+                for kind, found in hits[side].items()
+                for example in list(found.values())[:_EXAMPLES]
+            ],
+        )
+        for side, name in enumerate(HELD_OUT)
+    }
 
 
-def _survey(path: Path) -> tuple[np.ndarray, frozenset[int], frozenset[bytes]]:
-    offsets, titles, wordings = [0], set(), set()
-    with open(path, "rb") as handle:
-        for line in handle:
-            offsets.append(offsets[-1] + len(line))
-            record = json.loads(line)
-            wordings.add(_wording(split_words([record["text"]]), 0))
-            if record["title"]:
-                titles.add(title_key(record["title"]))
-    return np.array(offsets, dtype=np.int64), frozenset(titles), frozenset(wordings)
+def _survey(folder: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[_Names, ...]]:
+    """Offsets of the held-out lines, where each side ends, and its titles and wordings."""
+    offsets: list[int] = []
+    ends, names = [], []
+    for split in HELD_OUT:
+        titles, wordings, offset = set(), set(), 0
+        with open(folder / f"{split}.jsonl", "rb") as handle:
+            for line in handle:
+                offsets.append(offset)
+                offset += len(line)
+                record = json.loads(line)
+                wordings.add(_wording(split_words([record["text"]]), 0))
+                if record["title"]:
+                    titles.add(title_key(record["title"]))
+        ends.append(len(offsets))
+        names.append(_Names(frozenset(titles), frozenset(wordings)))
+    return np.array(offsets, dtype=np.int64), tuple(ends), tuple(names)
 
 
-def _texts(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, "rb") as handle:
-        for number, line in enumerate(handle):
-            yield number, json.loads(line)["text"]
+def _texts(folder: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    for split in HELD_OUT:
+        with open(folder / f"{split}.jsonl", "rb") as handle:
+            for line in handle:
+                yield number, json.loads(line)["text"]
+                number += 1
 
 
 def _chunks(path: Path) -> Iterator[list[bytes]]:
@@ -142,44 +176,58 @@ def _wording(words: Words, number: int) -> bytes:
 
 @dataclass
 class _Found:
+    """What one chunk of training documents shares with held-out text.
+
+    Attributes:
+        documents: how many documents the chunk has.
+        titles: for each held-out side, hashes of shared titles.
+        hits: kind, held-out side, number within the chunk, and an example.
+    """
+
     documents: int
-    titles: set[int] = field(default_factory=set)
-    hits: list[tuple[str, int, str]] = field(default_factory=list)
+    titles: tuple[set[int], ...]
+    hits: list[tuple[str, int, int, str]]
 
 
-def _compare(lines: list[bytes], held: _HeldOut) -> _Found:
-    """Compare a chunk of documents with held-out text; runs in a worker."""
+def _compare(lines: list[bytes], held: _HeldOut, names: Sequence[_Names]) -> _Found:
+    """Compare a chunk of training documents with held-out text; runs in a worker."""
     records = [json.loads(line) for line in lines]
-    found = _Found(len(records))
+    found = _Found(len(records), tuple(set() for _ in names), [])
     words = split_words([record["text"] for record in records])
-    grams = ngrams(words, LEAK, seed=_SEED)
-    shared, owners = held.grams.find(grams.hashes)
-    documents = np.searchsorted(grams.bounds, shared, side="right") - 1
-    documents, first = np.unique(documents, return_index=True)
-    for number, owner in zip(documents.tolist(), owners[first].tolist(), strict=True):
-        example = f"{records[number]['id']} and {held.record(owner)['id']}"
-        found.hits.append(("grams", number, example))
-    shingles = ngrams(words, SHINGLE, seed=_SEED, whole=True)
     for number, record in enumerate(records):
-        if record["title"] and (key := title_key(record["title"])) in held.titles:
-            found.titles.add(key)
-        if _wording(words, number) in held.wordings:
-            found.hits.append(("exact", number, ""))
-        own = shingles.hashes[shingles.bounds[number] : shingles.bounds[number + 1]]
-        twin = _near_duplicate(np.unique(own), held)
-        if twin is not None:
-            found.hits.append(("near", number, f"{record['id']} and {held.record(twin)['id']}"))
+        key = title_key(record["title"]) if record["title"] else None
+        wording = _wording(words, number)
+        for side, known in enumerate(names):
+            if key in known.titles:
+                found.titles[side].add(key)
+            if wording in known.wordings:
+                found.hits.append(("exact", side, number, record["id"]))
+
+    def note(kind: str, number: int, twin: int) -> None:
+        example = f"{records[number]['id']} and {held.record(twin)['id']}"
+        found.hits.append((kind, held.side(twin), number, example))
+
+    grams = ngrams(words, LEAK, seed=_SEED)
+    shared, _ = held.grams.find(grams.hashes)
+    owner = np.searchsorted(grams.bounds, shared, side="right") - 1
+    for number in np.unique(owner).tolist():
+        for twin in sorted(held.grams.owners(grams.hashes[shared[owner == number]])):
+            note("grams", number, twin)
+    shingles = ngrams(words, SHINGLE, seed=_SEED, whole=True)
+    for number in range(len(records)):
+        own = np.unique(shingles.hashes[shingles.bounds[number] : shingles.bounds[number + 1]])
+        for twin in _near_duplicates(own, held):
+            note("near", number, twin)
     return found
 
 
-def _near_duplicate(own: np.ndarray, held: _HeldOut) -> int | None:
-    """The number of a held-out document that is similar enough to these shingles."""
+def _near_duplicates(own: np.ndarray, held: _HeldOut) -> Iterator[int]:
+    """The held-out documents that are similar enough to these shingles."""
     shared, _ = held.shingles.find(own)
-    if len(shared) < held.threshold * len(own) or not len(own):
-        return None
+    if not len(own) or len(shared) < held.threshold * len(own):
+        return
     for number in sorted(held.shingles.owners(own[shared])):
         words = split_words([held.record(number)["text"]])
         other = np.unique(ngrams(words, SHINGLE, seed=_SEED, whole=True).hashes)
         if jaccard(own, other) >= held.threshold:
-            return number
-    return None
+            yield number

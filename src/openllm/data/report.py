@@ -42,6 +42,8 @@ def build_report(
             split: {**result.splits[split], "titles": result.titles[split]} for split in SPLITS
         },
         "sources": _per_source(result),
+        "shared_phrases": dict(result.phrases.most_common(10)),
+        "lengths": result.lengths,
         "skipped_files": [path for source in sources for path in source.skipped],
         "leaks": {pair: report.as_dict() for pair, report in result.leaks.items()},
         "clean": all(report.clean for report in result.leaks.values()),
@@ -71,5 +73,118 @@ def _per_source(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def render_report(report: dict[str, Any]) -> str:
-    """report.md."""
-    return ""
+    """The text of report.md."""
+    parts = [
+        "# Prepared documents",
+        f"{report['records']:,} records came in, {report['kept']:,} documents were kept; "
+        f"{report['broken']:,} records could not be read. "
+        "`dropped.jsonl` lists each that is not here, with file, line and reason.",
+        _splits(report),
+        "## Dropped",
+        _table(
+            ["reason", "documents"],
+            [[reason, f"{count:,}"] for reason, count in report["dropped"].items()],
+        ),
+        _phrases(report),
+        "## Sources",
+        _sources(report),
+        "## Leak report",
+        _leaks(report),
+        "## Length",
+        "Words between white space in a document, and how many documents have so many.",
+        histogram(report["lengths"]["train"]),
+        "## Speed and size",
+        _speed(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    if not rows:
+        return "Nothing."
+    line = "|".join(["---", *["---:"] * (len(head) - 1)])
+    body = "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+    )
+    return f"| {' | '.join(head)} |\n|{line}|\n{body}"
+
+
+def _splits(report: dict[str, Any]) -> str:
+    rows = [
+        [
+            split,
+            f"{facts['documents']:,}",
+            f"{facts['titles']:,}",
+            f"{facts['words']:,}",
+            f"{facts['bytes'] / 1e6:,.2f}",
+        ]
+        for split, facts in report["splits"].items()
+    ]
+    return _table(["split", "documents", "titles", "words", "MB of text"], rows)
+
+
+def _phrases(report: dict[str, Any]) -> str:
+    if not report["shared_phrases"]:
+        return ""
+    rows = [[phrase, f"{count:,}"] for phrase, count in report["shared_phrases"].items()]
+    lead = "Phrases for which the most documents left the training side:"
+    return f"{lead}\n\n{_table(['phrase', 'documents'], rows)}"
+
+
+def _sources(report: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{facts['records']:,}",
+            *(f"{facts[split]:,}" for split in SPLITS),
+            f"{sum(facts['dropped'].values()):,}",
+        ]
+        for name, facts in report["sources"].items()
+    ]
+    table = _table(["source", "records", *SPLITS, "dropped"], rows)
+    skipped = report["skipped_files"]
+    if skipped:
+        shown = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
+        table += f"\n\nOf no known type and not read: {len(skipped):,} files ({shown})."
+    return table
+
+
+def _leaks(report: dict[str, Any]) -> str:
+    rows = [
+        [pair, *(f"{facts[kind]:,}" for kind in ("titles", "exact", "near", "grams"))]
+        for pair, facts in report["leaks"].items()
+    ]
+    table = _table(
+        ["sides", "shared titles", "equal texts", "near duplicates", "shared 13-grams"], rows
+    )
+    verdict = (
+        "Nothing is shared: titles, equal texts (words alone compared), near duplicates "
+        f"(Jaccard similarity of word 5-grams from {report['config']['near_threshold']}) and "
+        "13-grams were counted anew from the written files."
+        if report["clean"]
+        else "**The sides share text; see the examples in report.json.**"
+    )
+    return f"{table}\n\n{verdict}"
+
+
+def histogram(counts: Sequence[int]) -> str:
+    """Bars for the number of documents of 1, 2-3, 4-7, 8-15, ... words."""
+    most = max(counts, default=0)
+    lines = []
+    for power, count in enumerate(counts):
+        bar = "#" * round(40 * count / most)
+        lines.append(f"{1 << power:>9,} - {(2 << power) - 1:<9,} {count:>9,} {bar}".rstrip())
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _speed(report: dict[str, Any]) -> str:
+    facts = report["throughput"]
+    steps = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items())
+    size = report["bytes_per_document"]
+    return (
+        f"{facts['text_bytes'] / 1e6:,.1f} MB of text in {facts['total_seconds']:.1f} s with "
+        f"{facts['workers']} workers: {facts['mb_per_second']:.1f} MB/s ({steps}).\n\n"
+        f"For each document {size['disk']} bytes on disk beside its text while preparing, and at "
+        f"most {size['memory']} bytes in memory."
+    )

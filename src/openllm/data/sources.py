@@ -6,41 +6,18 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 from openllm.core.download import cache_folder, download
 from openllm.core.errors import DataError, UsageError
+from openllm.data import squad
+from openllm.data.builtin.corpus import KINDS, generate
 from openllm.data.document import SPLITS, Document
-from openllm.data.readers import FORMATS, Broken, Place, ReadOptions, read_file
+from openllm.data.readers import FORMATS, read_file
+from openllm.data.records import Broken, Place, ReadOptions
 from openllm.data.streams import COMPRESSIONS, Count
-
-SQUAD_URL = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
-SQUAD_LICENCE = "CC BY-SA 4.0"
-# The checksums of all four files stand, equal, in three public places: TensorFlow Datasets
-# (tensorflow_datasets/datasets/squad/checksums.tsv), Hugging Face datasets
-# (datasets/squad/dataset_infos.json and datasets/squad_v2/dataset_infos.json, with these sizes) and
-# ParlAI (parlai/tasks/squad/build.py and parlai/tasks/squad2/build.py).
-SQUAD_FILES = {
-    "train-v1.1.json": (
-        30_288_272,
-        "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955",
-    ),
-    "dev-v1.1.json": (
-        4_854_279,
-        "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9",
-    ),
-    "train-v2.0.json": (
-        42_123_633,
-        "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002",
-    ),
-    "dev-v2.0.json": (
-        4_370_528,
-        "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8",
-    ),
-}
-"""Official file -> its size in bytes and SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +103,8 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
     matches = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
     if not matches:
         raise DataError(
-            f"there is no file, folder or match for '{argument}'; give a path, a pattern in quotes, "
-            "a URL, '-', or one of the names squad and builtin"
+            f"there is no file, folder or match for '{argument}'; give a path, a pattern in "
+            "quotes, a URL, '-', or one of the names squad and builtin"
         )
     files = tuple(_one_file(name) for name in matches)
     return Source(argument, "user", files=files)
@@ -157,7 +134,7 @@ def _from_folder(folder: Path) -> Source:
             files.append(replace(file, name=f"{name}/{file.name}"))
     if not files:
         raise DataError(
-            f"{folder}: no file of a known type in this folder; supported are {supported_suffixes()}"
+            f"{folder}: no file of a known type in it; supported are {supported_suffixes()}"
         )
     return Source(name, "user", files=tuple(files), skipped=tuple(skipped))
 
@@ -184,17 +161,17 @@ def open_squad(locations: Sequence[str]) -> Source:
         files = [file for file in files if file.format in (".json", ".txt")]
         if not files:
             raise DataError(
-                f"--source {' '.join(locations)}: no .json or .txt file there (plain, .gz or .zst); "
-                "give files in SQuAD's JSON schema"
+                f"--source {' '.join(locations)}: no .json or .txt file there (plain, .gz or "
+                ".zst); give files in SQuAD's JSON schema"
             )
     else:
         folder = cache_folder() / "squad"
         files = [
-            _one_file(str(download(SQUAD_URL + name, folder, size=size, sha256=sha256)))
-            for name, (size, sha256) in SQUAD_FILES.items()
+            _one_file(str(download(squad.OFFICIAL_URL + name, folder, size=size, sha256=sha256)))
+            for name, (size, sha256) in squad.OFFICIAL_FILES.items()
         ]
     named = tuple(replace(file, name=f"squad/{Path(file.name).name}") for file in files)
-    return Source("squad", "squad", SQUAD_LICENCE, named, split_paragraphs=True)
+    return Source("squad", "squad", squad.LICENCE, named, split_paragraphs=True)
 
 
 def open_builtin(documents: int, seed: int) -> Source:
@@ -202,8 +179,21 @@ def open_builtin(documents: int, seed: int) -> Source:
     return Source("builtin", "builtin", "no rights reserved", documents=documents, seed=seed)
 
 
-Record = tuple[int, str | None, int, Document | Broken]
-"""Index of the source, split where the source says it, index of the file, and the record."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record on its way from a source.
+
+    Attributes:
+        source: index of the source.
+        file: index of the file, see `file_names`.
+        split: the side that the source itself says, or None.
+        item: the document, or why it could not be read.
+    """
+
+    source: int
+    file: int
+    split: str | None
+    item: Document | Broken
 
 
 def records(sources: Sequence[Source], options: ReadOptions, count: Count) -> Iterator[Record]:
@@ -212,27 +202,26 @@ def records(sources: Sequence[Source], options: ReadOptions, count: Count) -> It
     for index, source in enumerate(sources):
         if source.corpus == "builtin":
             yield from _generated(source, index, number)
-            number += 1
+            number += len(KINDS)
         chosen = replace(
             options, split_paragraphs=options.split_paragraphs or source.split_paragraphs
         )
         for file in source.files:
             place = Place(file.name, file.path)
             reading = read_file(file.path, file.format, file.compression, place, chosen, count)
-            for record in reading:
-                yield index, None, number, record
+            for item in reading:
+                yield Record(index, number, None, item)
             number += 1
 
 
 def _generated(source: Source, index: int, number: int) -> Iterator[Record]:
-    from openllm.data.builtin import generate
-
+    """Training documents, then a twentieth as many for each held-out side."""
+    kinds = {f"builtin/{kind}": number + i for i, kind in enumerate(KINDS)}
     heldout = max(1, source.documents // 20)
     for split in SPLITS:
         wanted = source.documents if split == "train" else heldout
-        stream: Any = generate(split, source.seed)
-        for line, document in zip(range(1, wanted + 1), stream, strict=False):
-            yield index, split, number, replace(document, source="builtin", line=line)
+        for line, document in enumerate(islice(generate(split, source.seed), wanted), start=1):
+            yield Record(index, kinds[document.source], split, replace(document, line=line))
 
 
 def file_names(sources: Sequence[Source]) -> list[tuple[str, str]]:
@@ -240,6 +229,6 @@ def file_names(sources: Sequence[Source]) -> list[tuple[str, str]]:
     names = []
     for source in sources:
         if source.corpus == "builtin":
-            names.append(("builtin", ""))
+            names += [(f"builtin/{kind}", "") for kind in KINDS]
         names += [(file.name, file.path) for file in source.files]
     return names

@@ -87,13 +87,13 @@ def _hold_out(
     if weight[candidates].sum() < 2 * wanted:
         candidates = own
     for which, budget in budgets:
-        if budget <= 0 or len(own) < 3:
+        free = candidates[side[candidates] == TRAIN]
+        if budget <= 0 or len(own) < 3 or not len(free):
             continue
         left = budget
-        free = candidates[side[candidates] == TRAIN]
         for group in free.tolist():
             if weight[group] <= left:
                 side[group] = which
                 left -= weight[group]
-        if left == budget and len(free):  # all articles are larger than the budget: the smallest one
+        if left == budget:  # each article is larger than the budget
             side[free[np.argmin(weight[free])]] = which

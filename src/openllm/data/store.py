@@ -36,7 +36,7 @@ FACTS = np.dtype(
 DISK_BYTES = FACTS.itemsize + MINIMA + 8 * BANDS
 """Bytes on disk for each document beside its text, while the corpus is being prepared."""
 MEMORY_BYTES = 160
-"""Upper bound of the bytes in memory for each document; measured by benchmarks/prepare_memory.py."""
+"""Most bytes in memory for each document; see benchmarks/prepare_memory.py."""
 
 
 @dataclass(frozen=True)

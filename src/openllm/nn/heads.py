@@ -33,9 +33,12 @@ def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[
     rows = _chunk_rows(weight_VD)
     for x, target in zip(x_RD.split(rows), targets_R.split(rows), strict=True):
         scores = logits(x, weight_VD)
-        picked = scores.gather(1, target[:, None])[:, 0]
-        values.append(picked - scores.logsumexp(1))
-        hits.append(scores.argmax(1) == target)
+        best, index = scores.max(1, keepdim=True)
+        # in place: logsumexp() would make a second copy of the logits
+        scores -= best
+        picked = scores.gather(1, target[:, None])
+        values.append((picked - scores.exp_().sum(1, keepdim=True).log())[:, 0])
+        hits.append(index[:, 0] == target)
     return torch.cat(values), torch.cat(hits)
 
 
@@ -59,18 +62,21 @@ class _CrossEntropySum(torch.autograd.Function):
             x = x_RD[piece].to(dtype)
             target = targets_R[piece]
             scores = F.linear(x, weight).float()
-            norm = scores.logsumexp(1)
             kept = target != IGNORE
             index = target.clamp_min(0)[:, None]
-            losses = norm - scores.gather(1, index)[:, 0]
+            # in place from here on: logsumexp() would make a second copy of the logits
+            scores -= scores.amax(1, keepdim=True)
+            picked = scores.gather(1, index)
+            probs = scores.exp_()
+            norm = probs.sum(1, keepdim=True)
+            losses = (norm.log() - picked)[:, 0]
             total += torch.where(kept, losses, 0.0).sum(dtype=torch.float64)
             # d loss / d scores = softmax - one-hot, zero for ignored rows
-            probs = scores.sub_(norm[:, None]).exp_()
-            probs.scatter_add_(1, index, -torch.ones_like(index, dtype=probs.dtype))
-            probs.mul_(kept[:, None])
+            probs.mul_(kept[:, None] / norm)
+            probs.scatter_add_(1, index, -kept[:, None].to(probs.dtype))
             slope = probs.to(dtype)
             grad_x[piece] = (slope @ weight).to(x_RD.dtype)
-            grad_weight += slope.T @ x
+            grad_weight += (slope.T @ x).to(grad_weight.dtype)
         ctx.save_for_backward(grad_x, grad_weight)
         return total.float()
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.log import say
@@ -16,6 +16,11 @@ from openllm.data.readers import ReadOptions
 from openllm.engine.request import SamplingParams
 from openllm.evaluate.config import EvaluateConfig
 from openllm.evaluate.report import Table, finite, tables, write_report
+
+if TYPE_CHECKING:
+    from openllm.evaluate.ngram import KneserNey
+    from openllm.evaluate.training_text import TrainingText
+    from openllm.text.tokenizer import Tokenizer
 
 
 def main(argv: list[str]) -> int:
@@ -114,7 +119,6 @@ def evaluate(
     from openllm.evaluate import measure
     from openllm.evaluate import training_text as training
     from openllm.evaluate.heldout import read_heldout
-    from openllm.evaluate.ngram import KneserNey
     from openllm.evaluate.perplexity import full_context_share
     from openllm.recipes.tokenize import tokenize
     from openllm.text.tokenizer import Tokenizer
@@ -137,25 +141,12 @@ def evaluate(
         )
     trained = training.training_recipe(lineage).batch.seq_len if lineage else None
     context, stride = _window(cfg, trained or shape.max_positions, shape.max_positions)
-    if cfg.samples and cfg.prompt_tokens + 2 > shape.max_positions:
-        raise ConfigError(
-            f"--prompt-tokens {cfg.prompt_tokens} leaves no room to generate in the "
-            f"{shape.max_positions} positions of the model"
-        )
 
     llm = LLM.load(model)
     score = partial(
         measure.score, llm.model, context=context, stride=stride, batch_tokens=cfg.batch_tokens
     )
-    ngram = None
-    if cfg.ngram and seen is not None:
-        say("counting the n-grams of the training text")
-        ngram = KneserNey.train(
-            seen.seen(),
-            vocab_size=tokenizer.vocab_size,
-            bos_id=tokenizer.bos_id,
-            order=cfg.order,
-        )
+    ngram = _baseline(seen, tokenizer, cfg) if cfg.ngram and seen is not None else None
     lengths = [len(tokens) for tokens in heldout.tokens]
     result = {
         "model": measure.model_facts(model, llm, lineage),
@@ -177,14 +168,29 @@ def evaluate(
 
 
 def _window(cfg: EvaluateConfig, usual: int, most: int) -> tuple[int, int]:
-    """Tokens of a window, and from one window to the next."""
+    """Tokens of a window, and from one window to the next; checks them and the prompts."""
     context = cfg.context or usual
     if context > most:
         raise ConfigError(f"--context {context} is more than the {most} positions of the model")
     stride = cfg.stride or max(1, context // 2)
     if stride > context:
         raise ConfigError(f"--stride {stride} is longer than the context of {context} tokens")
+    if cfg.samples and cfg.prompt_tokens + 2 > most:
+        raise ConfigError(
+            f"--prompt-tokens {cfg.prompt_tokens} leaves no room to generate in the "
+            f"{most} positions of the model"
+        )
     return context, stride
+
+
+def _baseline(seen: "TrainingText", tokenizer: "Tokenizer", cfg: EvaluateConfig) -> "KneserNey":
+    """The n-gram model of what the model was trained on."""
+    from openllm.evaluate.ngram import KneserNey
+
+    say("counting the n-grams of the training text")
+    return KneserNey.train(
+        seen.seen(), vocab_size=tokenizer.vocab_size, bos_id=tokenizer.bos_id, order=cfg.order
+    )
 
 
 def _show(found: Sequence[Table]) -> None:

@@ -63,6 +63,7 @@ def inspect(cfg: PretrainConfig) -> dict[str, Any]:
         cfg.optim,
         rows=batch.micro_rows,
         seq_len=batch.seq_len,
+        accumulate=batch.rows > batch.micro_rows,
         precision=precision,
         ema=cfg.ema is not None,
         activation_checkpointing=cfg.activation_checkpointing,

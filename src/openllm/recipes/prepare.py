@@ -7,14 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from openllm.core.config import load_recipe, merge, parse_overrides, read_yaml
+from openllm.core.config import merge, parse_overrides, read_yaml
 from openllm.core.errors import DataError, UsageError
-from openllm.core.files import atomic_folder, write_json
+from openllm.core.files import atomic_folder, read_json, write_json
 from openllm.core.log import say, warn
-from openllm.data.document import SPLITS, read_documents, read_index
+from openllm.data.document import SPLITS, Document, read_documents, read_index
 from openllm.data.prepare import PrepareConfig, prepare, write_index
 from openllm.data.report import build_report, render_report
 from openllm.data.sources import Source, open_builtin, open_source, open_squad
@@ -28,7 +30,7 @@ def prepare_main(argv: list[str]) -> int:
         DataError: a source that cannot be used, or nothing left.
         StorageError: the folder cannot be written.
     """
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     names, settings = _sort_arguments(args.sources)
     config = _config(args, settings)
     out = Path(args.out)
@@ -171,9 +173,42 @@ def _announce(report: dict[str, Any], out: Path, as_json: bool) -> None:
 
 
 def inspect_main(argv: list[str]) -> int:
-    """Show a prepared folder.
+    """Show a prepared folder: its report, and a few documents.
 
     Raises:
-        DataError: it is not one.
+        DataError: it is not a prepared folder, or a file of it is damaged.
     """
-    raise NotImplementedError
+    parser = argparse.ArgumentParser(
+        prog="openllm data inspect", description="Show what a prepared folder holds."
+    )
+    parser.add_argument("folder", metavar="DIR", help="a folder made by 'openllm data prepare'")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="of the samples (train)")
+    parser.add_argument("--samples", type=int, default=3, help="documents to show (3)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    args = parser.parse_args(argv)
+    index = read_index(args.folder)
+    report = read_json(Path(args.folder) / "report.json", DataError, "prepare the folder again")
+    samples = _samples(args.folder, args.split, args.samples, index["splits"][args.split])
+    if args.json:
+        shown = {"index": index, "report": report, "samples": [asdict(item) for item in samples]}
+        sys.stdout.write(json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
+        return 0
+    sys.stdout.write(f"{args.folder}: corpus {index['corpus']}, {index['fingerprint'][:16]}\n\n")
+    sys.stdout.write(render_report(report))
+    for item in samples:
+        head = f"{args.split} {item.id} | {item.source} | {item.title or 'no title'}"
+        sys.stdout.write(f"\n--- {head}\n{_shorten(item.text)}\n")
+    return 0
+
+
+def _samples(folder: str, split: str, wanted: int, facts: dict[str, Any]) -> list[Document]:
+    """Documents at even distances through a split."""
+    if wanted < 0:
+        raise UsageError(f"--samples {wanted}: give 0 or more")
+    step = max(1, facts["documents"] // max(1, wanted))
+    found = islice(read_documents(folder, split), 0, None, step)
+    return list(islice(found, wanted))
+
+
+def _shorten(text: str, limit: int = 600) -> str:
+    return text if len(text) <= limit else text[:limit] + " ..."

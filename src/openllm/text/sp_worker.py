@@ -13,7 +13,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import sentencepiece
 
@@ -22,13 +22,13 @@ FAILED = 3
 _LENGTH = struct.Struct("<I")
 
 
-def send(piece: str, stream: BinaryIO) -> None:
+def send(piece: str, stream: IO[bytes]) -> None:
     """Write one training piece in the form that `receive` reads."""
     data = piece.encode("utf-8", "replace")
     stream.write(_LENGTH.pack(len(data)) + data)
 
 
-def receive(stream: BinaryIO) -> Iterator[bytes]:
+def receive(stream: IO[bytes]) -> Iterator[bytes]:
     """Read training pieces to the end of the stream."""
     while header := stream.read(_LENGTH.size):
         yield stream.read(_LENGTH.unpack(header)[0])

@@ -12,7 +12,8 @@ A tokenizer folder (or a model folder, which holds the same files):
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece
@@ -30,11 +31,19 @@ SPACE = "\u2581"
 Piece = ModelProto.SentencePiece
 _CONTROLS = (Piece.CONTROL, Piece.UNKNOWN)
 
-# Text falls into runs of newlines, and words with the spaces before them. Where no piece reaches
-# across such a border, the words can be encoded one by one with the same result, and the ids of
-# frequent words be kept.
-_WORDS = re.compile(rf"\n+|[ {SPACE}]*[^ {SPACE}\n]+|[ {SPACE}]+")
-_CACHE_SIZE = 100_000
+# Two ways to cut text into words: at spaces and newlines, and also around punctuation. Where no
+# piece reaches across such a cut, words encoded one by one give the ids of the whole text, and the
+# ids of frequent words can be kept. `_word_pattern` tests that for each vocabulary.
+_S = rf" {SPACE}"
+_PUNCTUATION = (
+    r"!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u2010-\u2580\u2582-\u2bff"
+    r"\u3000-\u303f\uff01-\uff0f\uff1a-\uff20\U0001f000-\U0001faff"
+)
+_CUTS = (
+    re.compile(rf"\n+|[{_S}]*[^{_S}\n{_PUNCTUATION}]+|[{_S}]*[{_PUNCTUATION}]+|[{_S}]+"),
+    re.compile(rf"\n+|[{_S}]*[^{_S}\n]+|[{_S}]+"),
+)
+_CACHE_SIZE = 100_000  # words, about 20 MB
 _CACHE_MAX_CHARS = 40
 
 
@@ -56,6 +65,7 @@ class Tokenizer:
         """Read the bytes of a `tokenizer.model`; `source` names them in errors."""
         proto = parse_model(model, source)
         pieces = list(proto.pieces)
+        self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = len(pieces)
         self.unk_id, self.bos_id = self._processor.unk_id(), self._processor.bos_id()
@@ -71,11 +81,11 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces = [piece.piece for piece in pieces]
         self._bytes = dict(enumerate(_surface(piece) for piece in pieces))
-        self._by_words = _splits_into_words(proto)
-        self._cache: dict[str, list[int]] = {}
+        self._words = _word_pattern(proto)
+        self._cache = _WordCache(self._encode_whole, self.vocab_size)
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
-        return Tokenizer, (self._processor.serialized_model_proto(),)
+        return Tokenizer, (self._model,)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":
@@ -112,14 +122,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; never a control token, whatever the text says."""
-        if not self._by_words:
-            return self._encode_piecewise(text)
-        ids: list[int] = []
-        cache = self._cache
-        for word in _WORDS.findall(text):
-            known = cache.get(word)
-            ids += self._encode_word(word) if known is None else known
-        return ids
+        if self._words is None:
+            return self._encode_whole(text)
+        return list(chain.from_iterable(map(self._cache.__getitem__, self._words.findall(text))))
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -152,13 +157,7 @@ class Tokenizer:
         self.token_bytes(index)
         return self._pieces[index]
 
-    def _encode_word(self, word: str) -> list[int]:
-        ids = self._encode_piecewise(word)
-        if len(word) <= _CACHE_MAX_CHARS and len(self._cache) < _CACHE_SIZE:
-            self._cache[word] = ids
-        return ids
-
-    def _encode_piecewise(self, text: str) -> list[int]:
+    def _encode_whole(self, text: str) -> list[int]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate is no character; nothing else fails here
@@ -200,15 +199,31 @@ def _surface(piece: Piece) -> bytes:
     return piece.piece.replace(SPACE, " ").encode("utf-8")
 
 
-def _splits_into_words(proto: ModelProto) -> bool:
-    """Whether encoding word by word is the same as encoding the whole text."""
+class _WordCache(dict[str, tuple[int, ...]]):
+    """Word -> ids, for the words met first; these are mostly the frequent ones."""
+
+    def __init__(self, encode: Callable[[str], list[int]], vocab_size: int) -> None:
+        super().__init__()
+        self._encode = encode
+        self._ids = list(range(vocab_size))  # each id is one object, not one for each word
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = tuple([self._ids[index] for index in self._encode(word)])
+        if len(word) <= _CACHE_MAX_CHARS and len(self) < _CACHE_SIZE:
+            self[word] = ids
+        return ids
+
+
+def _word_pattern(proto: ModelProto) -> re.Pattern[str] | None:
+    """The finest cut into words that leaves the ids of every text as they are, if there is one."""
     normalizer = proto.normalizer_spec
-    return (
+    plain = (
         normalizer.name == "identity"
         and not normalizer.add_dummy_prefix
         and not normalizer.remove_extra_whitespaces
         and all(piece.type in (Piece.NORMAL, Piece.BYTE, *_CONTROLS) for piece in proto.pieces)
-        and all(
-            _WORDS.fullmatch(piece.piece) for piece in proto.pieces if piece.type == Piece.NORMAL
-        )
     )
+    if not plain:
+        return None
+    normal = [piece.piece for piece in proto.pieces if piece.type == Piece.NORMAL]
+    return next((cut for cut in _CUTS if all(map(cut.fullmatch, normal))), None)

@@ -2,6 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Training a SentencePiece BPE vocabulary (arXiv:1808.06226) and writing the tokenizer folder."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import Field, field_validator
 
@@ -27,6 +28,7 @@ MIN_VOCAB_SIZE = NUM_CONTROLS + NUM_BYTES + 64
 FILES = (MODEL_FILE, "tokenizer.json", "tokenizer_config.json", SETTINGS_FILE)
 """What a tokenizer folder holds."""
 
+_COMMAND = ("-P", "-m", "openllm.text.sp_worker")
 _PIECE_CHARS = 8192
 # Stands around runs of newlines in the training text, so that no token joins a newline with
 # anything else; U+2585 is SentencePiece's own mark: it would skip every sentence that has one.
@@ -100,28 +102,33 @@ def train_model(pieces: Iterable[str], settings: TokenizerSettings) -> bytes:
     Raises:
         TokenizerError: too little text for the vocabulary, or too small a vocabulary for the text.
     """
-    command = [sys.executable, "-P", "-m", "openllm.text.sp_worker", json.dumps(_options(settings))]
+    command = [sys.executable, *_COMMAND, json.dumps(_options(settings))]
     with tempfile.TemporaryFile() as complaints:
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=complaints)
         assert process.stdin is not None and process.stdout is not None
         try:
-            try:
-                for piece in pieces:
-                    send(_prepare(piece), process.stdin)
-                process.stdin.close()
-            except BrokenPipeError:
-                pass  # it has failed already; its exit code says why
-            model = process.stdout.read()
+            model = _converse(pieces, process.stdin, process.stdout)
             code = process.wait()
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         if code == 0:
             return model
         complaints.seek(0)
         raise _explain(complaints.read().decode("utf-8", "replace"), code, settings)
+
+
+def _converse(pieces: Iterable[str], to: IO[bytes], answer: IO[bytes]) -> bytes:
+    """Send the training pieces; returns the model."""
+    with contextlib.suppress(BrokenPipeError):  # it has failed then, and its exit code says why
+        for piece in pieces:
+            send(_prepare(piece), to)
+        to.close()
+    return answer.read()
 
 
 def _prepare(piece: str) -> str:

@@ -5,6 +5,7 @@
 import json
 import math
 import time
+import weakref
 from bisect import bisect_left
 from dataclasses import dataclass
 from importlib import resources
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from openllm.core.errors import TrainingError
 from openllm.core.log import format_duration
@@ -119,67 +122,81 @@ def training_bytes(
     *,
     rows: int,
     seq_len: int,
+    accumulate: bool,
     precision: Precision,
     ema: bool,
     activation_checkpointing: bool,
 ) -> int:
-    """Peak bytes of live tensors in a training step.
+    """Peak bytes of live tensors in a training step, found by running it without data.
 
-    Two shallow copies of the model are run on tensors without data, and each further layer is
-    taken to cost what the second one added.
+    Args:
+        cfg: the model.
+        optim: the optimizers.
+        rows: of a micro-batch.
+        seq_len: tokens in a row.
+        accumulate: whether a step has several micro-batches; gradients then stay between them.
+        precision: of the matrix products.
+        ema: whether an average of the weights is kept.
+        activation_checkpointing: whether activations are computed twice.
     """
-    few, more = (
-        _traced_peak(
-            cfg.model_copy(update={"num_layers": layers}),
-            optim,
-            rows=rows,
-            seq_len=seq_len,
-            precision=precision,
-            ema=ema,
-            activation_checkpointing=activation_checkpointing,
-        )
-        for layers in (2, 3)
-    )
-    return few + (cfg.num_layers - 2) * (more - few)
-
-
-def _traced_peak(
-    cfg: ModelConfig,
-    optim: OptimConfig,
-    *,
-    rows: int,
-    seq_len: int,
-    precision: Precision,
-    ema: bool,
-    activation_checkpointing: bool,
-) -> int:
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.distributed._tools.mem_tracker import MemTracker
 
-    with FakeTensorMode():
+    if isinstance(optim, MuonConfig):
+        # the first two iterations reach the peak of all
+        optim = optim.model_copy(update={"ns_steps": min(2, optim.ns_steps)})
+    live = _LiveBytes()
+    with FakeTensorMode(), live:
         model = Transformer(cfg)
         if activation_checkpointing:
             checkpoint_activations(model)
+        average = [torch.empty_like(p) for p in model.parameters()] if ema else []
         optimizers = optim.build(model)
-        tracker = MemTracker()
-        tracker.track_external(model, *optimizers)
-        with tracker:
-            # the second step finds the optimizer's state in place
-            for _ in range(2):
-                tokens = torch.zeros(rows, seq_len, dtype=torch.long)
-                with arithmetic(precision, "cpu"):
-                    states = model(tokens).x.flatten(0, 1)
-                    loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                for optimizer in optimizers:
-                    optimizer.step()
-                model.zero_grad()
-                tracker.reset_mod_stats()
-        snapshot = tracker.get_tracker_snapshot("peak")
-    peak = sum(int(device["Total"]) for device in snapshot.values())
-    weights = sum(p.numel() for p in model.parameters())
-    return peak + (4 * weights if ema else 0)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        for optimizer in optimizers:
+            optimizer.step()
+        if not accumulate:
+            model.zero_grad()
+        tokens = torch.zeros(rows, seq_len, dtype=torch.long)
+        with arithmetic(precision, "cpu"):
+            states = model(tokens).x.flatten(0, 1)
+            loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
+        loss.backward()
+        del states, loss
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        del average
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make, until the last user lets go of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+
+        def gone(_: object) -> None:
+            del self._storages[key]
+            self.now -= size
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self.now += size
 
 
 @dataclass(frozen=True)
@@ -242,6 +259,7 @@ def forecast(cfg: PretrainConfig, trainer: "Trainer", corpus: str) -> Forecast:
         cfg.optim,
         rows=cfg.batch.micro_rows,
         seq_len=cfg.batch.seq_len,
+        accumulate=cfg.batch.rows > cfg.batch.micro_rows,
         precision=trainer.precision,
         ema=cfg.ema is not None,
         activation_checkpointing=cfg.activation_checkpointing,
@@ -313,6 +331,7 @@ def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:
             cfg.optim,
             rows=rows,
             seq_len=batch.seq_len,
+            accumulate=batch.rows > rows,
             precision="bf16" if cfg.precision == "bf16" else "fp32",
             ema=cfg.ema is not None,
             activation_checkpointing=recompute,

@@ -24,7 +24,10 @@ class Scores(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """Tokens [start, end) of a document, of which those from `first` on are scored."""
+    """Tokens [start, end) of a document are read, and [first, end] are scored.
+
+    The state of the last token that is read predicts the one behind it.
+    """
 
     document: int
     start: int
@@ -37,9 +40,9 @@ def _windows(lengths: Sequence[int], context: int, stride: int) -> list[_Window]
     for document, length in enumerate(lengths):
         start, first = 0, 1
         while first < length:
-            end = min(start + context, length)
+            end = min(start + context, length - 1)
             windows.append(_Window(document, start, first, end))
-            first, start = end, start + stride
+            first, start = end + 1, start + stride
     return windows
 
 
@@ -56,8 +59,8 @@ def score_documents(
     """Score each document's tokens given all that stands before them in the document.
 
     A document longer than `context` is read in windows that begin every `stride` tokens; each
-    token is scored once, in the first window that holds it, so behind the first window it sees at
-    least `context - stride` earlier tokens.
+    token is scored once, in the first window that predicts it, so behind the first window it sees
+    more than `context - stride` earlier tokens.
 
     Args:
         model: its mode (training or not) is kept.
@@ -108,23 +111,24 @@ def _score_group(
     weight = model.output_weight
     pieces = [documents[w.document][w.start : w.end].astype(np.int64) for w in group]
     tokens = torch.from_numpy(np.concatenate(pieces))[None].to(weight.device)
+    wanted = [documents[w.document][w.first : w.end + 1].astype(np.int64) for w in group]
+    targets = torch.from_numpy(np.concatenate(wanted)).to(weight.device)
     positions = torch.cat([torch.arange(len(piece)) for piece in pieces])[None].to(weight.device)
     borders = tuple(accumulate((len(piece) for piece in pieces), initial=0))
-    # the state before token t predicts token t
+    # the state of token t - 1 predicts token t
     rows = torch.cat(
         [
-            torch.arange(b + w.first - w.start, b + w.end - w.start)
-            for b, w in zip(borders, group, strict=False)
+            torch.arange(border + w.first - 1 - w.start, border + w.end - w.start)
+            for border, w in zip(borders, group, strict=False)
         ]
     ).to(weight.device)
     with arithmetic(precision, weight.device.type):
         hidden = model(tokens, positions=positions, attn=AttentionContext(borders))
-        states = hidden.x[0, rows - 1]
-        logprobs, hits = token_logprobs(states, weight, tokens[0, rows])
+        logprobs, hits = token_logprobs(hidden.x[0, rows], weight, targets)
     at = 0
     for window in group:
-        count = window.end - window.first
-        place = slice(window.first - 1, window.end - 1)
+        count = window.end + 1 - window.first
+        place = slice(window.first - 1, window.end)
         scores[window.document].logprobs[place] = logprobs[at : at + count].double().cpu().numpy()
         scores[window.document].is_argmax[place] = hits[at : at + count].cpu().numpy()
         at += count

@@ -67,7 +67,7 @@ def _more_and_less(s: Scene) -> None:
     s.say("brings", a=a, b=b, m=m, g=g)
     s.say("how_many", a=a, g=g)
     total = _steps(s, "+", n, m)
-    s.say("has_now", a=a, n=total, g=g)
+    s.say("has_now", a=a, b=b, n=total, g=g)
     c = s.person()
     m = s.draw.pick(taken)
     s.say("gives_away", a=a, c=c, m=m, g=g)

@@ -23,8 +23,7 @@ from openllm.data.builtin.world import WORLD_FACTS, WORLD_NAMES
 _SENTENCE_END = re.compile(r"""[.!?]+["”]?(?=\s+["“A-Z0-9](?!nswer:))|\n\s*\n|$""")
 _MARK = re.compile(r"""[.!?]["”]?\s*$""")
 _LONG_FRAGMENT = 30  # words; a longer end without a full stop was not cut, it never had one
-_SORTS = {"person": "person", "thing": "thing", "animal": "animal", "town": "town", "river": "town"}
-"""Slots whose fillers must be introduced; a town and a river may not share a name."""
+_INTRODUCED = ("person", "thing", "animal", "town", "river")  # kinds that need an introduction
 _NAME = re.compile(r"\b[A-Z][a-z]+")
 
 
@@ -74,22 +73,10 @@ def consistency(text: str, *, prompt: str = "") -> Consistency:
     """
     ledger = _Ledger()
     if prompt:
-        whole, start = prompt + text, len(prompt)
-        for sentence, end in split_sentences(whole):
-            if end > start:
-                break
-            if not ledger.take(sentence):
-                ledger.believe(sentence)
-        ledger.forget_score()
-        given = max((end for _, end in split_sentences(whole) if end <= start), default=0)
-        for name in _NAME.findall(prompt[given:]):
-            ledger.believe(name)
-        text = whole[given:]
+        text = _read_prompt(ledger, prompt, text)
     sentences = [sentence for sentence, _ in split_sentences(text)]
-    if sentences and not _MARK.search(sentences[-1]):
-        cut = len(sentences[-1].split()) <= _LONG_FRAGMENT
-        if cut and len(sentences) > 1:
-            sentences.pop()
+    if len(sentences) > 1 and _is_cut(sentences[-1]):
+        sentences.pop()
     unread = tuple(sentence for sentence in sentences if not ledger.take(sentence))
     return Consistency(
         ledger.claims,
@@ -99,6 +86,26 @@ def consistency(text: str, *, prompt: str = "") -> Consistency:
         tuple(ledger.errors),
         unread,
     )
+
+
+def _read_prompt(ledger: "_Ledger", prompt: str, text: str) -> str:
+    """Take in the whole sentences of the prompt; returns what is left to score."""
+    whole = prompt + text
+    given = 0
+    for sentence, end in split_sentences(whole):
+        if end > len(prompt):
+            if read(sentence) is None:  # half of the prompt, half of the text
+                ledger.believe(prompt[given:])
+            break
+        if not ledger.take(sentence):
+            ledger.believe(sentence)
+        given = end
+    ledger.forget_score()
+    return whole[given:]
+
+
+def _is_cut(sentence: str) -> bool:
+    return not _MARK.search(sentence) and len(sentence.split()) <= _LONG_FRAGMENT
 
 
 def split_sentences(text: str) -> list[tuple[str, int]]:
@@ -130,7 +137,7 @@ class _Ledger:
         self.claims = 0
         self.errors: list[tuple[str, str]] = []
         self._facts: dict[tuple[str, str], str] = {}
-        self._known: dict[str, set[str]] = {kind: set() for kind in set(_SORTS.values())}
+        self._known: dict[str, set[str]] = {kind: set() for kind in _INTRODUCED}
         self._focus: str | None = None
         self._sentence = ""
 
@@ -214,8 +221,8 @@ class _Ledger:
         """Check that what is mentioned is known, as it is, and that no two slots are the same."""
         taken: dict[tuple[str, str], str] = {}
         for letter, slot in slots.items():
-            kind = _SORTS.get(KINDS[letter])
-            if kind is None or slot.value is None:
+            kind = KINDS[letter]
+            if kind not in _INTRODUCED or slot.value is None:
                 continue
             if taken.setdefault((kind, slot.value), letter) != letter:
                 self.claim(False, f"{slot.value} stands in two roles that exclude each other")
@@ -259,8 +266,8 @@ class _Ledger:
         known = self.get(relation, key)
         if known is not None:
             self.claim(known == value, f"{relation} of {key} is {known}, not {value}")
-        elif value in WORLD_NAMES:
-            self.claim(False, f"{value} is known, but not as {relation} of {key}")
+        elif key in WORLD_NAMES or value in WORLD_NAMES:
+            self.claim(False, f"the world knows nothing of {value} as {relation} of {key}")
         self.set(relation, key, value)
 
 

@@ -38,9 +38,7 @@ def document(split: Split, seed: int, index: int) -> Document:
     draw = Draw(f"builtin/{seed}/{split}/{index}")
     kind = _kind(draw)
     text = KINDS[kind][1](draw, split)
-    return Document(
-        f"builtin/{seed}/{split}/{index:07d}", text, source=f"builtin/{kind}", line=index + 1
-    )
+    return Document(f"builtin/{seed}/{split}/{index:07d}", text, source=f"builtin/{kind}")
 
 
 def _kind(draw: Draw) -> str:

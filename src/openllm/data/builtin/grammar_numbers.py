@@ -96,8 +96,8 @@ NUMBER_ACTS = {
     ),
     "has_too": Act(
         (
-            "A {b.girl} named <b=> has {m} {g}.",
-            "{a.His} friend, a {b.girl} named <b=>, has {m} {g}.",
+            "A {b.girl} named <b=> has only {m} {g}.",
+            "{a.His} friend, a {b.girl} named <b=>, has only {m} {g}.",
         ),
         new="b",
         needs=("item - g",),
@@ -126,7 +126,7 @@ NUMBER_ACTS = {
         rule=lambda facts, slots: _step(facts, slots, "+", "ones"),
     ),
     "has_now": Act(
-        ("So {a} has {n} {g} now.", "Now {a} has {n} {g}."),
+        ("So {a} has {n} {g} now, thanks to {b}.", "With the gift of {b}, {a} now has {n} {g}."),
         needs=("count a n", "item - g"),
         rule=_result,
     ),
@@ -153,7 +153,10 @@ NUMBER_ACTS = {
         rule=lambda facts, slots: _step(facts, slots, "-", "ones"),
     ),
     "has_left": Act(
-        ("So {a} has {n} {g} left, and {c} has {m} {g}.", "So {a} has {n} {g} left."),
+        (
+            "So {a} has {n} {g} left, and {c} has {m} {g}.",
+            "So {c} has {m} {g}, and {a} has {n} {g} left.",
+        ),
         needs=("count a n", "count c m", "item - g"),
         rule=_result,
     ),
@@ -166,7 +169,7 @@ NUMBER_ACTS = {
         rule=_how_many_more,
     ),
     "has_more": Act(
-        ("So {a} has {n} more {g} than {b}.", "So {b} needs {n} {g} to have as many as {a}."),
+        ("So {a} has {n} more {g} than {b}.", "So {b} needs {n} more {g} to have as many as {a}."),
         needs=("item - g",),
         rule=_result,
     ),

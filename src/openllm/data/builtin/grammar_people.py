@@ -27,7 +27,7 @@ BEGINNINGS = {
             "[Once upon a time|Long ago|One year|Many years ago], a {a.girl} named <a=> lived in "
             "[the village of |the town of |]{t}.",
             "There once was a {a.girl} named <a=> in [the village of |the town of |]{t}, who "
-            "[loved rainy days|could whistle like a bird|was never bored].",
+            "[loved rainy days|whistled all day|was never bored].",
             "In [the village of |the town of |the valley of |]{t} there lived a {a.girl} named "
             "<a=>, who [asked a thousand questions|knew every path by heart|slept with the window "
             "open].",
@@ -48,7 +48,7 @@ BEGINNINGS = {
     ),
     "friend": Act(
         (
-            "{a.His} best friend was a {b.girl} named <b=>.",
+            "{a.His} friend was a {b.girl} named <b=>.",
             "{a} had a good friend, a {b.girl} named <b=>.",
             "Every day {a} played with a {b.girl} named <b=>.",
             "<b=>, a {b.girl} [who lived next door|from the same street], was the best friend of "
@@ -62,8 +62,7 @@ BEGINNINGS = {
         (
             "It was nearly the birthday of <b=>, a {b.girl} who lived next door to {a}.",
             "Soon a {b.girl} named <b=>, the best friend of {a}, would have a birthday.",
-            "The next day was the birthday of {a.his} [best|dear|old] friend, a {b.girl} named "
-            "<b=>.",
+            "The next day {a.his} friend <b=>, a {b.girl} from the same street, had a birthday.",
         ),
         new="b",
         makes=("friend a b",),
@@ -246,7 +245,7 @@ ENDINGS = {
     ),
     "end_friends": Act(
         (
-            "{a} and {b} stayed friends [for the rest of their lives|for many years|ever after].",
+            "{a} and {b} stayed friends [all their lives|for many years|ever after].",
             "From that day on, <a> and {b} [went everywhere together|told each other everything].",
             "Nobody in {t} ever saw {a} without {b} again.",
         ),

@@ -38,7 +38,7 @@ BUYING = {
     "buy": Act(
         (
             "<a> paid {c} {n} coins and took the <o>.",
-            "<a> counted {n} coins into the hand of {c} and took the {o}.",
+            "<a> handed {n} coins to {c} and took the {o}.",
             "{a} gave {c} the {n} coins and got the {o}.",
         ),
         needs=("has o c", "price o n"),
@@ -65,7 +65,7 @@ BUYING = {
         (
             '"I have always wanted a {o}!" [cried|said] <b=>.',
             '"A {o}, how lovely!" [cried|said] <b=>.',
-            "<b> held the <o> up high and [danced|sang].",
+            "<b> held the {o} up high and [danced|sang].",
         ),
         needs=("has o b",),
     ),
@@ -172,17 +172,17 @@ HIDING = {
 BORROWING = {
     "plan": Act(
         (
-            "One day <a> wanted to {j} {p.at}.",
-            '"I want to {j} {p.at}," said <a=> one day.',
+            "One day <a=> wanted to {j} {p.at}.",
+            "<a=> had a plan, and that was to {j} {p.at}.",
             "It was the dream of {a} to {j} {p.at}.",
         ),
         makes=("plan a j", "here - p"),
     ),
     "lacks": Act(
         (
-            "But to {j}, <a> needed help.",
+            "But to {j}, <a=> needed help.",
             '"I cannot {j} alone," said <a=>.',
-            "But nobody can {j} with empty hands, thought <a=>.",
+            "Nobody can {j} with empty hands, {a} thought.",
         ),
         needs=("plan a j",),
     ),
@@ -214,7 +214,7 @@ BORROWING = {
     "end_plan": Act(
         (
             "{b} and {c} were there when <a=> went to {j} {p.at}.",
-            "People still talk about the day when {a} went to {j} {p.at}.",
+            "People still tell how {a} went to {j} {p.at}.",
             '"Next time we will {j} together, {a}," said <b=>.',
         ),
         needs=("plan a j", "here - p"),
@@ -277,8 +277,8 @@ WINNING = {
     ),
     "verdict": Act(
         (
-            '"The <u> is the {w} thing of all, {b}!" [said|called] <c=>.',
-            "<c> looked for a long time and said that the <u> was the {w} of all.",
+            '"The {u} is the {w} of all, {b}!" [said|called] <c=>.',
+            "<c> looked at everything twice and chose the {u} as the {w} of all.",
             '"Of all the things here, the {u} is the {w}," said <c=>.',
         ),
         needs=("contest - w", "has u b"),
@@ -302,7 +302,7 @@ WINNING = {
     ),
     "end_prize": Act(
         (
-            "And in {t} the {u} is still called the {w} of all.",
+            "And in {t} the {u} is called the {w} of all.",
             "{b} had won with the {u}, but {a} loved the {o} all the same.",
             "<b> never forgot the day when the {u} was the {w} of all.",
         ),

@@ -33,7 +33,8 @@ QUESTION_ACTS = {
         "The {o} belongs to {a}.", needs=("owner o a",),
     ),
     "what_colour": _question(
-        "What colour is the {o.thing}?", "{y}.", "It is {y}.", "The {o.thing} is {y}.",
+        "What colour is the {o.thing} in the story of {a}?", "{y}.", "It is {y}.",
+        "The {o.thing} is {y}.",
         needs=("colour o y",),
     ),
     "what_price": _question(
@@ -79,9 +80,5 @@ QUESTION_ACTS = {
     ),
     "which_feed": _question(
         "What does the {x} eat?", "It eats {i}.", "The {x} eats {i}.", needs=("feed x i",)
-    ),
-    "which_source": _question(
-        "Where does the {r} come from?", "From the {z}.", "The {r} comes from the {z}.",
-        needs=("source r z",),
     ),
 }  # fmt: skip

@@ -3,8 +3,8 @@
 """Story sentences about things: who owns them, who has them, where they are lost and found.
 
 Facts: `owner o a` · `has o X` X (a person, a spot, or the word lost) has o · `giver o a` gave it
-last · `finder o a` · `found o s` it was found at s · `hid o s` it was put at s · `guess - s` somebody
-thinks it is at s · `searched s o` it is not at s.
+last · `finder o a` found it · `found o s` at s · `hid o s` it was put at s · `guess - s` somebody
+thinks of s · `searched s o` it is not at s.
 """
 
 from openllm.data.builtin.template import Act
@@ -15,18 +15,17 @@ HAVING = {
             "<a> had a {o} and took it everywhere.",
             "{a.His} [dearest|greatest] treasure was a {o}.",
             "On {a.his} birthday <a=> had been given a {o}.",
-            "<a> owned a {o} and [kept it clean|cared for it well|would not lend it to just "
-            "anyone].",
+            "<a> owned a {o} and [kept it clean|cared for it well|never lent it to anyone].",
             "Nothing made {a} happier than {a.his} {o}.",
-            "<a> had a {o} that once belonged to {a.his} uncle.",
+            "<a> had a {o}, a gift from {a.his} [uncle|aunt].",
         ),
         new="o",
         makes=("has o a", "owner o a"),
     ),
     "carry": Act(
         (
-            "<a> carried the <o> [in both hands|in a bag|under one arm].",
-            "The <o> [was|came] with {a} all the way.",
+            "<a> carried the {o} [in both hands|in a bag|under one arm].",
+            "The {o} [was|came] with {a} all the way.",
             "<a> [held on to|showed everyone|was proud of] the {o}.",
         ),
         needs=("has o a",),
@@ -34,7 +33,7 @@ HAVING = {
     "play": Act(
         (
             "{a} let {b} hold the <o>[, too| for a while].",
-            "<a> showed {b} the {o}, and they [laughed|played for an hour].",
+            "<a> showed {b} the {o}, and they laughed.",
             "For an hour {a} and {b} [played|had fun] with the <o>.",
         ),
         needs=("has o a",),
@@ -42,9 +41,9 @@ HAVING = {
     "end_has": Act(
         (
             "That night the {o} was [safe|back home|in good hands] with {a}.",
-            "From that day on, <a> took good care of the <o>.",
+            "From that day on, <a=> took good care of the <o>.",
             "And the {o} stayed with {a} [for many years|ever after].",
-            "<a> fell asleep with the <o> beside {a.him}.",
+            "<a> fell asleep with the {o} beside {a.him}.",
         ),
         needs=("has o a",),
     ),
@@ -53,9 +52,9 @@ HAVING = {
 LOSING = {
     "lose": Act(
         (
-            "[Suddenly|But then], <a> saw that the <o> was [gone|missing].",
-            "[On the way back|When it was time to go], <a> could not find the {o}.",
-            "But when <a> looked again, the <o> was gone.",
+            "[Suddenly|But then], <a> saw that the {o} was [gone|missing].",
+            "[On the way back|When it was time to go], <a=> could not find the {o}.",
+            "But when <a> looked again, the {o} was gone.",
             "Then the <o> slipped away from {a}, and nobody saw it fall.",
         ),
         needs=("has o a",),
@@ -65,7 +64,7 @@ LOSING = {
         (
             '"Where is my {o}?" [asked|cried] <a=>.',
             '"I have lost my {o}!" [cried|sobbed] <a=>.',
-            '"Oh no, my <o> is gone!" [cried|called] <a=>.',
+            '"Oh no, my {o} is gone!" [cried|called] <a=>.',
         ),
         needs=("owner o a", "has o lost"),
     ),
@@ -149,17 +148,17 @@ LOSING = {
     ),
     "tool": Act(
         (
-            '"I have a {l} at home," said <c=>.',
-            "<c> had a {l} with {c.him}.",
-            '"A {l} will help," said <c=>, and ran to fetch one.',
+            '"I have a {l}, {a}," said <c=>.',
+            "<c> had a {l} and wanted to help {a}.",
+            '"A {l} is what you need, {a}," said <c=>.',
         ),
         makes=("tool c l",),
     ),
     "rescue": Act(
         (
             "With the {l}, <c=> got the {o} and gave it to {a}.",
-            "<c> used the {l} to free the <o> and handed it to {a}.",
-            "It took one try with the {l}, and <c=> could give the <o> back to {a}.",
+            "<c=> used the {l} to free the <o> and handed it to {a}.",
+            "It took <c=> one try with the {l} to bring the <o> back to {a}.",
         ),
         needs=("tool c l", "owner o a"),
         makes=("has o a", "giver o c"),
@@ -237,7 +236,7 @@ GIVING = {
     ),
     "end_gift": Act(
         (
-            "Whenever <b> looked at the <o>, {b.he} thought of {a}.",
+            "Whenever <b> looked at the {o}, {b.he} thought of {a}.",
             "<b> kept the {o} for many years and never forgot that it came from {a}.",
             '"The {o} is the best present of all, {a}," said <b=>.',
         ),

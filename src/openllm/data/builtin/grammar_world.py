@@ -23,10 +23,10 @@ TOWN_ACTS = {
     "town_trade": Act(
         (
             "Most [people|families] in {t} are {e.all}.",
-            "{t} is known for its {e.all}, who turn {e.raw} into {e.ware}.",
+            "Many {e.all} work in {t}, where {e.raw} becomes {e.ware}.",
             "The {e.all} of {t} turn {e.raw} into {e.ware}.",
-            "In {t} one can watch the {e.all} at work from morning to night.",
-            "Every child in {t} knows how the {e.all} make {e.ware}.",
+            "One can hear the {e.all} of {t} at work from early morning.",
+            "Every child in {t} knows how to make {e.ware}.",
         ),
         says=("trade t e",),
     ),
@@ -50,7 +50,7 @@ TOWN_ACTS = {
         (
             "The market in {t} is held on {d}.",
             "Every {d} the people of {t} hold a market [by|beside] the {r}.",
-            "On {d} the {e.all} of {t} bring their {e.ware} to the market.",
+            "On {d} the {e.all} of {t} sell their {e.ware}.",
         ),
         says=("market t d", "trade t e", "river t r"),
     ),
@@ -70,16 +70,16 @@ MASTER_ACTS = {
     "master_years": Act(
         (
             "<b> has worked in {t} for {n} years.",
-            "For {n} years <b> has made {e.ware} in {t}.",
-            "<b> learned to make {e.ware} {n} years ago.",
+            "For {n} years <b=> has made {e.ware} in {t}.",
+            "{n} years ago <b=> learned to make {e.ware}.",
         ),
         says=("town b t", "years b n", "craft b e"),
     ),
     "master_sells": Act(
         (
             "<b> sells {e.ware} in {t} every {d}.",
-            "On {d} one can meet <b> at the market in {t}.",
-            "Every {d} <b> takes {e.ware} to the market in {t}.",
+            "On {d} one can meet <b=> at the market in {t}.",
+            "Every {d} <b=> takes {e.ware} to the market in {t}.",
         ),
         says=("town b t", "craft b e", "market t d"),
     ),
@@ -113,7 +113,7 @@ ANIMAL_ACTS = {
     ),
     "animal_hour": Act(
         (
-            "The {x} comes out {h} to look for {i}.",
+            "The {x} looks for {i} {h}.",
             "Near {t}, the {x} is often seen {h}.",
             "A {x} drinks from the {r} {h}.",
         ),
@@ -132,7 +132,7 @@ ANIMAL_ACTS = {
 RIVER_ACTS = {
     "river": Act(
         (
-            "The {r} is a [long|calm|swift|cold] river that comes from the {z}.",
+            "The {r} is a [long|calm|swift|cold] river from the {z}.",
             "The river {r} rises in the {z}.",
             "High up in the {z} begins the river {r}.",
         ),

@@ -6,9 +6,10 @@
 with it what the generator writes from the same lists.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from openllm.data.builtin.names import SPLITS, split_of, words
+from openllm.data.builtin.names import SPLITS, Split, split_of, words
 
 
 def phrases(text: str) -> list[str]:
@@ -34,26 +35,26 @@ TRAITS = words(
     "brave clever patient cheerful curious gentle careful quiet stubborn merry thoughtful kind "
     "lively dreamy bold tidy"
 )
-FOODS = phrases(
-    "honey cake|plum tart|warm bread|cherry pie|nut bread|lemon cake|berry jam|goat cheese|"
-    "pumpkin soup|ginger cake|roasted corn|barley soup|pear pie|sweet rolls|rice pudding|pancakes"
+FLAVOURS = words("honey plum nut lemon berry pear ginger pumpkin cherry barley")
+DISHES = words("cake pie tart bread pudding jam")
+PLACE_LOOKS = words("old sunny misty hidden little lonely stony broad windy mossy")
+PLACES = phrases(
+    "at the mill|on the hill|in the wood|at the market|by the pond|in the orchard|at the bridge|"
+    "on the beach|in the garden|by the harbour|at the tower|by the lake|in the field|at the inn|"
+    "on the green|by the waterfall|at the crossroads|on the pier|by the well|at the lighthouse|"
+    "in the valley|on the square|in the meadow|at the castle"
 )
-PLACES = records(  # preposition, name
-    "at|old mill;on|windy hill;in|pine wood;at|fish market;by|duck pond;in|apple orchard;"
-    "at|stone bridge;on|sandy beach;in|castle garden;by|harbour;at|clock tower;by|quiet lake;"
-    "in|barley field;at|railway station;on|village green;by|waterfall;at|crossroads;in|rose garden;"
-    "on|long pier;by|mossy well;at|old lighthouse;in|deep valley;on|market square;by|sheep meadow"
-)
+SPOT_LOOKS = words("broken wooden dusty tall low wide crooked heavy")
 SPOTS = phrases(
-    "under the bench|in the hollow tree|under the dry leaves|in the long grass|between two rocks|"
-    "on top of the wall|under the cart|beneath the willow|beside the gate|behind the haystack|"
-    "in the empty nest|among the reeds|under the old boat house|in the woodpile|"
-    "behind the fountain|inside the old boot|under the hedge|on the roof of the shed"
+    "under the bench|in the hollow stump|under the cart|beneath the willow|beside the gate|"
+    "behind the haystack|in the nest|behind the fountain|inside the boot|under the hedge|"
+    "behind the woodpile|on top of the wall|between the roots|under the log|in the bush|"
+    "inside the kennel"
 )
 HOME_SPOTS = phrases(
-    "behind the stove|behind the barn door|in the flower pot|behind the curtain|inside the barrel|"
-    "on the window sill|under the stairs|under the ladder|beneath the table|under the pillow|"
-    "on the highest shelf|behind the big mirror"
+    "behind the stove|behind the door|in the flower pot|behind the curtain|inside the barrel|"
+    "on the window sill|under the stairs|under the table|behind the cupboard|inside the trunk|"
+    "on the shelf|under the bed"
 )
 TOOLS = phrases(
     "long ladder|fishing rod|strong rope|wooden hook|long stick|garden rake|butterfly net|"
@@ -160,16 +161,43 @@ class Animal:
         return self.name
 
 
-ALL_PLACES = [Place(name, f"{at} the {name}") for at, name in (p.split("|") for p in PLACES)]
+def _with_look(place: str, look: str) -> str:
+    """`at the mill`, `old` -> `at the old mill`."""
+    return place.replace(" the ", f" the {look} ")
+
+
+def _split(phrases: Iterable[str]) -> dict[Split, list[str]]:
+    """Every phrase goes to one split."""
+    found: dict[Split, list[str]] = {split: [] for split in SPLITS}
+    for phrase in phrases:
+        found[split_of(phrase)].append(phrase)
+    return found
+
+
+def _place(phrase: str) -> Place:
+    return Place(phrase.split(" the ")[1], phrase)
+
+
 ALL_TRADES = [Trade(*trade.split("|")) for trade in TRADES]
 ALL_ANIMALS = [
     Animal(f"{kind} {one}", f"{kind} {many}")
     for kind in ANIMAL_KINDS
     for one, many in (base.split("|") for base in ANIMAL_BASES)
 ]
+PLACES_OF = {
+    split: [_place(phrase) for phrase in found]
+    for split, found in _split(_with_look(p, look) for p in PLACES for look in PLACE_LOOKS).items()
+}
+SPOTS_OF = _split(_with_look(spot, look) for spot in SPOTS for look in SPOT_LOOKS)
+HOME_SPOTS_OF = _split(_with_look(spot, look) for spot in HOME_SPOTS for look in SPOT_LOOKS)
+FOODS_OF = _split(f"{flavour} {dish}" for flavour in FLAVOURS for dish in DISHES)
 THINGS_OF = {
     split: [Thing(c, t) for t in THINGS for c in COLOURS if split_of(f"{c} {t}") == split]
     for split in SPLITS
+}
+TWINS_OF = {
+    split: [(o, u.colour) for o in things for u in things if o.thing == u.thing and o != u]
+    for split, things in THINGS_OF.items()
 }
 ANIMALS_OF = {s: [a for a in ALL_ANIMALS if split_of(a.name) == s] for s in SPLITS}
 
@@ -180,8 +208,10 @@ def _word_class() -> dict[str, tuple[str, str]]:
         "colour": COLOURS,
         "thing": THINGS,
         "trait": TRAITS,
-        "food": FOODS,
-        "spot": SPOTS + HOME_SPOTS,
+        "food": [food for foods in FOODS_OF.values() for food in foods],
+        "spot": [
+            spot for of in (SPOTS_OF, HOME_SPOTS_OF) for spots in of.values() for spot in spots
+        ],
         "tool": TOOLS,
         "plan": PLANS,
         "praise": PRAISES,
@@ -192,14 +222,14 @@ def _word_class() -> dict[str, tuple[str, str]]:
         "source": SOURCES,
     }
     entries = [(word, kind, word) for kind, words in plain.items() for word in words]
-    for place in ALL_PLACES:
+    for place in (place for places in PLACES_OF.values() for place in places):
         entries += [(place.name, "place", place.name), (place.at, "place.at", place.name)]
     for trade in ALL_TRADES:
         entries += [(trade.name, "trade", trade.name), (trade.all, "trade.all", trade.name)]
         entries += [(trade.raw, "trade.raw", trade.name), (trade.ware, "trade.ware", trade.name)]
     for animal in ALL_ANIMALS:
         entries += [(animal.name, "animal", animal.name), (animal.all, "animal.all", animal.name)]
-    for noun, words in {
+    for noun, forms in {
         "he": "she he She He",
         "his": "her his him Her His",
         "girl": "girl boy",
@@ -207,7 +237,7 @@ def _word_class() -> dict[str, tuple[str, str]]:
         "grandmother": "grandmother grandfather",
     }.items():
         female = ("she", "She", "her", "Her", "girl", "woman", "grandmother")
-        entries += [(w, noun, "female" if w in female else "male") for w in words.split()]
+        entries += [(w, noun, "female" if w in female else "male") for w in forms.split()]
     for word, kind, meaning in entries:
         if word in table:
             raise AssertionError(f"{word!r} is in two word classes: {table[word][0]} and {kind}")

@@ -23,7 +23,7 @@ PERSON_STARTS = words(
     "Dov Ed El Em Er Fal Fel Fen Fer Fin Flor Gal Gar Gel Gil Gor Hal Han Har Hel Hil Hol Hor Il "
     "Iv Jal Jan Jar Jen Jor Jul Kal Kar Kel Kir Kol Lan Lar Lem Len Lil Lin Lor Lud Mal Mar Mat "
     "Mel Mer Mil Min Mor Nad Nel Nil Nor Od Ol Or Os Pal Per Pet Pil Pol Quil Rad Ral Rem Ren Ril "
-    "Rol Ros Rud Sab Sal Sel Sil Sol Sor Tad Tal Tam Tel Ter Til Tor Tris Ul Ur Val Vel Ver Vin "
+    "Rol Ros Rud Sab Sal Sel Sil Sol Sor Tad Tal Tam Tel Ter Til Tor Tris Ul Val Vel Ver Vin "
     "Vol Wal Wen Wes Wil Yel Yor Zan Zel Zim"
 )
 FEMALE_ENDS = words(
@@ -43,6 +43,7 @@ TOWN_ENDS = words(
     "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well gate port "
     "den haven hurst cliff marsh holm"
 )
+UNFIT = {"Anus", "Corona", "Dildo", "Minus", "Morona"}  # words that are no names
 RIVER_STARTS = words(
     "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr"
 )
@@ -56,7 +57,7 @@ def split_of(key: str) -> Split:
 
 
 def _pool(starts: list[str], ends: list[str], split: Split) -> list[str]:
-    names = {start + end for start in starts for end in ends}
+    names = {start + end for start in starts for end in ends} - UNFIT
     return sorted(name for name in names if split_of(name) == split)
 
 

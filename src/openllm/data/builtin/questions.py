@@ -7,7 +7,6 @@ from typing import Any
 
 from openllm.data.builtin.grammar_questions import QUESTION_ACTS
 from openllm.data.builtin.grammar_world import WORLD_ACTS
-from openllm.data.builtin.lexicon import COLOURS, FOODS, HOME_SPOTS
 from openllm.data.builtin.names import Split
 from openllm.data.builtin.scene import Draw, Scene
 from openllm.data.builtin.stories import STORY_ACTS
@@ -48,21 +47,21 @@ def _gift(s: Scene) -> Asked:
         *asked,
         ("who_has", {"a": b, "o": o}),
         ("who_gave", {"a": a, "b": b, "o": o}),
-        ("what_colour", {"o": o, "y": o.colour}),
+        ("what_colour", {"a": a, "o": o, "y": o.colour}),
         ("where_went", {"a": b, "p": p}),
     ]
 
 
 def _hidden(s: Scene) -> Asked:
     cast, asked = _pair(s)
-    a, b, o, spot = cast["a"], cast["b"], s.thing(), s.spot(HOME_SPOTS)
+    a, b, o, spot = cast["a"], cast["b"], s.thing(), s.home_spot()
     s.say("own", a=a, o=o)
     s.say("game", a=a, b=b, o=o)
     s.say("hide", a=a, b=b, o=o, s=spot)
     return [
         ("where_is", {"o": o, "s": spot}),
         ("who_owns", {"a": a, "o": o}),
-        ("what_colour", {"o": o, "y": o.colour}),
+        ("what_colour", {"a": a, "o": o, "y": o.colour}),
         *asked,
     ]
 
@@ -100,7 +99,7 @@ def _swapped(s: Scene) -> Asked:
         *asked,
         ("who_has", {"a": b, "o": o}),
         ("who_has", {"a": a, "o": u}),
-        ("what_colour", {"o": o, "y": o.colour}),
+        ("what_colour", {"a": a, "o": o, "y": o.colour}),
     ]
 
 
@@ -125,19 +124,19 @@ def _sold(s: Scene) -> Asked:
 
 def _rewarded(s: Scene) -> Asked:
     a, t, c, p = s.person(), s.town(), s.person(), s.place()
-    o, f, spot = s.thing(), s.draw.pick(FOODS), s.spot()
+    (o, other), f, spot = s.thing_and_other_colour(), s.food(), s.spot()
     s.say("intro_plain", a=a, t=t)
     s.say("go", a=a, p=p)
     s.say("find_strange", a=a, o=o, s=spot)
     s.say("meet", a=a, c=c, p=p)
     s.say("is_it_yours", a=a, b=c, o=o)
     if s.draw.chance(0.5):
-        s.say("not_mine", b=c, o=o, y=s.fresh(COLOURS))
+        s.say("not_mine", b=c, o=o, y=other)
         return [
             ("where_found", {"o": o, "s": spot}),
             ("who_has", {"a": a, "o": o}),
             ("who_found", {"b": a, "o": o}),
-            ("what_colour", {"o": o, "y": o.colour}),
+            ("what_colour", {"a": a, "o": o, "y": o.colour}),
         ]
     s.say("is_mine", c=c, o=o, p=p)
     s.say("give_back", a=a, b=c, o=o)

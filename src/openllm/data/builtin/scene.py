@@ -4,13 +4,23 @@
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from openllm.data.builtin.lexicon import ALL_PLACES, SPOTS, THINGS_OF, Person, Place, Thing
+from openllm.data.builtin.lexicon import (
+    FOODS_OF,
+    HOME_SPOTS_OF,
+    PLACES_OF,
+    SPOTS_OF,
+    THINGS_OF,
+    TWINS_OF,
+    Person,
+    Place,
+    Thing,
+)
 from openllm.data.builtin.lexicon import man as make_man
 from openllm.data.builtin.lexicon import woman as make_woman
 from openllm.data.builtin.names import MEN, TOWNS, WOMEN, Split
-from openllm.data.builtin.template import Act
+from openllm.data.builtin.template import Act, Variant
 
 T = TypeVar("T")
 
@@ -78,6 +88,14 @@ class Scene:
                 self._used |= {thing.thing, thing.colour}
                 return thing
 
+    def thing_and_other_colour(self) -> tuple[Thing, str]:
+        """A thing, and a colour that another one of its kind has in this split."""
+        while True:
+            thing, colour = self.draw.pick(TWINS_OF[self.split])
+            if not self._used & {thing.thing, thing.colour, colour}:
+                self._used |= {thing.thing, thing.colour, colour}
+                return thing, colour
+
     def fresh(self, items: Sequence[T]) -> T:
         """One of the items not used yet."""
         while True:
@@ -88,13 +106,21 @@ class Scene:
 
     def place(self) -> Place:
         """A place not used yet."""
-        return self.fresh(ALL_PLACES)
+        return self.fresh(PLACES_OF[self.split])
 
-    def spot(self, spots: Sequence[str] = SPOTS) -> str:
-        """A spot not used yet, out of doors unless told otherwise."""
-        return self.fresh(spots)
+    def spot(self) -> str:
+        """A spot out of doors, not used yet."""
+        return self.fresh(SPOTS_OF[self.split])
 
-    def say(self, act: str, **slots: object) -> None:
+    def home_spot(self) -> str:
+        """A spot in a house, not used yet."""
+        return self.fresh(HOME_SPOTS_OF[self.split])
+
+    def food(self) -> str:
+        """Something to eat."""
+        return self.fresh(FOODS_OF[self.split])
+
+    def say(self, act: str, **slots: Any) -> None:
         """Add one sentence; a pronoun stands for the subject of the sentence before, sometimes."""
         groups, free_lines = self._acts[act].variants, self._acts[act].free_lines
         free, referring = groups[self.draw.pick(range(len(groups)))]
@@ -107,10 +133,10 @@ class Scene:
         self._named = variant.refers is None
         self._focus = slots[variant.subject] if variant.subject else None
 
-    def _meant(self, variant, slots: dict[str, object]) -> bool:
+    def _meant(self, variant: Variant, slots: dict[str, Any]) -> bool:
         return variant.refers is not None and slots[variant.refers] is self._focus
 
-    def maybe(self, share: float, act: str, **slots: object) -> None:
+    def maybe(self, share: float, act: str, **slots: Any) -> None:
         """Add the sentence with this probability."""
         if self.draw.chance(share):
             self.say(act, **slots)

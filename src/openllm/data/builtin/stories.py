@@ -8,9 +8,6 @@ from openllm.data.builtin.grammar_people import PEOPLE
 from openllm.data.builtin.grammar_plots import PLOTS
 from openllm.data.builtin.grammar_things import THINGS
 from openllm.data.builtin.lexicon import (
-    COLOURS,
-    FOODS,
-    HOME_SPOTS,
     PLANS,
     PRAISES,
     TOOLS,
@@ -63,14 +60,14 @@ def lost_and_found(s: Scene) -> None:
     q = _begin(s, a, t)
     s.say("own", a=a, o=o)
     s.say("friend", a=a, b=b)
-    s.maybe(0.3, "weather", a=a, t=t)
+    s.maybe(0.2, "weather", a=a, t=t)
     s.say("go_together", a=a, b=b, p=p)
-    s.maybe(0.5, "carry", a=a, o=o)
+    s.maybe(0.4, "carry", a=a, o=o)
     _linger(s, a, b, p)
     s.say("lose", a=a, o=o)
     s.say("cry", a=a, o=o)
-    s.maybe(0.6, "comfort", a=a, b=b, o=o)
-    for _ in range(s.draw.number(1, 2)):
+    s.maybe(0.4, "comfort", a=a, b=b, o=o)
+    for _ in range(2 if s.draw.chance(0.3) else 1):
         spot = s.spot()
         s.say("guess", b=b, o=o, s=spot)
         s.say("not_there", a=s.draw.pick((a, b)), o=o, s=spot)
@@ -78,8 +75,8 @@ def lost_and_found(s: Scene) -> None:
     s.say("find", b=b, o=o, s=spot)
     s.say("give_back", a=b, b=a, o=o)
     s.say("thank", a=b, b=a)
-    s.maybe(0.5, "go_home", a=a, b=b, t=t)
-    s.maybe(0.5, "end_has", a=a, o=o)
+    s.maybe(0.3, "go_home", a=a, b=b, t=t)
+    s.maybe(0.3, "end_has", a=a, o=o)
     s.say("end_found", a=a, b=b, o=o, s=spot)
     _finish(s, a, t, q)
 
@@ -96,9 +93,9 @@ def birthday_present(s: Scene) -> None:
     s.say("would_love", a=a, b=b, o=o)
     s.say("price", a=a, c=c, o=o, n=n)
     s.say("buy", a=a, c=c, o=o, n=n)
-    s.maybe(0.6, "left_over", c=c, u=u)
+    s.say("left_over", c=c, u=u)
     if s.draw.chance(0.5):
-        spot = s.spot(HOME_SPOTS)
+        spot = s.home_spot()
         s.say("hide", a=a, b=b, o=o, s=spot)
         s.say("fetch", a=a, o=o, s=spot)
     s.say("congratulate", a=a, b=b, o=o)
@@ -142,14 +139,16 @@ def hide_the_thing(s: Scene) -> None:
     s.say("go_together", a=a, b=b, p=p)
     _linger(s, b, a, p)
     spot = ""
-    for hider, seeker in ((a, b), (b, a))[: s.draw.number(1, 2)]:
+    rounds = s.draw.number(1, 2)
+    for hider, seeker in ((a, b), (b, a))[:rounds]:
         spot, wrong = s.spot(), s.spot()
         s.say("game", a=hider, b=seeker, o=o)
         s.say("hide", a=hider, b=seeker, o=o, s=spot)
         s.say("is_it_there", a=hider, b=seeker, o=o, s=wrong)
         s.say("not_it", a=hider, b=seeker, o=o, s=wrong)
         s.say("uncover", b=seeker, o=o, s=spot)
-    s.maybe(0.6, "go_home", a=a, b=b, t=t)
+    if rounds == 1:
+        s.say("go_home", a=a, b=b, t=t)
     s.say("end_hid", a=a, b=b, o=o, s=spot)
     _finish(s, a, t, q)
 
@@ -157,7 +156,7 @@ def hide_the_thing(s: Scene) -> None:
 def the_errand(s: Scene) -> None:
     """a carries a present to another town, shares food on the way and is given something."""
     a, b, c, t, v = s.person(), s.person(), s.person(), s.town(), s.town()
-    o, u, f, p = s.thing(), s.thing(), s.draw.pick(FOODS), s.place()
+    o, u, f, p = s.thing(), s.thing(), s.food(), s.place()
     q = _begin(s, a, t)
     s.say("grandparent", a=a, b=b, v=v)
     s.say("task", a=a, b=b, o=o)
@@ -180,14 +179,14 @@ def the_errand(s: Scene) -> None:
 def honest_finder(s: Scene) -> None:
     """a finds a thing, asks b, and brings it back to c, whose it is."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, f, spot = s.thing(), s.draw.pick(FOODS), s.spot()
+    (o, other), f, spot = s.thing_and_other_colour(), s.food(), s.spot()
     q = _begin(s, a, t)
     s.say("friend", a=a, b=b)
     s.say("go", a=a, p=p)
     s.maybe(0.5, "scene", a=a, p=p)
     s.say("find_strange", a=a, o=o, s=spot)
     s.say("is_it_yours", a=a, b=b, o=o)
-    s.say("not_mine", b=b, o=o, y=s.fresh(COLOURS))
+    s.say("not_mine", b=b, o=o, y=other)
     s.say("meet", a=a, c=c, p=p)
     s.say("is_it_yours", a=a, b=c, o=o)
     s.say("is_mine", c=c, o=o, p=p)
@@ -210,7 +209,7 @@ def the_wind(s: Scene) -> None:
     s.say("blow", a=a, o=o, s=spot)
     s.say("cannot_reach", a=a, o=o, s=spot)
     s.say("meet", a=a, c=c, p=p)
-    s.say("tool", c=c, l=tool)
+    s.say("tool", a=a, c=c, l=tool)
     s.say("rescue", a=a, c=c, l=tool, o=o)
     s.say("thank", a=c, b=a)
     s.maybe(0.5, "go_home", a=a, b=b, t=t)
@@ -244,7 +243,7 @@ def the_plan(s: Scene) -> None:
 def the_keeper(s: Scene) -> None:
     """a keeps a thing safe for b, though c wants it."""
     a, b, c, t, v = s.person(), s.person(), s.person(), s.town(), s.town()
-    o, p, spot = s.thing(), s.place(), s.spot(HOME_SPOTS)
+    o, p, spot = s.thing(), s.place(), s.home_spot()
     q = _begin(s, a, t)
     s.say("friend", a=a, b=b)
     s.say("own", a=b, o=o)
@@ -266,7 +265,7 @@ def the_keeper(s: Scene) -> None:
 def the_contest(s: Scene) -> None:
     """a and b show their things, c judges, and the winner shares the prize."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
-    o, u, f, w = s.thing(), s.thing(), s.draw.pick(FOODS), s.draw.pick(PRAISES)
+    o, u, f, w = s.thing(), s.thing(), s.food(), s.draw.pick(PRAISES)
     q = _begin(s, a, t)
     s.say("own", a=a, o=o)
     s.say("friend", a=a, b=b)
