@@ -21,6 +21,8 @@ class Server:
     def __init__(self) -> None:
         self.plan = ["well"]
         self.ranges: list[str | None] = []
+        self.validators: list[str | None] = []
+        self.etag = ""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,11 +50,14 @@ class Server:
                 request.send_error(416)
                 return
             request.send_response(206)
+            self.validators.append(request.headers["If-Range"])
             shift = 1 if act == "shifted range" else 0
             request.send_header("Content-Range", f"bytes {start + shift}-{len(body) - 1}/*")
             start += shift
         else:
             request.send_response(200)
+        if self.etag:
+            request.send_header("ETag", self.etag)
         rest = body[start:]
         if act != "truncate, no length":
             request.send_header("Content-Length", str(len(rest)))
@@ -142,8 +147,28 @@ def test_a_part_of_another_file_is_thrown_away(server, tmp_path):
 
 def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
     (tmp_path / "file.bin.part").write_bytes(BODY + b"x")
-    assert download(server.url, tmp_path, pause=0.01).read_bytes() == BODY
+    assert fetch(server, tmp_path, size=None).read_bytes() == BODY
     assert server.ranges == [f"bytes={len(BODY) + 1}-", None]
+
+
+def test_without_a_checksum_only_the_same_version_is_resumed(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(b"of some earlier day")
+    server.plan = ["truncate", "truncate", "well"]
+    assert fetch(server, tmp_path, size=None, sha256=None).read_bytes() == BODY
+    assert server.ranges == [None] * 3, "the server names no version"
+    (tmp_path / "file.bin").unlink()
+    server.ranges.clear()
+    server.etag = '"v1"'
+    assert fetch(server, tmp_path, size=None, sha256=None).read_bytes() == BODY
+    assert server.ranges[0] is None and server.ranges[1] is not None
+    assert server.validators == ['"v1"', '"v1"']
+
+
+def test_a_shifted_answer_is_not_mistaken_for_the_file(server, tmp_path):
+    server.plan = ["truncate", "shifted range", "well"]
+    server.etag = '"v1"'
+    assert fetch(server, tmp_path, size=None, sha256=None).read_bytes() == BODY
+    assert server.ranges[2] is None
 
 
 def test_a_cached_file_that_changed_is_fetched_again(server, tmp_path):

@@ -3,14 +3,16 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
-from openllm.data import leaks
+from openllm.data import recount as module
 from openllm.data.leaks import (
     LEAK,
-    gram_table,
-    portions,
-    shared_documents,
+    GramFilter,
+    confirm,
+    leak_candidates,
+    leak_filter,
     shared_phrase,
 )
 from openllm.data.ngrams import ngrams, split_words
@@ -32,40 +34,41 @@ def write(folder, **splits: list[tuple[str, str | None]]) -> None:
         (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
 
 
-def test_shared_documents_are_those_that_share_thirteen_words():
+def shared(texts: list[str], held: list[str], batch: int = 2) -> dict[int, int]:
+    """Number of a text that shares a 13-gram -> number of the held-out text that has it."""
+    batches = [
+        (list(range(i, min(i + batch, len(held)))), held[i : i + batch])
+        for i in range(0, len(held), batch)
+    ]
+    places, hashes = leak_candidates(ngrams(split_words(texts), LEAK), leak_filter(batches))
+    owners = confirm(hashes, batches)
+    return {p: o for p, o in zip(places.tolist(), owners.tolist(), strict=True) if o >= 0}
+
+
+def test_documents_share_thirteen_words_or_nothing():
     draw = random.Random(5)
-    held = text(draw)
-    words = held.split()
+    held = [text(draw) for _ in range(5)]
+    words = held[3].split()
     twelve, thirteen = " ".join(words[9 : 9 + LEAK - 1]), " ".join(words[9 : 9 + LEAK])
     texts = [text(draw), f"x {twelve} y {text(draw)}", f"{text(draw)} {thirteen.upper()}, z"]
-    table = gram_table([(7, text(draw)), (42, held)], LEAK)
-    assert shared_documents(texts, table) == [(2, 42)]
-    assert shared_phrase(texts[2], held) == thirteen
-    assert shared_phrase(texts[1], held) == ""
+    assert shared(texts, held) == {2: 3}
+    assert shared_phrase(texts[2], held[3]) == thirteen
+    assert shared_phrase(texts[1], held[3]) == ""
 
 
-def test_a_table_finds_all_and_only_its_ngrams():
-    draw = random.Random(6)
-    texts = [(i, text(draw, 40)) for i in range(50)]
-    table = gram_table(texts[:25], LEAK)
-    for number, body in texts:
-        hashes = ngrams(split_words([body]), LEAK).hashes
-        found, owners = table.find(hashes)
-        assert len(found) == (len(hashes) if number < 25 else 0)
-        assert set(owners.tolist()) <= {number}
-        assert table.owners(hashes) == ({number} if number < 25 else set())
+def test_nothing_is_shared_with_nothing():
+    assert shared([text(random.Random(1))], []) == {}
+    assert shared([text(random.Random(1))], ["too short"]) == {}
+    assert shared(["too short", ""], ["too short"]) == {}
 
 
-def test_an_empty_table_finds_nothing():
-    table = gram_table([(0, "too short")], LEAK)
-    assert len(table) == 0
-    assert shared_documents([" ".join(WORDS[:50])], table) == []
-
-
-def test_portions_are_cut_by_words(monkeypatch):
-    monkeypatch.setattr(leaks, "TABLE_GRAMS", 100)
-    texts = [(i, " ".join(WORDS[:60])) for i in range(5)]
-    assert [[i for i, _ in part] for part in portions(texts)] == [[0, 1], [2, 3], [4]]
+def test_the_filter_never_says_no_wrongly_and_rarely_yes():
+    draw = np.random.default_rng(1)
+    held, other = draw.integers(0, 1 << 63, (2, 200_000), dtype=np.uint64)
+    gram_filter = GramFilter()
+    gram_filter.add(held)
+    assert gram_filter.may_hold(held).all()
+    assert gram_filter.may_hold(other).mean() < 1e-3
 
 
 @pytest.fixture
@@ -96,15 +99,16 @@ def planted(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("table", [20, 10_000])
-def test_the_recount_finds_every_planted_leak(planted, workers, table, monkeypatch):
-    monkeypatch.setattr(leaks, "TABLE_GRAMS", table)
+@pytest.mark.parametrize(("batch", "waiting"), [(1, 0), (1 << 20, 10_000)])
+def test_the_recount_finds_every_planted_leak(planted, workers, batch, waiting, monkeypatch):
+    monkeypatch.setattr(module, "_BATCH_BYTES", batch)
+    monkeypatch.setattr(module, "MOST_CANDIDATES", waiting)
     found = recount(planted, 0.8, workers)
     validation, test = found["train / validation"], found["train / test"]
     assert (validation.titles, validation.exact, validation.near, validation.grams) == (0, 2, 2, 2)
     assert (test.titles, test.exact, test.near, test.grams) == (1, 0, 1, 2)
     assert not validation.clean and not test.clean
-    assert "near: train-2 and test-0" in test.examples
+    assert "near duplicate: line 3 of train.jsonl, line 1 of test.jsonl" in test.examples
 
 
 def test_the_recount_of_a_clean_folder_is_zero(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllm.data.ngrams import gram_text, ngrams, split_words
+from openllm.data.ngrams import distinct, gram_text, ngrams, split_words
 
 TEXTS = st.lists(st.text("ab é.,\n漢字กขम्1", max_size=40), min_size=1, max_size=5)
 
@@ -86,9 +86,22 @@ def test_order_of_words_matters_and_seeds_differ():
 
 
 def test_gram_text_shows_the_stretch():
-    words = split_words(["The cat, it SAT."])
-    grams = ngrams(words, 3)
-    assert gram_text(words, grams.first[0], grams.last[0]) == "the cat, it"
+    words = split_words(["The cat, it SAT. 今天天气"])
+    assert gram_text(words, 0, 3) == "the cat, it"
+    assert gram_text(words, 2, 3) == "it sat. 今天"
+
+
+@given(TEXTS)
+def test_distinct_ngrams_are_the_set_of_each_text(texts):
+    grams = ngrams(split_words(texts), 2)
+    found = distinct(grams)
+    for i in range(len(texts)):
+        own = found.hashes[found.bounds[i] : found.bounds[i + 1]].tolist()
+        upper = {
+            value >> 20 << 20
+            for value in grams.hashes[grams.bounds[i] : grams.bounds[i + 1]].tolist()
+        }
+        assert own == sorted(upper)
 
 
 def test_extreme_characters_do_not_disturb():

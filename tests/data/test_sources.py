@@ -33,7 +33,7 @@ def test_suffixes():
 
 def test_a_folder_is_read_in_order_without_hidden_files(tree):
     source = open_source(str(tree))
-    assert [file.name for file in source.files] == ["corpus/a", "corpus/b", "corpus/c"]
+    assert [file.name for file in source.files] == ["corpus/a", "corpus", "corpus/sub"]
     assert [file.format for file in source.files] == [".jsonl", ".txt", ".md"]
     assert [path.rpartition("/")[2] for path in source.skipped] == ["e.png"]
     assert source.name == source.corpus.replace("user", "corpus") == "corpus"
@@ -41,7 +41,7 @@ def test_a_folder_is_read_in_order_without_hidden_files(tree):
 
 def test_a_pattern_and_a_file(tree):
     source = open_source(f"{tree}/**/*.txt")
-    assert [file.name for file in source.files] == ["b"]
+    assert [file.name for file in source.files] == ["corpus"]
     assert open_source(str(tree / "b.txt")).name == "b"
 
 
@@ -79,7 +79,11 @@ def test_a_url_is_downloaded_into_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "download", fetch)
     monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path / "cache"))
     assert open_source("https://example.org/d/a.jsonl?x=1").files[0].format == ".jsonl"
-    assert seen == [("https://example.org/d/a.jsonl?x=1", tmp_path / "cache" / "downloads")]
+    open_source("https://example.org/other/a.jsonl")
+    assert [url.rpartition("/")[2] for url, _ in seen] == ["a.jsonl?x=1", "a.jsonl"]
+    folders = [folder for _, folder in seen]
+    assert all(folder.parent == tmp_path / "cache" / "downloads" for folder in folders)
+    assert folders[0] != folders[1], "files of one name from two places do not meet"
 
 
 def test_squad_fetches_four_checked_files(tmp_path, monkeypatch):

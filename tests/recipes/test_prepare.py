@@ -87,7 +87,7 @@ def test_nothing_is_lost_between_records_and_files(tmp_path):
     assert (corpus / "a.jsonl").read_text().split("\n")[broken["line"] - 1] == '{"text": broken'
     everything = [document for documents in kept.values() for document in documents]
     assert len({document.id for document in everything}) == len(everything)
-    assert {document.source for document in everything} == {"corpus/a", "corpus/b"}
+    assert {document.source for document in everything} == {"corpus/a", "corpus"}
     index = read_index(tmp_path / "out")
     for split in SPLITS:
         assert index["splits"][split]["documents"] == len(kept[split]) > 0
@@ -137,6 +137,7 @@ def test_settings_from_file_pairs_and_options(tmp_path):
     [
         (["absent.txt"], DataError, "no file, folder or match"),
         (["near_threshold=0.9"], UsageError, "no SOURCE given"),
+        (["{corpus}", "--source", "x"], UsageError, "name squad as a SOURCE"),
         (["{corpus}", "near_threshold=2"], ConfigError, "near_threshold"),
         (["{corpus}", "nearthreshold=0.8"], ConfigError, "did you mean 'near_threshold'"),
         (["{corpus}", "--config", "absent.yaml"], ConfigError, "absent.yaml"),

@@ -88,7 +88,7 @@ def test_every_language(world: Path, languages: list[str]) -> None:
 def test_every_data_set(world: Path, tokenizer_folder: Path, shared_data: Path) -> None:
     files = sorted(shared_data.rglob("*.jsonl.gz")) + sorted(shared_data.rglob("*.txt.gz"))
     assert len(files) > 80
-    texts = [text for file in files for text in first_texts(file, 6_000)]
+    texts = [text for file in files for text in first_texts(file, 3_000)]
     for folder in (world, tokenizer_folder):
         check(Tokenizer.load(folder), auto(folder), texts)
 

@@ -54,6 +54,17 @@ def test_same_ids_as_sentencepiece(
     assert tokenizer.encode(text) == reference.encode(text)
 
 
+@settings(max_examples=200, deadline=None)
+@given(text=TEXTS)
+@example(text=" \u2581 a\n\n b \n c")
+def test_long_texts_are_cut_without_a_trace(
+    tokenizer: Tokenizer, reference: sentencepiece.SentencePieceProcessor, text: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openllm.text.tokenizer._PART_CHARS", 3)
+        assert tokenizer.encode(text) == reference.encode(text)
+
+
 def test_real_text_in_all_languages(
     tokenizer: Tokenizer,
     reference: sentencepiece.SentencePieceProcessor,
@@ -97,7 +108,7 @@ def test_words_beyond_the_cache(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
     monkeypatch.setattr("openllm.text.tokenizer._CACHE_SIZE", 3)
     texts = ["one two three four five six", "six five four three two one"]
     assert small.encode_batch(texts) == tokenizer.encode_batch(texts)
-    assert len(small._cache) == 3
+    assert 0 < len(small._cache) <= 3
 
 
 @given(ids=st.lists(st.integers(0, 999)))

@@ -7,8 +7,9 @@ import os
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from openllm.core.errors import DownloadError
@@ -42,8 +43,9 @@ def download(
 ) -> Path:
     """Fetch `url` into `folder` unless it is there already; returns the file.
 
-    What has arrived is kept as `NAME.part`, and the next attempt, in this call or a later one, asks
-    for the rest only. The file takes its name after size and checksum are found right.
+    What has arrived is kept as `NAME.part`, and the next attempt asks for the rest only: in this
+    call if the server names the version of the file or a checksum is given, in later ones only with
+    a checksum. The file takes its name after size and checksum are found right.
 
     Args:
         url: an http or https address.
@@ -63,107 +65,138 @@ def download(
         if sha256 is None or sha256_file(target) == sha256:
             return target
         say(f"{target} does not have the expected checksum; downloading it again")
-    part = target.with_name(target.name + ".part")
+    transfer = _Transfer(url, target.with_name(target.name + ".part"), size, sha256, timeout)
     problem = ""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if sha256 is None:  # nothing would tell that the file has changed since
+            transfer.part.unlink(missing_ok=True)
         for attempt in range(attempts):
             if attempt:
                 say(f"{problem}; trying again in {pause:g} s")
                 time.sleep(pause)
                 pause *= 2
             try:
-                _fetch(url, part, size, timeout)
-                _verify(url, part, size, sha256)
+                transfer.fetch()
+                transfer.verify()
             except _PassingError as error:
                 problem = str(error)
                 continue
-            os.replace(part, target)
+            os.replace(transfer.part, target)
             sync_folder(folder)
             return target
     raise DownloadError(
         f"{url}: {problem}; gave up after {attempts} attempts. Check the network and repeat the "
-        "command (what has arrived is kept), or download the file yourself and give its path"
+        "command, or download the file yourself and give its path"
     )
 
 
 def _target(url: str, folder: Path) -> Path:
     address = urlsplit(url)
     name = PurePosixPath(address.path).name
-    if address.scheme not in ("http", "https") or not address.netloc or not name:
+    on_web = address.scheme in ("http", "https") and address.netloc
+    if not on_web or name in ("", ".."):
         raise DownloadError(f"{url}: not the http or https address of a file")
     return folder / name
 
 
-def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
-    """Append to `part` what is missing; starts over where the server cannot resume."""
-    have = part.stat().st_size if part.exists() else 0
-    if size is not None and have >= size:
-        return
-    request = urllib.request.Request(url, headers={"User-Agent": "openllm"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            resumed = answer.status == 206 and _range_start(answer) == have
-            have = have if resumed else 0
-            _save(answer, part, have)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # our part is no beginning of that file
-            part.unlink(missing_ok=True)
-            raise _PassingError(f"{url}: the server cannot resume at byte {have}") from None
-        if error.code in _PASSING:
-            raise _PassingError(f"{url}: HTTP {error.code} {error.reason}") from None
-        raise DownloadError(
-            f"{url}: HTTP {error.code} {error.reason}; check the address, or download the file "
-            "yourself and give its path"
-        ) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-        raise _PassingError(f"{url}: {getattr(error, 'reason', None) or error!r}") from None
+@dataclass
+class _Transfer:
+    """One file on its way; `validator` names the version that the part at hand is of."""
 
+    url: str
+    part: Path
+    size: int | None
+    sha256: str | None
+    timeout: float
+    validator: str = ""
 
-def _range_start(answer: Any) -> int:
-    """First byte of a `Content-Range: bytes 5-9/10` header, or -1."""
-    given = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(given) if given.isdigit() else -1
+    def fetch(self) -> None:
+        """Append to the part what is missing; starts over where the server cannot resume."""
+        have = self._resumable()
+        if self.size is not None and have >= self.size:
+            return
+        request = urllib.request.Request(self.url, headers={"User-Agent": "openllm"})
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+            if self.validator:
+                request.add_header("If-Range", self.validator)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                self._save(answer, self._begin(answer, have))
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # our part is no beginning of that file
+                self._start_over(f"the server cannot resume at byte {have}")
+            if error.code in _PASSING:
+                raise _PassingError(f"HTTP {error.code} {error.reason}") from None
+            raise DownloadError(
+                f"{self.url}: HTTP {error.code} {error.reason}; check the address, or download "
+                "the file yourself and give its path"
+            ) from None
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+            raise _PassingError(str(getattr(error, "reason", None) or repr(error))) from None
+        except TimeoutError:
+            raise _PassingError(f"no answer within {self.timeout:g} s") from None
 
+    def verify(self) -> None:
+        """Compare size and checksum; a wrong file is deleted, so that the next try starts over."""
+        have = self.part.stat().st_size
+        if self.size is not None and have < self.size:
+            raise _PassingError(f"{have:,} of {self.size:,} bytes arrived")
+        right = self.size is None or have == self.size
+        if right and self.sha256 is not None:
+            right = sha256_file(self.part) == self.sha256
+        if not right:
+            self._start_over("the content has not the expected size and checksum")
 
-def _save(answer: Any, part: Path, have: int) -> None:
-    length = answer.headers.get("Content-Length", "")
-    total = have + int(length) if length.isdigit() else None
-    name = part.name.removesuffix(".part")
-    with (
-        open(part, "r+b" if have else "wb") as handle,
-        progress(name, None if total is None else total / 1e6, "MB", start=have / 1e6) as meter,
-    ):
-        handle.seek(have)
-        handle.truncate()
-        _copy(answer, handle, meter)
-        handle.flush()
-        os.fsync(handle.fileno())
-    if total is not None and part.stat().st_size < total:
-        raise _PassingError(f"{name}: the connection ended after {part.stat().st_size:,} bytes")
+    def _start_over(self, problem: str) -> NoReturn:
+        self.part.unlink(missing_ok=True)
+        raise _PassingError(problem)
+
+    def _resumable(self) -> int:
+        """Bytes at hand that the rest can be put behind, checked by a validator or checksum."""
+        if not self.part.exists() or not (self.validator or self.sha256):
+            return 0
+        return self.part.stat().st_size
+
+    def _begin(self, answer: Any, have: int) -> int:
+        """The byte at which an answer begins."""
+        self.validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        if self.validator.startswith("W/"):  # says that a version is similar, not that it is equal
+            self.validator = ""
+        if answer.status != 206:
+            return 0
+        given = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+        if given != str(have):
+            self._start_over(f"asked for byte {have}, the server sent from '{given}'")
+        return have
+
+    def _save(self, answer: Any, have: int) -> None:
+        length = answer.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        name = self.part.name.removesuffix(".part")
+        megabytes = None if total is None else total / 1e6
+        with (
+            open(self.part, "r+b" if have else "wb") as handle,
+            progress(name, megabytes, "MB", start=have / 1e6) as meter,
+        ):
+            handle.seek(have)
+            handle.truncate()
+            _copy(answer, handle, meter)
+            handle.flush()
+            os.fsync(handle.fileno())
+        arrived = self.part.stat().st_size
+        if total is not None and arrived < total:
+            raise _PassingError(f"the connection ended after {arrived:,} bytes")
 
 
 def _copy(answer: Any, handle: Any, meter: Meter) -> None:
     while True:
         try:
             block = answer.read(_BLOCK)
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            handle.flush()
+        except (http.client.HTTPException, OSError) as error:
             raise _PassingError(f"the connection broke: {error!r}") from None
         if not block:
             return
         handle.write(block)
         meter.advance(len(block) / 1e6)
-
-
-def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
-    """A wrong file is deleted, so that the next attempt starts over."""
-    have = part.stat().st_size
-    if size is not None and have < size:
-        raise _PassingError(f"{url}: {have:,} of {size:,} bytes arrived")
-    wrong_size = size is not None and have != size
-    if wrong_size or (sha256 is not None and sha256_file(part) != sha256):
-        part.unlink()
-        raise _PassingError(f"{url}: the content has not the expected size and checksum")

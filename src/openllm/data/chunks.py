@@ -73,42 +73,53 @@ def clean_chunk(chunk: Sequence[Record], quality: QualityConfig) -> Batch:
         dropped=b"".join(dropped),
         reasons=dict(reasons),
         records=dict(Counter(record.item.source for record in chunk)),
+        broken=len(chunk) - len(candidates),
         text_bytes=sum(len(text.encode()) for text in texts),
     )
 
 
-def _digest(text: bytes) -> np.ndarray:
-    """128 bits of a text, uint64 [2]."""
-    return np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), dtype="<u8")
+def _digest(text: bytes) -> tuple[int, int]:
+    """128 bits of a text."""
+    digest = hashlib.blake2b(text, digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
 def _facts(kept: Sequence[tuple[Record, Document, str]]) -> tuple[bytes, np.ndarray]:
     """The JSON lines of documents, joined, and their FACTS."""
-    facts = np.zeros(len(kept), dtype=FACTS)
-    lines = []
+    lines: list[bytes] = []
+    facts = []
     offset = 0
-    for fact, (record, item, text) in zip(facts, kept, strict=True):
+    for record, item, text in kept:
         encoded = text.encode()
         digest = _digest(encoded)
         title = clean(item.title) if item.title else ""
-        line = json_line(
-            {
-                "id": document_id(digest),
-                "text": text,
-                "title": title or None,
-                "source": item.source,
-            }
+        lines.append(
+            json_line(
+                {
+                    "id": document_id(digest),
+                    "text": text,
+                    "title": title or None,
+                    "source": item.source,
+                }
+            )
         )
-        fact["hash"] = digest
-        fact["group"] = title_key(title) if title else digest[1]
-        fact["offset"], fact["length"] = offset, len(line)
-        fact["bytes"], fact["words"] = len(encoded), len(text.split())
-        fact["file"], fact["line"], fact["source"] = record.file, item.line, record.source
-        fact["titled"] = bool(title)
-        fact["given"] = 0 if record.split is None else 1 + SPLITS.index(record.split)
-        lines.append(line)
-        offset += len(line)
-    return b"".join(lines), facts
+        facts.append(
+            (
+                digest,
+                title_key(title) if title else digest[1],
+                offset,
+                len(lines[-1]),
+                len(encoded),
+                len(text.split()),
+                record.file,
+                item.line,
+                record.source,
+                bool(title),
+                0 if record.split is None else 1 + SPLITS.index(record.split),
+            )
+        )
+        offset += len(lines[-1])
+    return b"".join(lines), np.array(facts, dtype=FACTS)
 
 
 def json_line(record: dict[str, object]) -> bytes:

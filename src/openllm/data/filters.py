@@ -16,7 +16,7 @@ from ftfy import fix_encoding
 from pydantic import Field
 
 from openllm.core.config import Config
-from openllm.data.ngrams import Words, ngrams
+from openllm.data.ngrams import Words, distinct, ngrams
 
 
 def _characters(*ranges: tuple[int, int]) -> frozenset[str]:
@@ -214,10 +214,4 @@ def _repeated_phrases(words: Words) -> np.ndarray:
     """Share of the 5-grams of each text that stood before in it, float [D]."""
     grams = ngrams(words, 5)
     counts = np.diff(grams.bounds)
-    owner = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
-    # The owner replaces the top bits, so that one sort serves all texts of the batch.
-    keys = np.sort((owner << np.uint64(44)) | (grams.hashes >> np.uint64(20)))
-    first = np.ones(len(keys), dtype=bool)
-    first[1:] = keys[1:] != keys[:-1]
-    distinct = np.bincount((keys[first] >> np.uint64(44)).astype(np.int64), minlength=len(counts))
-    return 1 - distinct / np.maximum(1, counts) * (counts > 0) - (counts == 0)
+    return 1 - np.diff(distinct(grams).bounds) / np.maximum(1, counts) - (counts == 0)

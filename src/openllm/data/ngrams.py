@@ -77,14 +77,10 @@ class Grams:
     Attributes:
         hashes: uint64 [G].
         bounds: int64 [D + 1], n-grams of document d are `bounds[d]:bounds[d + 1]`.
-        first: int64 [G], index of the first word.
-        last: int64 [G], index after the last word.
     """
 
     hashes: np.ndarray
     bounds: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
 
 
 @cache
@@ -174,9 +170,25 @@ def ngrams(words: Words, n: int, *, seed: int = 0, whole: bool = False) -> Grams
     first, last = first[valid], last[valid]
     hashes = _stretches(words.hashes, first, last)
     bounds = np.concatenate(([0], np.cumsum(valid)))[words.bounds]
-    return Grams(mix(hashes, seed + 1), bounds, first, last)
+    return Grams(mix(hashes, seed + 1), bounds)
 
 
-def gram_text(words: Words, first: int, last: int) -> str:
-    """The stretch of text from word `first` to before word `last`."""
-    return words.text[words.starts[first] : words.ends[last - 1]]
+def gram_text(words: Words, first: int, n: int) -> str:
+    """The n-gram that begins at word `first`, as it stands in the text."""
+    last = first + int(np.searchsorted(np.cumsum(words.weights[first:]), 4 * n))
+    return words.text[words.starts[first] : words.ends[last]]
+
+
+def distinct(grams: Grams) -> Grams:
+    """The different n-grams of each text, sorted, by the upper 44 bits of their hashes.
+
+    The number of the text takes the place of the other bits, so that one sort serves all texts.
+    """
+    texts = len(grams.bounds) - 1
+    owner = np.repeat(np.arange(texts, dtype=np.uint64), np.diff(grams.bounds))
+    keys = np.sort((owner << np.uint64(44)) | (grams.hashes >> np.uint64(20)))
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = keys[1:] != keys[:-1]
+    keys = keys[new]
+    begins = np.arange(texts + 1, dtype=np.uint64) << np.uint64(44)
+    return Grams(keys << np.uint64(20), np.searchsorted(keys, begins))

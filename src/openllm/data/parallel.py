@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from openllm.core.errors import DataError
+from openllm.core.log import Meter
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,6 +55,13 @@ def ordered_map(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def metered(items: Iterable[Item], meter: Meter, size: Callable[[Item], float]) -> Iterator[Item]:
+    """Pass the items on and count them on a progress bar."""
+    for item in items:
+        yield item
+        meter.advance(size(item))
 
 
 _work: Callable[[Any], Any]

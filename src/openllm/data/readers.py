@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import BinaryIO
 
 from openllm.core.errors import DataError
@@ -104,7 +105,7 @@ def read_markdown(stream: BinaryIO, place: Place, options: ReadOptions) -> Recor
     """Markdown: the whole file with its markup, without YAML front matter."""
     for record in read_text(stream, place, options):
         if isinstance(record, Document):
-            yield place.document(_FRONT_MATTER.sub("", record.text))
+            yield replace(record, text=_FRONT_MATTER.sub("", record.text))
         else:
             yield record
 
@@ -163,3 +164,6 @@ FORMATS: dict[str, Reader] = {
     ".json": read_squad,
 }
 """Suffix of a file, without .gz or .zst -> its reader."""
+
+ONE_DOCUMENT = (".txt", ".text", ".md", ".markdown", ".html", ".htm")
+"""Formats of which a file is one document, as a rule."""

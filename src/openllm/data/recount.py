@@ -5,41 +5,49 @@
 The count leans on nothing that made the split: it reads the files anew, hashes with another seed,
 and finds near duplicates without MinHash. If two documents have Jaccard similarity s, at least the
 share s of the shingles of each stands in the other; so a training document can have a near
-duplicate among held-out text only where that share of its shingles occurs in held-out text at all,
-and each such document is compared with every held-out document it shares one with.
+duplicate among held-out text only where that share of its shingles occurs in held-out text at all.
+Each such document is compared with every held-out document.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from openllm.data.dedup import SHINGLE, jaccard
-from openllm.data.leaks import LEAK, GramTable, gram_table, portions
-from openllm.data.ngrams import Words, ngrams, split_words
-from openllm.data.parallel import ordered_map
+from openllm.core.log import progress
+from openllm.data.dedup import SHINGLE
+from openllm.data.leaks import (
+    LEAK,
+    MOST_CANDIDATES,
+    GramFilter,
+    confirm,
+    leak_candidates,
+    leak_filter,
+)
+from openllm.data.ngrams import Grams, Words, distinct, ngrams, split_words
+from openllm.data.parallel import metered, ordered_map
 from openllm.data.split import title_key
 
 HELD_OUT = ("validation", "test")
 _SEED = 1
-_CHUNK_BYTES = 1 << 19
+_BATCH_BYTES = 1 << 19
 _EXAMPLES = 5
 
 
 @dataclass
 class LeakReport:
-    """What two sides share; all zero is the proof of a clean split.
+    """What training and a held-out side share; all zero is the proof of a clean split.
 
     Attributes:
         titles: titles that occur on both sides.
-        exact: documents whose words equal those of a document of the other side.
-        near: documents that are near duplicates of a document of the other side.
-        grams: documents that share a 13-gram with the other side.
-        examples: ids of a few such pairs.
+        exact: training documents whose words equal those of a held-out document.
+        near: training documents that are near duplicates of a held-out document.
+        grams: training documents that share a 13-gram with a held-out document.
+        examples: lines of the files where a few of them stand.
     """
 
     titles: int
@@ -60,35 +68,29 @@ class LeakReport:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """What a worker compares training documents with: a portion of the held-out documents.
-
-    These are numbered through validation and test; `ends` holds the number after the last of each.
-    """
-
-    folder: Path
-    offsets: np.ndarray
-    ends: tuple[int, ...]
-    grams: GramTable
-    shingles: GramTable
-    threshold: float
-
-    def side(self, number: int) -> int:
-        """Index into `HELD_OUT` of the side of a document."""
-        return int(np.searchsorted(self.ends, number, side="right"))
-
-    def record(self, number: int) -> dict[str, Any]:
-        """The document as written."""
-        with open(self.folder / f"{HELD_OUT[self.side(number)]}.jsonl", "rb") as handle:
-            handle.seek(self.offsets[number])
-            return json.loads(handle.readline())
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Titles and wordings of one side."""
+    """What training documents are compared with first, in fixed memory but for two sets."""
 
     titles: frozenset[int]
     wordings: frozenset[bytes]
+    leaks: GramFilter
+    shingles: GramFilter
+
+
+@dataclass
+class _Suspects:
+    """Training documents of one batch that may share something with one held-out side.
+
+    Attributes:
+        titles: hashes of shared titles.
+        exact: numbers of documents with equal words.
+        leaks: numbers of documents and hashes of 13-grams, to be confirmed.
+        near: numbers of documents and their shingles, to be compared.
+    """
+
+    titles: set[int]
+    exact: list[int]
+    leaks: tuple[np.ndarray, np.ndarray]
+    near: list[tuple[int, np.ndarray]]
 
 
 def recount(folder: Path, threshold: float, workers: int) -> dict[str, LeakReport]:
@@ -102,70 +104,37 @@ def recount(folder: Path, threshold: float, workers: int) -> dict[str, LeakRepor
     Returns:
         "train / validation" and "train / test" with their counts.
     """
-    offsets, ends, names = _survey(folder)
-    titles: list[set[int]] = [set() for _ in HELD_OUT]
-    hits: list[dict[str, dict[int, str]]] = [
-        {"exact": {}, "near": {}, "grams": {}} for _ in HELD_OUT
-    ]
-    for portion in portions(_texts(folder)):
-        grams, shingles = gram_table(portion, LEAK, _SEED), gram_table(portion, SHINGLE, _SEED)
-        held = _HeldOut(folder, offsets, ends, grams, shingles, threshold)
-        first = 0
-        chunks = _chunks(folder / "train.jsonl")
-        for found in ordered_map(_compare, chunks, workers, held, names):
-            for side, shared in enumerate(found.titles):
-                titles[side] |= shared
-            for kind, side, number, example in found.hits:
-                hits[side][kind].setdefault(first + number, example)
-            first += found.documents
+    paths = [folder / f"{split}.jsonl" for split in HELD_OUT]
+    held = [_survey(path) for path in paths]
+    counts = [_Count(path, threshold) for path in paths]
+    train = folder / "train.jsonl"
+    with progress("recount", train.stat().st_size / 1e6, "MB") as meter:
+        batches = metered(_batches(train), meter, lambda batch: sum(map(len, batch[1])) / 1e6)
+        for found in ordered_map(_suspects, batches, workers, held, threshold):
+            for count, suspects in zip(counts, found, strict=True):
+                count.take(suspects)
     return {
-        f"train / {name}": LeakReport(
-            titles=len(titles[side]),
-            exact=len(hits[side]["exact"]),
-            near=len(hits[side]["near"]),
-            grams=len(hits[side]["grams"]),
-            examples=[
-                f"{kind}: {example}"
-                for kind, found in hits[side].items()
-                for example in list(found.values())[:_EXAMPLES]
-            ],
-        )
-        for side, name in enumerate(HELD_OUT)
+        f"train / {split}": count.report() for split, count in zip(HELD_OUT, counts, strict=True)
     }
 
 
-def _survey(folder: Path) -> tuple[np.ndarray, tuple[int, ...], tuple[_Names, ...]]:
-    """Offsets of the held-out lines, where each side ends, and its titles and wordings."""
-    offsets: list[int] = []
-    ends, names = [], []
-    for split in HELD_OUT:
-        titles, wordings, offset = set(), set(), 0
-        with open(folder / f"{split}.jsonl", "rb") as handle:
-            for line in handle:
-                offsets.append(offset)
-                offset += len(line)
-                record = json.loads(line)
-                wordings.add(_wording(split_words([record["text"]]), 0))
-                if record["title"]:
-                    titles.add(title_key(record["title"]))
-        ends.append(len(offsets))
-        names.append(_Names(frozenset(titles), frozenset(wordings)))
-    return np.array(offsets, dtype=np.int64), tuple(ends), tuple(names)
-
-
-def _texts(folder: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    for split in HELD_OUT:
-        with open(folder / f"{split}.jsonl", "rb") as handle:
-            for line in handle:
-                yield number, json.loads(line)["text"]
-                number += 1
-
-
-def _chunks(path: Path) -> Iterator[list[bytes]]:
+def _batches(path: Path) -> Iterator[tuple[range, list[bytes]]]:
+    """Numbers and lines of a file of documents, about `_BATCH_BYTES` a time."""
+    first = 0
     with open(path, "rb") as handle:
-        while lines := handle.readlines(_CHUNK_BYTES):
-            yield lines
+        while lines := handle.readlines(_BATCH_BYTES):
+            yield range(first, first + len(lines)), lines
+            first += len(lines)
+
+
+def _texts(path: Path) -> Iterator[tuple[range, list[str]]]:
+    for numbers, lines in _batches(path):
+        yield numbers, [json.loads(line)["text"] for line in lines]
+
+
+def _shingles(words: Words) -> Grams:
+    """The different shingles of each text."""
+    return distinct(ngrams(words, SHINGLE, seed=_SEED, whole=True))
 
 
 def _wording(words: Words, number: int) -> bytes:
@@ -174,60 +143,112 @@ def _wording(words: Words, number: int) -> bytes:
     return hashlib.blake2b(own.tobytes(), digest_size=16).digest()
 
 
-@dataclass
-class _Found:
-    """What one chunk of training documents shares with held-out text.
+def _survey(path: Path) -> _HeldOut:
+    titles: set[int] = set()
+    wordings: set[bytes] = set()
+    shingles = GramFilter()
+    for _, lines in _batches(path):
+        records = [json.loads(line) for line in lines]
+        titles |= {title_key(record["title"]) for record in records if record["title"]}
+        words = split_words([record["text"] for record in records])
+        wordings |= {_wording(words, number) for number in range(len(records))}
+        shingles.add(_shingles(words).hashes)
+    return _HeldOut(
+        frozenset(titles), frozenset(wordings), leak_filter(_texts(path), _SEED), shingles
+    )
 
-    Attributes:
-        documents: how many documents the chunk has.
-        titles: for each held-out side, hashes of shared titles.
-        hits: kind, held-out side, number within the chunk, and an example.
-    """
 
-    documents: int
-    titles: tuple[set[int], ...]
-    hits: list[tuple[str, int, int, str]]
-
-
-def _compare(lines: list[bytes], held: _HeldOut, names: Sequence[_Names]) -> _Found:
-    """Compare a chunk of training documents with held-out text; runs in a worker."""
+def _suspects(
+    batch: tuple[range, list[bytes]], held: Sequence[_HeldOut], threshold: float
+) -> list[_Suspects]:
+    """Compare a batch of training documents with each held-out side; runs in a worker."""
+    numbers, lines = batch
     records = [json.loads(line) for line in lines]
-    found = _Found(len(records), tuple(set() for _ in names), [])
+    titles = {title_key(record["title"]) for record in records if record["title"]}
     words = split_words([record["text"] for record in records])
-    for number, record in enumerate(records):
-        key = title_key(record["title"]) if record["title"] else None
-        wording = _wording(words, number)
-        for side, known in enumerate(names):
-            if key in known.titles:
-                found.titles[side].add(key)
-            if wording in known.wordings:
-                found.hits.append(("exact", side, number, record["id"]))
-
-    def note(kind: str, number: int, twin: int) -> None:
-        example = f"{records[number]['id']} and {held.record(twin)['id']}"
-        found.hits.append((kind, held.side(twin), number, example))
-
-    grams = ngrams(words, LEAK, seed=_SEED)
-    shared, _ = held.grams.find(grams.hashes)
-    owner = np.searchsorted(grams.bounds, shared, side="right") - 1
-    for number in np.unique(owner).tolist():
-        for twin in sorted(held.grams.owners(grams.hashes[shared[owner == number]])):
-            note("grams", number, twin)
-    shingles = ngrams(words, SHINGLE, seed=_SEED, whole=True)
-    for number in range(len(records)):
-        own = np.unique(shingles.hashes[shingles.bounds[number] : shingles.bounds[number + 1]])
-        for twin in _near_duplicates(own, held):
-            note("near", number, twin)
+    wordings = [_wording(words, place) for place in range(len(records))]
+    grams, shingles = ngrams(words, LEAK, seed=_SEED), _shingles(words)
+    found = []
+    for side in held:
+        exact = [numbers[i] for i, wording in enumerate(wordings) if wording in side.wordings]
+        places, hashes = leak_candidates(grams, side.leaks)
+        leaks = np.asarray(numbers, dtype=np.int64)[places], hashes
+        shared = np.concatenate(([0], np.cumsum(side.shingles.may_hold(shingles.hashes))))
+        shared = np.diff(shared[shingles.bounds])
+        near = [
+            (numbers[i], shingles.hashes[shingles.bounds[i] : shingles.bounds[i + 1]])
+            for i in np.flatnonzero(shared >= threshold * np.diff(shingles.bounds))
+        ]
+        found.append(_Suspects(titles & side.titles, exact, leaks, near))
     return found
 
 
-def _near_duplicates(own: np.ndarray, held: _HeldOut) -> Iterator[int]:
-    """The held-out documents that are similar enough to these shingles."""
-    shared, _ = held.shingles.find(own)
-    if not len(own) or len(shared) < held.threshold * len(own):
-        return
-    for number in sorted(held.shingles.owners(own[shared])):
-        words = split_words([held.record(number)["text"]])
-        other = np.unique(ngrams(words, SHINGLE, seed=_SEED, whole=True).hashes)
-        if jaccard(own, other) >= held.threshold:
-            yield number
+@dataclass
+class _Count:
+    """Gathers the suspects of one held-out side and confirms them, some at a time."""
+
+    path: Path
+    threshold: float
+    titles: set[int] = field(default_factory=set)
+    exact: list[int] = field(default_factory=list)
+    leaks: dict[int, int] = field(default_factory=dict)
+    near: dict[int, int] = field(default_factory=dict)
+    _leaks: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    _near: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    _waiting: int = 0
+
+    def take(self, suspects: _Suspects) -> None:
+        """Add the suspects of one batch."""
+        self.titles |= suspects.titles
+        self.exact += suspects.exact
+        self._leaks.append(suspects.leaks)
+        self._near += suspects.near
+        self._waiting += len(suspects.leaks[1]) + sum(len(own) for _, own in suspects.near)
+        if self._waiting > MOST_CANDIDATES:
+            self._settle()
+
+    def report(self) -> LeakReport:
+        """The final counts."""
+        self._settle()
+        split = self.path.name
+        examples = [
+            f"{kind}: line {number + 1} of train.jsonl, line {twin + 1} of {split}"
+            for kind, found in (("near duplicate", self.near), ("13-gram", self.leaks))
+            for number, twin in sorted(found.items())[:_EXAMPLES]
+        ]
+        return LeakReport(
+            len(self.titles), len(self.exact), len(self.near), len(self.leaks), examples
+        )
+
+    def _settle(self) -> None:
+        if self._leaks:
+            numbers, hashes = map(np.concatenate, zip(*self._leaks, strict=True))
+            owners = confirm(hashes, _texts(self.path), _SEED)
+            shared = owners >= 0
+            self.leaks.update(zip(numbers[shared].tolist(), owners[shared].tolist(), strict=True))
+        if self._near:
+            self._compare()
+        self._leaks, self._near, self._waiting = [], [], 0
+
+    def _compare(self) -> None:
+        """Jaccard similarity of each waiting document with each held-out document."""
+        numbers = np.array([number for number, _ in self._near])
+        sizes = np.array([len(own) for _, own in self._near])
+        hashes = np.concatenate([own for _, own in self._near])
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.argsort(hashes, kind="stable")
+        hashes, owners = hashes[order], owners[order]
+        for twins, texts in _texts(self.path):
+            shingles = _shingles(split_words(texts))
+            begins = np.searchsorted(hashes, shingles.hashes, side="left")
+            ends = np.searchsorted(hashes, shingles.hashes, side="right")
+            for place, twin in enumerate(twins):
+                own = slice(shingles.bounds[place], shingles.bounds[place + 1])
+                hits = np.flatnonzero(ends[own] > begins[own]) + own.start
+                if not len(hits):
+                    continue
+                found = [owners[begins[hit] : ends[hit]] for hit in hits]
+                shared = np.bincount(np.concatenate(found), minlength=len(sizes))
+                similarity = shared / (sizes + (own.stop - own.start) - shared)
+                for number in numbers[similarity >= self.threshold].tolist():
+                    self.near[number] = twin

@@ -7,43 +7,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from openllm.data.document import SPLITS
-from openllm.data.prepare import PrepareConfig, Result
+from openllm.data.output import Written
+from openllm.data.prepare import PrepareConfig, Result, Scan
 from openllm.data.sources import Source
 from openllm.data.store import DISK_BYTES, MEMORY_BYTES
 
-BROKEN = (
-    "bad-json",
-    "bad-utf8",
-    "bad-row",
-    "no-text",
-    "too-large",
-    "damaged-file",
-    "not-squad-schema",
-)
-"""Reasons of records that could not be read; all other reasons are decisions about documents."""
+_MOST_SOURCES = 50
 
 
 def build_report(
     result: Result, sources: Sequence[Source], config: PrepareConfig, workers: int
 ) -> dict[str, Any]:
     """The plain values of report.json."""
+    scan, written = result.scan, result.written
     reasons: Counter[str] = Counter()
-    for (_, reason), count in result.dropped.items():
+    for (_, reason), count in (scan.dropped + written.dropped).items():
         reasons[reason] += count
-    records = sum(result.records.values())
-    kept = sum(facts["documents"] for facts in result.splits.values())
     seconds = sum(result.seconds.values())
     return {
-        "records": records,
-        "kept": kept,
-        "dropped": dict(reasons.most_common()),
-        "broken": sum(reasons[reason] for reason in BROKEN),
+        "records": sum(scan.records.values()),
+        "kept": sum(facts["documents"] for facts in written.splits.values()),
+        "dropped": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        "broken": scan.broken,
         "splits": {
-            split: {**result.splits[split], "titles": result.titles[split]} for split in SPLITS
+            split: {**written.splits[split], "titles": written.titles[split]} for split in SPLITS
         },
-        "sources": _per_source(result),
-        "shared_phrases": dict(result.phrases.most_common(10)),
-        "lengths": result.lengths,
+        "sources": _per_source(scan, written),
+        "shared_phrases": dict(written.phrases.most_common(10)),
+        "lengths": written.lengths,
         "skipped_files": [path for source in sources for path in source.skipped],
         "leaks": {pair: report.as_dict() for pair, report in result.leaks.items()},
         "clean": all(report.clean for report in result.leaks.values()),
@@ -51,23 +42,26 @@ def build_report(
             "workers": workers,
             "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
             "total_seconds": round(seconds, 3),
-            "bytes_read": result.bytes_read,
-            "text_bytes": result.text_bytes,
-            "mb_per_second": round(result.text_bytes / 1e6 / max(seconds, 1e-9), 2),
+            "cpu_seconds": round(result.cpu_seconds, 3),
+            "bytes_read": scan.bytes_read,
+            "text_bytes": scan.text_bytes,
+            "mb_per_second": round(scan.text_bytes / 1e6 / max(seconds, 1e-9), 2),
         },
         "bytes_per_document": {"disk": DISK_BYTES, "memory": MEMORY_BYTES},
         "config": config.dump(),
     }
 
 
-def _per_source(result: Result) -> dict[str, dict[str, Any]]:
+def _per_source(scan: Scan, written: Written) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
-    for name in sorted(result.records):
-        dropped = {reason: n for (source, reason), n in result.dropped.items() if source == name}
+    dropped = scan.dropped + written.dropped
+    for name in sorted(scan.records):
+        kept = written.kept.get(name, Counter())
+        reasons = {reason: n for (source, reason), n in dropped.items() if source == name}
         rows[name] = {
-            "records": result.records[name],
-            **{split: result.kept.get(name, Counter())[split] for split in SPLITS},
-            "dropped": dict(sorted(dropped.items())),
+            "records": scan.records[name],
+            **{split: kept[split] for split in SPLITS},
+            "dropped": dict(sorted(reasons.items())),
         }
     return rows
 
@@ -142,7 +136,9 @@ def _sources(report: dict[str, Any]) -> str:
         ]
         for name, facts in report["sources"].items()
     ]
-    table = _table(["source", "records", *SPLITS, "dropped"], rows)
+    table = _table(["source", "records", *SPLITS, "dropped"], rows[:_MOST_SOURCES])
+    if len(rows) > _MOST_SOURCES:
+        table += f"\n\nAnd {len(rows) - _MOST_SOURCES:,} more in report.json."
     skipped = report["skipped_files"]
     if skipped:
         shown = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
@@ -184,7 +180,8 @@ def _speed(report: dict[str, Any]) -> str:
     size = report["bytes_per_document"]
     return (
         f"{facts['text_bytes'] / 1e6:,.1f} MB of text in {facts['total_seconds']:.1f} s with "
-        f"{facts['workers']} workers: {facts['mb_per_second']:.1f} MB/s ({steps}).\n\n"
+        f"{facts['workers']} workers: {facts['mb_per_second']:.1f} MB/s ({steps}; processor time "
+        f"of all processes {facts['cpu_seconds']:.1f} s).\n\n"
         f"For each document {size['disk']} bytes on disk beside its text while preparing, and at "
         f"most {size['memory']} bytes in memory."
     )

@@ -23,7 +23,7 @@ from openllm.data.parallel import ordered_map
 from openllm.data.shards import INDEX, split_files, token_dtype
 from openllm.text.tokenizer import Tokenizer
 
-_BATCH_CHARS = 1_000_000
+_BATCH_CHARS = 250_000
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,12 @@ class Batch:
 def encode_documents(texts: list[str], tokenizer: Tokenizer) -> Batch:
     """Each text as bos + ids + eos."""
     dtype = token_dtype(tokenizer.vocab_size)
-    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+    encoded = [
+        np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], dtype=dtype)
+        for text in texts
+    ]
     return Batch(
-        tokens=b"".join(np.array(ids, dtype=dtype).tobytes() for ids in encoded),
+        tokens=b"".join(encoded),
         lengths=[len(ids) for ids in encoded],
         sizes=[len(text.encode("utf-8", "replace")) for text in texts],
         words=[len(text.split()) for text in texts],

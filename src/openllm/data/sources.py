@@ -3,11 +3,13 @@
 """The SOURCE arguments of `openllm data prepare`, and the records they yield."""
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from openllm.core.download import cache_folder, download
@@ -15,7 +17,7 @@ from openllm.core.errors import DataError, UsageError
 from openllm.data import squad
 from openllm.data.builtin.corpus import KINDS, generate
 from openllm.data.document import SPLITS, Document
-from openllm.data.readers import FORMATS, read_file
+from openllm.data.readers import FORMATS, ONE_DOCUMENT, read_file
 from openllm.data.records import Broken, Place, ReadOptions
 from openllm.data.streams import COMPRESSIONS, Count
 
@@ -106,8 +108,8 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
             f"there is no file, folder or match for '{argument}'; give a path, a pattern in "
             "quotes, a URL, '-', or one of the names squad and builtin"
         )
-    files = tuple(_one_file(name) for name in matches)
-    return Source(argument, "user", files=files)
+    files = [_in_folder(_one_file(name), PurePosixPath(Path(name).parent.name)) for name in matches]
+    return Source(argument, "user", files=tuple(files))
 
 
 def _one_file(path: str) -> InputFile:
@@ -120,8 +122,8 @@ def _one_file(path: str) -> InputFile:
 
 def _from_folder(folder: Path) -> Source:
     files, skipped = [], []
-    name = folder.resolve().name
-    for parent, folders, names in os.walk(folder):
+    root = folder.resolve().name
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(item for item in folders if not item.startswith("."))
         for item in sorted(names):
             path = os.path.join(parent, item)
@@ -130,20 +132,33 @@ def _from_folder(folder: Path) -> Source:
             if classify(path) is None:
                 skipped.append(path)
                 continue
-            file = _one_file(path)
-            files.append(replace(file, name=f"{name}/{file.name}"))
+            below = PurePosixPath(root, Path(parent).relative_to(folder).as_posix())
+            files.append(_in_folder(_one_file(path), below))
     if not files:
         raise DataError(
             f"{folder}: no file of a known type in it; supported are {supported_suffixes()}"
         )
-    return Source(name, "user", files=tuple(files), skipped=tuple(skipped))
+    return Source(root, "user", files=tuple(files), skipped=tuple(skipped))
+
+
+def _in_folder(file: InputFile, folder: PurePosixPath) -> InputFile:
+    """Name a file of many documents by its path, and one that is a document by its folder."""
+    whole = file.format in ONE_DOCUMENT
+    return replace(file, name=str(folder if whole else folder / file.name))
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(
+        f"{error.filename} cannot be read ({error.strerror}); check its permissions"
+    ) from None
 
 
 def _from_url(url: str) -> Source:
     name = PurePosixPath(urlsplit(url).path).name
     if classify(name) is None:
         raise DataError(f"{url}: unknown file type; supported are {supported_suffixes()}")
-    file = _one_file(str(download(url, cache_folder() / "downloads")))
+    place = hashlib.sha256(url.encode()).hexdigest()[:16]
+    file = _one_file(str(download(url, cache_folder() / "downloads" / place)))
     return Source(file.name, "user", files=(file,))
 
 
@@ -170,17 +185,17 @@ def open_squad(locations: Sequence[str]) -> Source:
             _one_file(str(download(squad.OFFICIAL_URL + name, folder, size=size, sha256=sha256)))
             for name, (size, sha256) in squad.OFFICIAL_FILES.items()
         ]
-    named = tuple(replace(file, name=f"squad/{Path(file.name).name}") for file in files)
+    plain = [_one_file(file.path) for file in files]
+    named = tuple(replace(file, name=f"squad/{file.name}") for file in plain)
     return Source("squad", "squad", squad.LICENCE, named, split_paragraphs=True)
 
 
 def open_builtin(documents: int, seed: int) -> Source:
     """The corpus that OpenLLM generates itself."""
-    return Source("builtin", "builtin", "no rights reserved", documents=documents, seed=seed)
+    return Source("builtin", "builtin", "generated, free to use", documents=documents, seed=seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record on its way from a source.
 
     Attributes:

@@ -61,6 +61,9 @@ def read_squad(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
             return
         try:
             article, end = decoder.raw_decode(text)
+        except RecursionError:
+            yield place.broken("bad-json", f"after passage {place.line}: nested too deeply")
+            return
         except json.JSONDecodeError as error:
             more = lines.read(max(1 << 20, len(text)))
             if not more or len(text) > MAX_DOCUMENT_BYTES:

@@ -8,7 +8,7 @@ stay on disk and are read back by their offset.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +35,8 @@ FACTS = np.dtype(
 )
 DISK_BYTES = FACTS.itemsize + MINIMA + 8 * BANDS
 """Bytes on disk for each document beside its text, while the corpus is being prepared."""
-MEMORY_BYTES = 160
-"""Most bytes in memory for each document; see benchmarks/prepare_memory.py."""
+MEMORY_BYTES = 200
+"""Most bytes in memory for each document, reached while duplicates and sides are decided."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Batch:
         dropped: JSON lines of documents dropped and of broken records.
         reasons: how often each (source name, reason) occurs among `dropped`.
         records: how many records of each source name came in.
+        broken: how many of them could not be read.
         text_bytes: bytes of cleaned text, before anything is dropped.
     """
 
@@ -61,6 +62,7 @@ class Batch:
     dropped: bytes
     reasons: dict[tuple[str, str], int]
     records: dict[str, int]
+    broken: int
     text_bytes: int
 
 
@@ -112,8 +114,15 @@ class Store:
     def __len__(self) -> int:
         return len(self.facts)
 
-    def close(self) -> None:
-        """Close the file of texts."""
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._texts.close()
 
     def line(self, index: int) -> bytes:
@@ -135,8 +144,8 @@ class Store:
         with open(self.folder / "documents.jsonl", "rb") as handle:
             yield from handle
 
-    def chunks(self, wanted: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
-        """The JSON lines of the wanted documents (bool [N]), about `size` bytes at a time."""
+    def batches(self, wanted: np.ndarray, size: int) -> Iterator[tuple[list[int], list[bytes]]]:
+        """Numbers and JSON lines of the wanted documents (bool [N]), about `size` bytes a time."""
         numbers: list[int] = []
         lines: list[bytes] = []
         held = 0
@@ -146,12 +155,12 @@ class Store:
                 lines.append(line)
                 held += len(line)
                 if held >= size:
-                    yield np.array(numbers), lines
+                    yield numbers, lines
                     numbers, lines, held = [], [], 0
         if lines:
-            yield np.array(numbers), lines
+            yield numbers, lines
 
 
-def document_id(digest: np.ndarray) -> str:
+def document_id(digest: Sequence[int] | np.ndarray) -> str:
     """Sixteen hexadecimal digits of the hash of a text."""
     return f"{int(digest[0]):016x}"

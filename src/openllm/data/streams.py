@@ -65,10 +65,9 @@ class _Counted(io.RawIOBase):
         return self._raw.tell()
 
     def readinto(self, buffer: Any) -> int:
-        data = self._raw.read(len(buffer)) or b""
-        buffer[: len(data)] = data
-        self._count(len(data))
-        return len(data)
+        size = self._raw.readinto(buffer) or 0  # type: ignore[attr-defined]
+        self._count(size)
+        return size
 
     def close(self) -> None:
         if not self.closed and self._raw is not sys.stdin.buffer:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from typing import Any, BinaryIO
 
+from openllm.core.files import storage_errors
 from openllm.core.plugins import require
 from openllm.data.document import Document
 from openllm.data.records import (
@@ -35,8 +36,12 @@ def _read_table(stream: BinaryIO, place: Place, options: ReadOptions, delimiter:
     # Undecodable bytes become surrogates, so that one bad row does not end the file.
     lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(lines, delimiter=delimiter)
-    header = next(rows, [])
     place.line = 1
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        yield place.broken("bad-row", f"{error}; rest not read")
+        return
     if header and options.text_key not in header:
         names = ", ".join(header[:8])
         yield place.broken("no-text", f"no column '{options.text_key}' (columns: {names})")
@@ -72,7 +77,8 @@ def read_parquet(stream: BinaryIO, place: Place, options: ReadOptions) -> Record
         if isinstance(stream, io.BufferedReader) and stream.seekable():
             file: Any = stream
         else:  # the footer at the end is read first
-            shutil.copyfileobj(stream, unpacked, 1 << 20)
+            with storage_errors(tempfile.gettempdir()):
+                shutil.copyfileobj(stream, unpacked, 1 << 20)
             file = unpacked
         try:
             table = parquet.ParquetFile(file)
@@ -92,7 +98,10 @@ def _parquet_rows(batch: Any, place: Place, options: ReadOptions) -> Records:
     for i in range(batch.num_rows):
         place.line += 1
         try:
-            fields = {name: batch.column(name)[i].as_py() for name in batch.schema.names}
+            fields = {
+                name: column[i].as_py()
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
         except UnicodeDecodeError as error:
             yield place.broken("bad-utf8", error.reason)
             continue

@@ -121,9 +121,15 @@ class Attention(nn.Module):
             q_BTNH, k_BTKH = self.q_norm(q_BTNH.to(wide)), self.k_norm(k_BTKH.to(wide))
         if rope is not None:
             q_BTNH, k_BTKH = rotate(q_BTNH, rope), rotate(k_BTKH, rope)
-        q_BTNH, k_BTKH = q_BTNH.to(v_BTKH.dtype), k_BTKH.to(v_BTKH.dtype)
+        # On a CPU attention in half precision is slower, and its backward pass keeps megabytes of
+        # compiled code for every length of a document it has met.
+        dtype = v_BTKH.dtype
+        if x_BTD.device.type == "cpu":
+            dtype = torch.promote_types(dtype, torch.float32)
+        q_BTNH, k_BTKH, v_BTKH = q_BTNH.to(dtype), k_BTKH.to(dtype), v_BTKH.to(dtype)
         if cache is None:
-            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, context)
+            with torch.autocast(x_BTD.device.type, enabled=False):
+                out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, context)
         else:
             cache.write(self.layer, k_BTKH, v_BTKH)
             out_BTNH = attend_cached(q_BTNH, cache, self.layer)

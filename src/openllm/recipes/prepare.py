@@ -17,7 +17,7 @@ from openllm.core.errors import DataError, UsageError
 from openllm.core.files import atomic_folder, read_json, write_json
 from openllm.core.log import say, warn
 from openllm.data.document import SPLITS, Document, read_documents, read_index
-from openllm.data.prepare import PrepareConfig, prepare, write_index
+from openllm.data.prepare import PrepareConfig, prepare
 from openllm.data.report import build_report, render_report
 from openllm.data.sources import Source, open_builtin, open_source, open_squad
 
@@ -32,6 +32,8 @@ def prepare_main(argv: list[str]) -> int:
     """
     args = _parser().parse_intermixed_args(argv)
     names, settings = _sort_arguments(args.sources)
+    if args.source and "squad" not in names:
+        raise UsageError("--source says where squad is; name squad as a SOURCE too")
     config = _config(args, settings)
     out = Path(args.out)
     _check_output(out, args.force)
@@ -39,7 +41,6 @@ def prepare_main(argv: list[str]) -> int:
     workers = args.workers or os.cpu_count() or 1
     with atomic_folder(out) as folder:
         result = prepare(sources, folder, config, workers)
-        write_index(folder, sources, config, result.splits)
         report = build_report(result, sources, config, workers)
         write_json(folder / "report.json", report)
         (folder / "report.md").write_text(render_report(report), encoding="utf-8")

@@ -75,7 +75,7 @@ def tokenize(
     _check_target(folder)
     size = sum(split.get("bytes", 0) for split in prepared["splits"].values())
     if workers is None:
-        workers = 1 if size < SMALL_BYTES else len(os.sched_getaffinity(0))
+        workers = 1 if size < SMALL_BYTES else os.cpu_count() or 1
     began = time.monotonic()
     with progress("tokenising", size / 1e6, "MB") as meter:
         index = write_shards(

@@ -15,7 +15,7 @@ from openllm.core.errors import DataError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import format_duration, progress, say
 from openllm.data.document import read_documents, read_index
-from openllm.recipes.tokenizer_report import Report, TextSource, inspect
+from openllm.recipes.tokenizer_report import TextSource, inspect
 from openllm.text.measure import Fit
 from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import (
@@ -183,6 +183,3 @@ class _Counted:
                 meter.advance(size / 1e6)
                 yield piece
         say(f"training the vocabulary on {self.bytes / 1e6:,.1f} MB ...")
-
-
-__all__ = ["Report", "inspect_main", "train", "train_main"]

@@ -12,7 +12,7 @@ A tokenizer folder (or a model folder, which holds the same files):
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -43,7 +43,10 @@ _CUTS = (
     re.compile(rf"\n+|[{_S}]*[^{_S}\n{_PUNCTUATION}]+|[{_S}]*[{_PUNCTUATION}]+|[{_S}]+"),
     re.compile(rf"\n+|[{_S}]*[^{_S}\n]+|[{_S}]+"),
 )
-_CACHE_SIZE = 100_000  # words, about 20 MB
+_BORDER = re.compile(rf"(?<![{_S}]) |(?<!\n)\n")
+"""A place where both cut."""
+_PART_CHARS = 20_000
+_CACHE_SIZE = 40_000  # words, about 8 MB
 _CACHE_MAX_CHARS = 40
 
 
@@ -124,7 +127,10 @@ class Tokenizer:
         """Ids of `text`; never a control token, whatever the text says."""
         if self._words is None:
             return self._encode_whole(text)
-        return list(chain.from_iterable(map(self._cache.__getitem__, self._words.findall(text))))
+        ids: list[int] = []
+        for part in _parts(text):
+            ids += chain.from_iterable(map(self._cache.__getitem__, self._words.findall(part)))
+        return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -199,8 +205,20 @@ def _surface(piece: Piece) -> bytes:
     return piece.piece.replace(SPACE, " ").encode("utf-8")
 
 
+def _parts(text: str) -> Iterator[str]:
+    """A long text in parts, so that its words are not all in memory at once."""
+    start = 0
+    while len(text) - start > _PART_CHARS:
+        border = _BORDER.search(text, start + _PART_CHARS)
+        if border is None:
+            break
+        yield text[start : border.start()]
+        start = border.start()
+    yield text[start:] if start else text
+
+
 class _WordCache(dict[str, tuple[int, ...]]):
-    """Word -> ids, for the words met first; these are mostly the frequent ones."""
+    """Word -> ids, for the words met lately."""
 
     def __init__(self, encode: Callable[[str], list[int]], vocab_size: int) -> None:
         super().__init__()
@@ -209,7 +227,9 @@ class _WordCache(dict[str, tuple[int, ...]]):
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         ids = tuple([self._ids[index] for index in self._encode(word)])
-        if len(word) <= _CACHE_MAX_CHARS and len(self) < _CACHE_SIZE:
+        if len(self) >= _CACHE_SIZE:  # the words of the subject at hand are soon back
+            self.clear()
+        if len(word) <= _CACHE_MAX_CHARS:
             self[word] = ids
         return ids
 

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The whole pipeline on real text: documents to a measured model, at two vocabulary sizes.
+
+    python benchmarks/real_text.py [NAME ...]       all of RUNS, or those named
+
+Every stage takes up what an earlier, interrupted call has left in runs/real_text. Results go to
+benchmarks/results/real_text.json, the curves beside it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from record import RESULTS, SHARED, record
+
+from openllm.core.errors import DataError
+from openllm.core.files import read_json
+from openllm.core.runs import read_metrics
+from openllm.evaluate.config import EvaluateConfig
+from openllm.evaluate.report import finite, write_report
+from openllm.recipes import pretrain, tokenizer
+from openllm.recipes.evaluate import evaluate
+from openllm.recipes.prepare import prepare_main
+
+WORK = Path("runs/real_text")
+SOURCES = {"squad": ["squad"], "english": ["pretrain_en", "squad"]}
+RUNS = {
+    "squad-32k": ("squad", 32_000, 4_000_000, ["model.dropout=0.1"]),
+    "squad-8k": ("squad", 8_192, 4_000_000, ["model.dropout=0.1"]),
+    "english-32k": ("english", 32_000, 4_000_000, []),
+    "english-8k": ("english", 8_192, 4_000_000, []),
+}
+"""name -> (text, vocabulary, token budget, further settings of the recipe `small`)"""
+
+
+def run(name: str) -> dict[str, Any]:
+    """All stages of one run; finished ones are not repeated."""
+    text, vocab_size, budget, settings = RUNS[name]
+    data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
+    if not (data / "index.json").exists():
+        sources = [str(SHARED / source) for source in SOURCES[text]]
+        prepare_main([*sources, "--out", str(data)])
+    if not (vocabulary / "tokenizer.json").exists():
+        words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
+        tokenizer.train_main(words)
+    words = ["small", f"data={data}", f"tokenizer={vocabulary}", f"duration={budget} tokens"]
+    pretrain.main([*words, *settings, "--out", str(out)])
+    evaluation = WORK / f"{name}-evaluation"
+    if not (evaluation / "eval.json").exists():
+        documents = None if text == "squad" else 300
+        cfg = EvaluateConfig(ngram=True, documents=documents)
+        write_report(evaluate(out / "model", data, cfg), evaluation)
+    return summary(name, data, out, evaluation)
+
+
+def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any]:
+    """What the results file says of one run."""
+    text, vocab_size, budget, settings = RUNS[name]
+    mend = "delete the folder and repeat"
+    report = read_json(data / "report.json", DataError, mend)
+    measured = json.loads((evaluation / "eval.json").read_text())
+    metrics = read_metrics(out)
+    steps = [line for line in metrics if line["kind"] == "train"]
+    seconds = sum(line["seconds"] for line in steps)
+    return {
+        "text": text,
+        "vocab_size": vocab_size,
+        "token_budget": budget,
+        "settings": settings,
+        "preparation": {key: value for key, value in report.items() if key != "files"},
+        "parameters": measured["model"]["parameters"],
+        "tokens_seen": steps[-1]["tokens"],
+        "train_seconds": round(seconds, 1),
+        "tokens_per_second": round(steps[-1]["tokens"] / seconds, 1),
+        "validation": [
+            [line["tokens"], round(line["bits_per_byte"], 4)]
+            for line in metrics
+            if line["kind"] == "validation"
+        ],
+        "training": [
+            [line["tokens"], round(line["loss"], 4)] for line in steps if line["step"] % 10 == 0
+        ],
+        "heldout": measured["data"],
+        "perplexity": measured["perplexity"],
+        "cloze": measured.get("cloze"),
+        "generation": {
+            key: value
+            for key, value in (measured.get("generation") or {}).items()
+            if key != "samples"
+        },
+    }
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Validation curves of all runs, and their n-gram baselines on the test text."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for color, (name, facts) in zip(("C0", "C1", "C2", "C3"), results.items(), strict=False):
+        tokens, bits = zip(*facts["validation"], strict=True)
+        axes.plot(tokens, bits, color=color, marker="o", markersize=3, label=f"{name}, validation")
+        ngram = facts["perplexity"]["ngram"]["bits_per_byte"]["value"]
+        label = f"{name}, 5-gram on the test text"
+        axes.axhline(ngram, color=color, linestyle=":", linewidth=1, label=label)
+    axes.set_xlabel("tokens seen")
+    axes.set_ylabel("bits per byte")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run what was asked for and record it beside earlier results."""
+    names = sys.argv[1:] or list(RUNS)
+    path = RESULTS / "real_text.json"
+    results = json.loads(path.read_text())["runs"] if path.exists() else {}
+    for name in names:
+        results[name] = finite(run(name))
+        record("real_text", {"runs": {key: results[key] for key in RUNS if key in results}})
+        plot(results, RESULTS / "real_text.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Where benchmarks find real text, and how they write their results."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from openllm.core.files import write_json
+from openllm.core.runs import cpu_name, source_commit
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+def record(name: str, facts: dict[str, Any]) -> Path:
+    """Write `results/NAME.json`: the facts with the hardware, the versions and the commit."""
+    path = RESULTS / f"{name}.json"
+    machine = {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+    }
+    write_json(path, {"hardware": machine, "commit": source_commit(), **facts})
+    return path
