@@ -31,3 +31,24 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data folder of 300, 20 and 20 little stories."""
+    from tests.tiny import write_prepared
+
+    return write_prepared(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of 640 pieces, trained on little stories."""
+    from tests.tiny import VOCAB_SIZE, sentences
+
+    from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny") / "tokenizer"
+    model = train_model(sentences(300, 1), TokenizerSettings(vocab_size=VOCAB_SIZE))
+    write_tokenizer(folder, model, {})
+    return folder

@@ -8,6 +8,7 @@ from openllm.data.records import ReadOptions
 from openllm.data.sources import (
     classify,
     file_names,
+    gather,
     open_builtin,
     open_source,
     open_squad,
@@ -78,12 +79,20 @@ def test_a_url_is_downloaded_into_the_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources, "download", fetch)
     monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path / "cache"))
-    assert open_source("https://example.org/d/a.jsonl?x=1").files[0].format == ".jsonl"
+    assert open_source("https://example.org/d/a.jsonl?x=1").name == "example.org/a"
     open_source("https://example.org/other/a.jsonl")
     assert [url.rpartition("/")[2] for url, _ in seen] == ["a.jsonl?x=1", "a.jsonl"]
     folders = [folder for _, folder in seen]
     assert all(folder.parent == tmp_path / "cache" / "downloads" for folder in folders)
     assert folders[0] != folders[1], "files of one name from two places do not meet"
+
+
+def test_files_named_one_by_one_become_one_source(tree):
+    named = [open_source(str(tree / name)) for name in ("b.txt", "a.jsonl.gz")]
+    [merged] = gather([*named, open_source("-")])
+    assert [file.name for file in merged.files] == ["corpus", "a", "stdin"]
+    folder = open_source(str(tree))
+    assert gather([named[0], folder]) == [named[0], folder]
 
 
 def test_squad_fetches_four_checked_files(tmp_path, monkeypatch):

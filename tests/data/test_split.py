@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openllm.data.split import TEST, TRAIN, VALIDATION, SplitConfig, assign, title_key
@@ -21,6 +21,7 @@ def make(groups, titled=True, sizes=1000, sources=0):
     st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5000)), min_size=1, max_size=200),
     st.integers(0, 5),
 )
+@example([(1, 5000), (2, 1), (3, 1)], 0)
 def test_a_group_goes_to_one_side_and_no_budget_is_overdrawn(rows, seed):
     groups, sizes = zip(*rows, strict=True)
     config = SplitConfig(seed=seed, validation=0.1, test=0.2)

@@ -227,6 +227,19 @@ def test_standard_input(tmp_path, monkeypatch):
     assert report(tmp_path / "out")["records"] == 40
 
 
+def test_files_named_one_by_one_are_split_together(tmp_path):
+    draw = random.Random(2)
+    paths = [tmp_path / "notes" / f"{i}.txt" for i in range(40)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_text(sentence(draw))
+    run(*paths, "--out", tmp_path / "named", "--workers", 1)
+    run(tmp_path / "notes", "--out", tmp_path / "folder", "--workers", 1)
+    index = [read_index(tmp_path / name)["splits"] for name in ("named", "folder")]
+    assert index[0]["test"]["documents"] == index[1]["test"]["documents"] == 2
+    assert set(report(tmp_path / "named")["sources"]) == {"notes"}
+
+
 def test_empty_held_out_sides_are_warned_of(tmp_path, capsys):
     (tmp_path / "a.txt").write_text(sentence(random.Random(1)))
     run(tmp_path / "a.txt", "--out", tmp_path / "out", "--workers", 1)

@@ -137,6 +137,7 @@ def _from_llama(values: Mapping[str, Any], *, qk_norm: bool) -> ModelConfig:
         )
     if values.get("attention_bias") or values.get("use_sliding_window"):
         raise CheckpointError("attention biases and sliding windows are not supported")
+    _check_activation(values.get("hidden_act", "silu"), ("silu", "swish"))
     heads = values["num_attention_heads"]
     return ModelConfig(
         vocab_size=values["vocab_size"],
@@ -159,6 +160,13 @@ def _from_llama(values: Mapping[str, Any], *, qk_norm: bool) -> ModelConfig:
 
 def _from_gpt2(values: Mapping[str, Any]) -> ModelConfig:
     dim, heads = values["n_embd"], values["n_head"]
+    _check_activation(
+        values.get("activation_function", "gelu_new"), ("gelu_new", "gelu_pytorch_tanh")
+    )
+    if values.get("scale_attn_by_inverse_layer_idx") or not values.get("scale_attn_weights", True):
+        raise CheckpointError(
+            "attention scaled otherwise than by 1/sqrt(head_dim) is not supported"
+        )
     return ModelConfig(
         vocab_size=values["vocab_size"],
         dim=dim,
@@ -173,6 +181,13 @@ def _from_gpt2(values: Mapping[str, Any]) -> ModelConfig:
         ),
         mlp=GeluConfig(hidden_dim=values.get("n_inner") or 4 * dim),
     )
+
+
+def _check_activation(given: str, supported: tuple[str, ...]) -> None:
+    if given not in supported:
+        raise CheckpointError(
+            f"the activation function {given!r} is not supported here; only {supported[0]} is"
+        )
 
 
 def to_hf_state(cfg: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

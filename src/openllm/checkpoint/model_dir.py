@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from openllm.checkpoint.hf_keys import (
@@ -23,6 +23,7 @@ from openllm.checkpoint.hf_keys import (
     to_hf_config,
     to_hf_state,
 )
+from openllm.checkpoint.tensors import save_tensors
 from openllm.core.errors import CheckpointError
 from openllm.core.files import atomic_folder, read_json, recover_folder, write_json
 from openllm.nn.config import ModelConfig
@@ -67,7 +68,7 @@ def write_model(
     }
     with atomic_folder(folder) as target:
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(target / WEIGHTS, weights)
         for name in TOKENIZER_FILES:
             if (Path(tokenizer) / name).exists():
                 shutil.copyfile(Path(tokenizer) / name, target / name)

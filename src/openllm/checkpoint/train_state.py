@@ -14,14 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from openllm.checkpoint.tensors import save_tensors
 from openllm.core.errors import CheckpointError
 from openllm.core.files import atomic_folder, read_json, sha256_file, write_json
 
 FOLDER = re.compile(r"step-(\d{6,})")
+WEIGHTS, OPTIMIZER, EMA, VALUES = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "ema.safetensors",
+    "state.json",
+)
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,17 @@ def save_state(folder: Path, step: int, state: TrainState, *, keep: int) -> Path
     """Write the checkpoint of `step` and remove all but the newest `keep`."""
     target = folder / f"step-{step:06d}"
     with atomic_folder(target) as temporary:
-        save_file(dict(state.weights), temporary / "weights.safetensors")
-        save_file(dict(state.optimizer), temporary / "optimizer.safetensors")
+        save_tensors(temporary / WEIGHTS, state.weights)
+        save_tensors(temporary / OPTIMIZER, state.optimizer)
         if state.ema is not None:
-            save_file(dict(state.ema), temporary / "ema.safetensors")
-        write_json(temporary / "state.json", dict(state.values))
+            save_tensors(temporary / EMA, state.ema)
+        write_json(temporary / VALUES, dict(state.values))
         sums = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         write_json(temporary / "DONE", {"sha256": sums})
-    for old in list_states(folder)[:-keep]:
+    states = list_states(folder)
+    count = states.index(target) + 1
+    # what is newer was found damaged, or this step would not have been trained again
+    for old in [*states[: max(0, count - keep)], *states[count:], *folder.glob(".step-*")]:
         shutil.rmtree(old)
     return target
 
@@ -90,19 +100,20 @@ def load_state(path: Path) -> TrainState:
         CheckpointError: a file is missing, was changed, or is of a newer format.
     """
     mend = "an older checkpoint will be used if there is one"
-    sums = read_json(path / "DONE", CheckpointError, mend).get("sha256", {})
+    sums = read_json(path / "DONE", CheckpointError, mend).get("sha256")
+    if not isinstance(sums, dict) or not {WEIGHTS, OPTIMIZER, VALUES} <= sums.keys():
+        raise CheckpointError(f"{path / 'DONE'} is damaged: it does not name all files")
     for name, expected in sums.items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing")
         if sha256_file(file) != expected:
             raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one in DONE")
-    ema = path / "ema.safetensors"
     return TrainState(
-        weights=load_file(path / "weights.safetensors"),
-        optimizer=load_file(path / "optimizer.safetensors"),
-        ema=load_file(ema) if ema.name in sums else None,
-        values=read_json(path / "state.json", CheckpointError, mend),
+        weights=load_file(path / WEIGHTS),
+        optimizer=load_file(path / OPTIMIZER),
+        ema=load_file(path / EMA) if EMA in sums else None,
+        values=read_json(path / VALUES, CheckpointError, mend),
     )
 
 

@@ -29,6 +29,11 @@ def storage_errors(path: Path | str) -> Iterator[None]:
                 f"{path}: the disk is full; free some space and repeat the command "
                 "(nothing that was written before is lost)"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise StorageError(
+                f"{path}: the file is larger than the file system or 'ulimit -f' allows; choose "
+                "another folder, or raise the limit, and repeat the command"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(
                 f"{path}: cannot write here ({error.strerror}); choose another folder"

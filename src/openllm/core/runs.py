@@ -25,10 +25,13 @@ from typing import IO, Any
 
 import yaml
 
+from openllm.core.config import read_yaml
 from openllm.core.errors import CheckpointError, ConfigError, StorageError
 from openllm.core.files import atomic_file, read_json, storage_errors, write_json
 
 RECIPE = "recipe.yaml"
+MACHINE_KEYS = ("threads",)
+"""Settings that a resumed run may change; `check_env` says what that costs."""
 
 
 class Run:
@@ -89,8 +92,7 @@ class Run:
         if path.exists() and fresh:
             self._empty()
         if path.exists():
-            old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            changed = sorted(_differences(old, recipe))
+            changed = sorted(_differences(_portable(read_yaml(path)), _portable(recipe)))
             if changed:
                 raise ConfigError(
                     f"{self.folder} holds a run with other settings ({'; '.join(changed[:5])}); "
@@ -100,6 +102,18 @@ class Run:
         else:
             with atomic_file(path) as handle:
                 yaml.safe_dump(recipe, handle, sort_keys=False, allow_unicode=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what a killed or failed process left half written."""
+        for leftover in self.folder.glob(".*.tmp"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        if self.events_path.exists():
+            whole = self.events_path.read_bytes().rfind(b"\n") + 1
+            os.truncate(self.events_path, whole)
 
     def _empty(self) -> None:
         # the recipe goes last: while it stands, the folder is still known as a run
@@ -168,6 +182,10 @@ class Run:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _portable(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in MACHINE_KEYS}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -18,6 +18,7 @@ LEAK = 13
 MOST_CANDIDATES = 500_000
 """n-grams waiting to be confirmed; more are confirmed in several turns."""
 _FILTER_BITS = 26
+_FACTORS = np.array([1, 0x9E3779B97F4A7C15], dtype=np.uint64)
 
 Numbered = tuple[Sequence[int], Sequence[str]]
 """Some texts and their numbers."""
@@ -33,21 +34,22 @@ class GramFilter:
         self._bits = np.zeros(1 << (_FILTER_BITS - 3), dtype=np.uint8)
 
     @staticmethod
-    def _places(hashes: np.ndarray) -> list[np.ndarray]:
-        high = hashes >> np.uint64(64 - _FILTER_BITS)
-        low = (hashes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _FILTER_BITS)
-        return [high.astype(np.int64), low.astype(np.int64)]
+    def _places(hashes: np.ndarray, turn: int) -> np.ndarray:
+        """The first or the second bit of each hash."""
+        return (hashes * _FACTORS[turn] >> np.uint64(64 - _FILTER_BITS)).astype(np.int64)
 
     def add(self, hashes: np.ndarray) -> None:
         """Put n-grams into the set."""
-        for place in self._places(hashes):
+        for turn in range(len(_FACTORS)):
+            place = self._places(hashes, turn)
             np.bitwise_or.at(self._bits, place >> 3, (1 << (place & 7)).astype(np.uint8))
 
-    def may_hold(self, hashes: np.ndarray) -> np.ndarray:
-        """For each n-gram whether it may be in the set, bool."""
-        found = np.ones(len(hashes), dtype=bool)
-        for place in self._places(hashes):
-            found &= (self._bits[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1
+    def find(self, hashes: np.ndarray) -> np.ndarray:
+        """Which n-grams may be in the set, as indices."""
+        found = np.arange(len(hashes))
+        for turn in range(len(_FACTORS)):
+            place = self._places(hashes[found], turn)
+            found = found[(self._bits[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1]
         return found
 
 
@@ -61,7 +63,7 @@ def leak_filter(batches: Iterable[Numbered], seed: int = 0) -> GramFilter:
 
 def leak_candidates(grams: Grams, held: GramFilter) -> tuple[np.ndarray, np.ndarray]:
     """13-grams that a filter may hold: index of the text and hash of each."""
-    found = np.flatnonzero(held.may_hold(grams.hashes))
+    found = held.find(grams.hashes)
     return np.searchsorted(grams.bounds, found, side="right") - 1, grams.hashes[found]
 
 

@@ -173,8 +173,8 @@ def _suspects(
         exact = [numbers[i] for i, wording in enumerate(wordings) if wording in side.wordings]
         places, hashes = leak_candidates(grams, side.leaks)
         leaks = np.asarray(numbers, dtype=np.int64)[places], hashes
-        shared = np.concatenate(([0], np.cumsum(side.shingles.may_hold(shingles.hashes))))
-        shared = np.diff(shared[shingles.bounds])
+        hits = side.shingles.find(shingles.hashes)
+        shared = np.diff(np.searchsorted(hits, shingles.bounds))
         near = [
             (numbers[i], shingles.hashes[shingles.bounds[i] : shingles.bounds[i + 1]])
             for i in np.flatnonzero(shared >= threshold * np.diff(shingles.bounds))

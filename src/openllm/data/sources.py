@@ -43,13 +43,14 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Source:
-    """One SOURCE argument.
+    """What one SOURCE argument stands for, or several that name single files.
 
     Attributes:
         name: how it is called in reports.
         corpus: "squad", "builtin" or "user".
         licence: of the texts, where known.
         files: what to read; empty for "builtin".
+        loose: the files were named one by one; see `gather`.
         skipped: files of a folder whose format is not known.
         split_paragraphs: text files hold passages between blank lines.
         documents: how many to generate for training; only for "builtin".
@@ -60,6 +61,7 @@ class Source:
     corpus: str
     licence: str = "not stated"
     files: tuple[InputFile, ...] = ()
+    loose: bool = False
     skipped: tuple[str, ...] = ()
     split_paragraphs: bool = False
     documents: int = 0
@@ -94,14 +96,14 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
         file = InputFile("stdin", "-", f".{stdin_format}", "", 0)
         if file.format not in FORMATS:
             raise UsageError(f"--stdin-format {stdin_format} is not known; use txt or jsonl")
-        return Source("stdin", "user", files=(file,))
+        return Source("stdin", "user", files=(file,), loose=True)
     if urlsplit(argument).scheme in ("http", "https"):
         return _from_url(argument)
     path = Path(argument)
     if path.is_dir():
         return _from_folder(path)
     if path.exists():
-        return Source(_one_file(argument).name, "user", files=(_one_file(argument),))
+        return Source(_one_file(argument).name, "user", files=(_one_file(argument),), loose=True)
     matches = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
     if not matches:
         raise DataError(
@@ -109,7 +111,12 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
             "quotes, a URL, '-', or one of the names squad and builtin"
         )
     files = [_in_folder(_one_file(name), PurePosixPath(Path(name).parent.name)) for name in matches]
-    return Source(argument, "user", files=tuple(files))
+    return Source(argument, "user", files=tuple(files), loose=True)
+
+
+def _stem(path: str) -> str:
+    parts = classify(path)
+    return parts[0] if parts else ""
 
 
 def _one_file(path: str) -> InputFile:
@@ -159,7 +166,26 @@ def _from_url(url: str) -> Source:
         raise DataError(f"{url}: unknown file type; supported are {supported_suffixes()}")
     place = hashlib.sha256(url.encode()).hexdigest()[:16]
     file = _one_file(str(download(url, cache_folder() / "downloads" / place)))
-    return Source(file.name, "user", files=(file,))
+    file = replace(file, name=f"{urlsplit(url).hostname}/{file.name}")
+    return Source(file.name, "user", files=(file,), loose=True)
+
+
+def gather(sources: Sequence[Source]) -> list[Source]:
+    """Make one source of all files that were named one by one.
+
+    Each source is split apart, and a file that is one document cannot be split: `*.txt` on the
+    command line must mean what the folder means.
+    """
+    loose = [source for source in sources if source.loose]
+    if len(loose) < 2:
+        return list(sources)
+    files = []
+    for file in (file for source in loose for file in source.files):
+        if file.format in ONE_DOCUMENT and file.name == _stem(file.path):
+            file = replace(file, name=Path(file.path).resolve().parent.name)
+        files.append(file)
+    merged = Source("files", "user", files=tuple(files), loose=True)
+    return [merged, *(source for source in sources if not source.loose)]
 
 
 def open_squad(locations: Sequence[str]) -> Source:

@@ -86,14 +86,16 @@ def _hold_out(
     candidates = own[named[own]]
     if weight[candidates].sum() < 2 * wanted:
         candidates = own
-    for which, budget in budgets:
+    for turn, (which, budget) in enumerate(budgets):
         free = candidates[side[candidates] == TRAIN]
-        if budget <= 0 or len(own) < 3 or not len(free):
+        spare = len(free) - (len(budgets) - turn)  # the sides after this one get a group too
+        if budget <= 0 or len(own) < 3 or spare < 1:
             continue
         left = budget
         for group in free.tolist():
-            if weight[group] <= left:
+            if weight[group] <= left and spare:
                 side[group] = which
                 left -= weight[group]
+                spare -= 1
         if left == budget:  # each article is larger than the budget
             side[free[np.argmin(weight[free])]] = which

@@ -27,7 +27,7 @@ FACTS = np.dtype(
         ("bytes", "<u4"),  # of the text as UTF-8
         ("words", "<u4"),  # between white space
         ("file", "<u4"),  # index into the list of files
-        ("line", "<u4"),
+        ("line", "<u8"),
         ("source", "<u2"),  # index of the SOURCE argument
         ("titled", "?"),
         ("given", "u1"),  # 0, or 1 + the side that the source itself says

@@ -3,6 +3,7 @@
 """What is asked of the engine, and what it answers. Importable without torch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,8 +19,10 @@ class SamplingParams(Config):
     top_p: float = Field(1.0, gt=0, le=1, description="keep the most likely tokens of mass p")
     min_p: float = Field(0.0, ge=0, le=1, description="drop tokens below p times the best one")
     repetition_penalty: float = Field(1.0, gt=0, description="above 1: avoid tokens used before")
-    stop: tuple[str, ...] = Field((), description="end before any of these strings")
-    seed: int = Field(0, ge=0)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="end before any of these strings"
+    )
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 @dataclass(frozen=True)

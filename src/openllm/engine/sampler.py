@@ -38,10 +38,12 @@ def choose(logits_V: Tensor, params: SamplingParams, *, seen: Sequence[int], pos
     if params.temperature == 0:
         return int(scores.argmax())
     # sorted once: every filter then keeps a prefix
-    values, order = (scores / params.temperature).sort(descending=True, stable=True)
+    values, order = scores.sort(descending=True, stable=True)
     if params.top_k:
         values = values[: params.top_k]
-    probs = values.double().softmax(0)
+    # relative to the best, as a very low temperature would make infinite numbers
+    probs = ((values.double() - values[0]) / params.temperature).softmax(0)
+    probs = probs[probs > 0]
     if params.top_p < 1:
         before = probs.cumsum(0) - probs
         probs = probs[before < params.top_p]

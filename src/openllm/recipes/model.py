@@ -52,22 +52,13 @@ def _config(name: str, settings: list[str]) -> PretrainConfig:
 
 def inspect(cfg: PretrainConfig) -> dict[str, Any]:
     """Facts about a model and about a training step of its recipe."""
-    from openllm.train.forecast import ALLOCATOR_SLACK, PROCESS_BYTES, training_bytes
+    from openllm.train.forecast import peak_bytes, training_bytes
 
     model, batch = cfg.model, cfg.batch
     count = parameters(model)
     row = [batch.seq_len]
     precision = "fp32" if cfg.precision == "fp32" else "bf16"
-    live = training_bytes(
-        model,
-        cfg.optim,
-        rows=batch.micro_rows,
-        seq_len=batch.seq_len,
-        accumulate=batch.rows > batch.micro_rows,
-        precision=precision,
-        ema=cfg.ema is not None,
-        activation_checkpointing=cfg.activation_checkpointing,
-    )
+    cfg = cfg.model_copy(update={"precision": precision})
     return {
         "parameters": {**vars(count), "total": count.total},
         "weights_bytes": 4 * count.total,
@@ -81,8 +72,8 @@ def inspect(cfg: PretrainConfig) -> dict[str, Any]:
             "seq_len": batch.seq_len,
             "precision": precision,
             "optimizer": cfg.optim.kind,
-            "tensor_bytes": live,
-            "peak_bytes": int(PROCESS_BYTES + ALLOCATOR_SLACK * live),
+            "tensor_bytes": training_bytes(cfg),
+            "peak_bytes": peak_bytes(cfg),
         },
         "kv_cache_bytes_per_token": kv_cache_bytes(model, 1),
     }

@@ -19,7 +19,7 @@ from openllm.core.log import say, warn
 from openllm.data.document import SPLITS, Document, read_documents, read_index
 from openllm.data.prepare import PrepareConfig, prepare
 from openllm.data.report import build_report, render_report
-from openllm.data.sources import Source, open_builtin, open_source, open_squad
+from openllm.data.sources import Source, gather, open_builtin, open_source, open_squad
 
 
 def prepare_main(argv: list[str]) -> int:
@@ -37,7 +37,7 @@ def prepare_main(argv: list[str]) -> int:
     config = _config(args, settings)
     out = Path(args.out)
     _check_output(out, args.force)
-    sources = [_open(name, args, config) for name in names]
+    sources = gather([_open(name, args, config) for name in names])
     workers = args.workers or os.cpu_count() or 1
     with atomic_folder(out) as folder:
         result = prepare(sources, folder, config, workers)
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="openllm data prepare",
         description="Turn sources into cleaned, deduplicated documents split by article.",
+        epilog="example: openllm data prepare squad notes/ 'logs/*.jsonl.gz' --out data/mine",
     )
     parser.add_argument(
         "sources",
@@ -180,7 +181,9 @@ def inspect_main(argv: list[str]) -> int:
         DataError: it is not a prepared folder, or a file of it is damaged.
     """
     parser = argparse.ArgumentParser(
-        prog="openllm data inspect", description="Show what a prepared folder holds."
+        prog="openllm data inspect",
+        description="Show what a prepared folder holds.",
+        epilog="example: openllm data inspect data/squad --split test --samples 5",
     )
     parser.add_argument("folder", metavar="DIR", help="a folder made by 'openllm data prepare'")
     parser.add_argument("--split", choices=SPLITS, default="train", help="of the samples (train)")

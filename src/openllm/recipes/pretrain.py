@@ -3,7 +3,8 @@
 """`openllm train`: a prepared data folder and a tokenizer in, a run folder with a model out."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,16 +127,18 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
         micro_rows=cfg.batch.micro_rows,
         seed=cfg.seed,
     )
-    if dry_run:
-        trainer = build_trainer(cfg, loader)
-        for line in forecast(cfg, trainer, index["corpus"]).lines():
-            say(line)
-        return
-    run = Run.open(out, cfg.dump(), fresh=fresh)
-    try:
-        _train(run, cfg, loader, Shards.open(shards, "validation", tokenizer.fingerprint), index)
-    finally:
-        run.close()
+    held_out = Shards.open(shards, "validation", tokenizer.fingerprint)
+    with _memory_errors(cfg):
+        if dry_run:
+            trainer = build_trainer(cfg, loader)
+            for line in forecast(cfg, trainer, index["corpus"]).lines():
+                say(line)
+            return
+        run = Run.open(out, cfg.dump(), fresh=fresh)
+        try:
+            _train(run, cfg, loader, held_out, index)
+        finally:
+            run.close()
 
 
 def _folders(cfg: PretrainConfig) -> tuple[Path, Path]:
@@ -189,21 +192,22 @@ def _train(
     index: Mapping[str, Any],
 ) -> None:
     """Train inside an open run folder."""
-    import torch
-
     from openllm.checkpoint.train_state import load_newest
     from openllm.data.loader import bits_per_byte_per_nat
-    from openllm.train.forecast import forecast, out_of_memory
+    from openllm.train.forecast import forecast
     from openllm.train.report import write_report
 
     recover_folder(run.model)
     state, problems = load_newest(run.checkpoints)
     for problem in problems:
         warn(f"{problem}; going back to an older checkpoint")
-    trainer = build_trainer(cfg, loader)
-    if state is not None and state.values["finished"]:
+    finished = state is not None and state.values["finished"]
+    report = run.folder / "report.md"
+    if finished and report.exists():
         say(f"{run.folder}: this run is finished; its model is in {run.model}")
         return
+    report.unlink(missing_ok=True)  # while it exists, it tells of the whole run
+    trainer = build_trainer(cfg, loader)
     _check_machine(run, cfg)
     outlook = forecast(cfg, trainer, index["corpus"])
     bits = bits_per_byte_per_nat(loader.shards)
@@ -220,19 +224,30 @@ def _train(
             run.rewind_metrics(state.values["metrics_offset"])
             run.log_event("resume", trainer.step, f"resumed at step {trainer.step}")
             say(f"resuming at step {trainer.step} of {trainer.total_steps}")
-        try:
+        if not finished:
             trainer.fit()
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise out_of_memory(cfg, outlook.peak_bytes) from error
-        except RuntimeError as error:
-            if "not enough memory" in str(error):
-                raise out_of_memory(cfg, outlook.peak_bytes) from error
-            raise
     write_report(run.folder, f"Run {run.folder.name}", _facts(cfg, index, outlook))
     if trainer.stop_reason in ("SIGINT", "SIGTERM"):
         say(f"stopped at step {trainer.step}; repeat the command to go on")
         raise KeyboardInterrupt
-    say(f"done: model in {run.model}, report in {run.folder / 'report.md'}")
+    say(f"done: model in {run.model}, report in {report}")
+
+
+@contextmanager
+def _memory_errors(cfg: PretrainConfig) -> Iterator[None]:
+    """Turn a lack of memory into the error that says what to change."""
+    import torch
+
+    from openllm.train.forecast import out_of_memory
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise out_of_memory(cfg) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise out_of_memory(cfg) from error
 
 
 def _check_machine(run: Run, cfg: PretrainConfig) -> None:
@@ -271,6 +286,7 @@ def _hooks(
         text_bytes,
         every=cfg.validation.every or twentieth,
         context=cfg.batch.seq_len,
+        batch_tokens=cfg.batch.micro_rows * cfg.batch.seq_len,
         patience=cfg.validation.patience,
         keep=partial(_keep_best, run, cfg, index),
     )

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from openllm.engine.llm import LLM
 
 RECIPE = "tiny"
-VOCAB_SIZE = 4096
+VOCAB_SIZE = 2048
 TOKENS_PER_DOCUMENT = 160
 """What the built-in corpus has at least on average with this vocabulary."""
 MIN_TOKENS, MAX_TOKENS = 300_000, 20_000_000
 NUM_SAMPLES, MIN_SAMPLE_TOKENS, SAMPLE_TOKENS = 100, 100, 160
-TEMPERATURE = 0.7
+TEMPERATURE = 0.4
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 from openllm.core.errors import TrainingError
 from openllm.core.log import format_duration
 from openllm.data.loader import Batch
-from openllm.nn.config import ModelConfig
 from openllm.nn.cost import parameters
 from openllm.nn.heads import cross_entropy_sum
 from openllm.nn.model import Transformer, build_model
@@ -116,48 +115,34 @@ def optimizer_flops(model: Transformer, optim: OptimConfig) -> int:
     return total
 
 
-def training_bytes(
-    cfg: ModelConfig,
-    optim: OptimConfig,
-    *,
-    rows: int,
-    seq_len: int,
-    accumulate: bool,
-    precision: Precision,
-    ema: bool,
-    activation_checkpointing: bool,
-) -> int:
-    """Peak bytes of live tensors in a training step, found by running it without data.
+def peak_bytes(cfg: PretrainConfig) -> int:
+    """Peak resident memory of the process that runs a resolved recipe."""
+    return int(PROCESS_BYTES + ALLOCATOR_SLACK * training_bytes(cfg))
 
-    Args:
-        cfg: the model.
-        optim: the optimizers.
-        rows: of a micro-batch.
-        seq_len: tokens in a row.
-        accumulate: whether a step has several micro-batches; gradients then stay between them.
-        precision: of the matrix products.
-        ema: whether an average of the weights is kept.
-        activation_checkpointing: whether activations are computed twice.
-    """
+
+def training_bytes(cfg: PretrainConfig) -> int:
+    """Peak bytes of live tensors in a step of a resolved recipe: it is run without data."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    optim, batch = cfg.optim, cfg.batch
     if isinstance(optim, MuonConfig):
         # the first two iterations reach the peak of all
         optim = optim.model_copy(update={"ns_steps": min(2, optim.ns_steps)})
+    precision: Precision = "bf16" if cfg.precision == "bf16" else "fp32"
     live = _LiveBytes()
     with FakeTensorMode(), live:
-        model = Transformer(cfg)
-        if activation_checkpointing:
+        model = Transformer(cfg.model)
+        if cfg.activation_checkpointing:
             checkpoint_activations(model)
-        average = [torch.empty_like(p) for p in model.parameters()] if ema else []
+        average = [torch.empty_like(p) for p in model.parameters()] if cfg.ema else []
         optimizers = optim.build(model)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         for optimizer in optimizers:
             optimizer.step()
-        if not accumulate:
+        if batch.rows <= batch.micro_rows:  # else gradients stay from one micro-batch to the next
             model.zero_grad()
-        tokens = torch.zeros(rows, seq_len, dtype=torch.long)
+        tokens = torch.zeros(min(batch.micro_rows, batch.rows), batch.seq_len, dtype=torch.long)
         with arithmetic(precision, "cpu"):
             states = model(tokens).x.flatten(0, 1)
             loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
@@ -176,9 +161,7 @@ class _LiveBytes(TorchDispatchMode):
         self.now = self.peak = 0
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
@@ -254,21 +237,11 @@ def forecast(cfg: PretrainConfig, trainer: "Trainer", corpus: str) -> Forecast:
     # a forward pass takes about a third of a training pass
     check = cfg.validation.tokens / cfg.batch.tokens * step / 3
     tokens = trainer.total_steps * cfg.batch.tokens
-    live = training_bytes(
-        cfg.model,
-        cfg.optim,
-        rows=cfg.batch.micro_rows,
-        seq_len=cfg.batch.seq_len,
-        accumulate=cfg.batch.rows > cfg.batch.micro_rows,
-        precision=trainer.precision,
-        ema=cfg.ema is not None,
-        activation_checkpointing=cfg.activation_checkpointing,
-    )
     return Forecast(
         steps=trainer.total_steps,
         tokens=tokens,
         seconds=trainer.total_steps * (step + check / every),
-        peak_bytes=int(PROCESS_BYTES + ALLOCATOR_SLACK * live),
+        peak_bytes=peak_bytes(cfg),
         tokens_per_second=cfg.batch.tokens / step,
         matmul_flops=peak,
         band=expected_band(corpus, parameters(cfg.model).total, tokens),
@@ -315,7 +288,7 @@ def training_rate(cfg: PretrainConfig, *, seconds: float) -> float:
     return len(batches) * tokens.size / sorted(times)[len(times) // 2]
 
 
-def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:
+def out_of_memory(cfg: PretrainConfig) -> TrainingError:
     """The error that says what to change, and by how much."""
     batch = cfg.batch
     choices = []
@@ -323,22 +296,19 @@ def out_of_memory(cfg: PretrainConfig, forecast_bytes: int) -> TrainingError:
         choices.append((f"batch.micro_rows={batch.micro_rows // 2}", batch.micro_rows // 2, False))
     if not cfg.activation_checkpointing:
         choices.append(("activation_checkpointing=true", batch.micro_rows, True))
-    choices.append(("batch.micro_rows=1 activation_checkpointing=true", 1, True))
+    if batch.micro_rows > 1:
+        choices.append(("batch.micro_rows=1 activation_checkpointing=true", 1, True))
     advice = []
     for words, rows, recompute in choices:
-        live = training_bytes(
-            cfg.model,
-            cfg.optim,
-            rows=rows,
-            seq_len=batch.seq_len,
-            accumulate=batch.rows > rows,
-            precision="bf16" if cfg.precision == "bf16" else "fp32",
-            ema=cfg.ema is not None,
-            activation_checkpointing=recompute,
+        smaller = cfg.model_copy(
+            update={
+                "batch": batch.model_copy(update={"micro_rows": rows}),
+                "activation_checkpointing": recompute or cfg.activation_checkpointing,
+            }
         )
-        total = PROCESS_BYTES + ALLOCATOR_SLACK * live
-        advice.append(f"{words} (about {total / 2**30:.1f} GiB)")
+        advice.append(f"{words} (about {peak_bytes(smaller) / 2**30:.1f} GiB)")
+    words = f"repeat it with one of: {'; '.join(advice)}. The training result stays the same"
     return TrainingError(
-        f"out of memory: this recipe needs about {forecast_bytes / 2**30:.1f} GiB; "
-        f"repeat it with one of: {'; '.join(advice)}. The training result stays the same"
+        f"out of memory: this recipe needs about {peak_bytes(cfg) / 2**30:.1f} GiB; "
+        + (words if advice else "choose a smaller model or shorter rows (batch.seq_len)")
     )

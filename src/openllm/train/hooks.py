@@ -65,6 +65,7 @@ class Validate:
         text_bytes: UTF-8 bytes of all their text.
         every: steps between validations; the last step is always validated.
         context: longest window.
+        batch_tokens: read at once; as many as in training, so that memory suffices here too.
         patience: validations without improvement before training stops; None: never.
         keep: writes the best weights.
     """
@@ -77,6 +78,7 @@ class Validate:
         *,
         every: int,
         context: int,
+        batch_tokens: int,
         patience: int | None,
         keep: Callable[[Trainer, float], None],
     ) -> None:
@@ -85,6 +87,7 @@ class Validate:
         self.text_bytes = text_bytes
         self.every = every
         self.context = context
+        self.batch_tokens = batch_tokens
         self.patience = patience
         self.keep = keep
         self.best: float | None = None
@@ -125,6 +128,7 @@ class Validate:
             self.documents,
             context=self.context,
             stride=self.context,
+            batch_tokens=self.batch_tokens,
             precision=trainer.precision,
         )
         nats = -sum(float(s.logprobs[:-1].sum()) for s in scores)
@@ -220,8 +224,8 @@ class Watch:
             )
 
     def _tell(self, step: int, kind: str, message: str, *, always: bool = False) -> None:
-        self.run.log_event(kind, step, message)
         if always or kind not in self.said:
+            self.run.log_event(kind, step, message)
             warn(message)
             self.said.append(kind)
 

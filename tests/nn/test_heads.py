@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+
+import pytest
+import torch
+from tests.tolerances import assert_close
+from torch import Tensor
+from torch.nn import functional as F
+
+from openllm.nn import heads
+from openllm.nn.heads import IGNORE, cross_entropy_sum, logits, token_logprobs
+
+
+def example(
+    rows: int = 13, dim: int = 8, vocab: int = 31, ignored: int = 4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States, weights, targets; logits have a standard deviation of about 3."""
+    generator = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(rows, dim, generator=generator) / dim**0.5
+    weight = torch.randn(vocab, dim, generator=generator)
+    targets = torch.randint(vocab, (rows,), generator=generator)
+    targets[torch.randperm(rows, generator=generator)[:ignored]] = IGNORE
+    return x.requires_grad_(), weight.requires_grad_(), targets
+
+
+def both_ways(
+    x: Tensor, weight: Tensor, targets: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Loss and gradients: ours, and those of torch."""
+    ours = cross_entropy_sum(x, weight, targets)
+    ours_grads = torch.autograd.grad(2.5 * ours, (x, weight))
+    theirs = F.cross_entropy(x @ weight.T, targets, ignore_index=IGNORE, reduction="sum")
+    theirs_grads = torch.autograd.grad(2.5 * theirs, (x, weight))
+    return (ours, *ours_grads), (theirs, *theirs_grads)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 5, 12, 13, 14, 1000])
+def test_cross_entropy_is_torchs_at_any_chunk_size(
+    chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, targets = example()
+    monkeypatch.setattr(heads, "CHUNK_LOGITS", chunk_rows * weight.shape[0])
+    for ours, theirs in zip(*both_ways(x, weight, targets), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_cross_entropy_survives_enormous_logits() -> None:
+    x, weight, targets = example()
+    for ours, theirs in zip(
+        *both_ways(x.detach().mul(100).requires_grad_(), weight, targets), strict=True
+    ):
+        assert torch.isfinite(ours).all()
+        assert_close(ours, theirs)
+
+
+def test_cross_entropy_of_nothing_is_zero() -> None:
+    x, weight, targets = example(ignored=13)
+    loss = cross_entropy_sum(x, weight, targets)
+    loss.backward()
+    assert loss.item() == 0
+    assert not x.grad.any() and not weight.grad.any()
+
+
+def test_ignored_rows_get_no_gradient() -> None:
+    x, weight, targets = example(ignored=5)
+    cross_entropy_sum(x, weight, targets).backward()
+    assert not x.grad[targets == IGNORE].any()
+    assert (x.grad[targets != IGNORE].abs().sum(1) > 0).all()
+
+
+def test_cross_entropy_under_autocast_is_close_to_float32() -> None:
+    x, weight, targets = example(rows=64, dim=32, vocab=97)
+    exact = both_ways(x, weight, targets)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy_sum(x, weight, targets)
+    assert loss.dtype == torch.float32
+    grads = torch.autograd.grad(2.5 * loss, (x, weight))
+    for ours, theirs in zip((loss, *grads), exact, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert_close(ours, theirs, torch.bfloat16)
+
+
+def test_cross_entropy_of_bfloat16_states_gives_bfloat16_gradients() -> None:
+    x, weight, targets = example(rows=64, dim=32, vocab=97)
+    exact = both_ways(x, weight, targets)[1]
+    half = x.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy_sum(half, weight, targets)
+    grad_x, grad_weight = torch.autograd.grad(2.5 * loss, (half, weight))
+    assert grad_x.dtype == torch.bfloat16
+    assert_close(grad_x, exact[1], torch.bfloat16)
+    assert_close(grad_weight, exact[2], torch.bfloat16)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 4, 1000])
+def test_token_logprobs_are_log_softmax(chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, targets = example(ignored=0)
+    monkeypatch.setattr(heads, "CHUNK_LOGITS", chunk_rows * weight.shape[0])
+    targets[3] = (x @ weight.T)[3].argmax()
+    values, hits = token_logprobs(x, weight, targets)
+    expected = (x @ weight.T).log_softmax(1)
+    assert_close(values, expected.gather(1, targets[:, None])[:, 0])
+    assert hits.tolist() == (expected.argmax(1) == targets).tolist()
+    assert hits[3]
+
+
+def test_logits_are_float32_under_autocast() -> None:
+    x, weight, _ = example()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = logits(x, weight)
+    assert scores.dtype == torch.float32
+    assert_close(scores, x @ weight.T, torch.bfloat16)

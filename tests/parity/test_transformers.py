@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Our model folders in `transformers`, and its models in ours: the same numbers, no custom code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tests.tiny import SHAPES, VOCAB_SIZE, random_model, sentences
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from openllm.checkpoint.hf_keys import architecture
+from openllm.checkpoint.model_dir import load_model, read_model_config, write_model
+from openllm.core.errors import CheckpointError
+from openllm.engine.llm import LLM
+from openllm.engine.request import SamplingParams
+from openllm.nn.config import ModelConfig
+from openllm.nn.heads import logits
+from openllm.nn.model import Transformer
+from openllm.text.tokenizer import Tokenizer
+
+MAX_DIFFERENCE = 1e-5
+"""Of any logit, in float32."""
+
+
+@pytest.fixture(scope="module", params=sorted(SHAPES))
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path
+) -> tuple[str, Transformer, Path]:
+    """Name of a shape, a random model of it, and its model folder."""
+    cfg = SHAPES[request.param]
+    model = random_model(cfg).eval()
+    folder = tmp_path_factory.mktemp("parity") / request.param
+    write_model(
+        folder, cfg, model.state_dict(), tokenizer=tokenizer_folder, lineage={}, card="# a test"
+    )
+    return request.param, model, folder
+
+
+@torch.no_grad()
+def our_logits(model: Transformer, tokens: torch.Tensor) -> torch.Tensor:
+    return logits(model(tokens).x, model.output_weight)
+
+
+def some_tokens(rows: int = 3, length: int = 100) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(4, VOCAB_SIZE, (rows, length), generator=generator)
+
+
+def test_logits_are_equal_in_transformers(exported: tuple[str, Transformer, Path]) -> None:
+    name, model, folder = exported
+    peer = AutoModelForCausalLM.from_pretrained(folder)
+    assert peer.config.model_type == name == architecture(model.cfg)
+    tokens = some_tokens()
+    with torch.no_grad():
+        theirs = peer(tokens).logits
+    ours = our_logits(model, tokens)
+    assert ours.std() > 0.5, "the logits are too small to compare"
+    assert (ours - theirs).abs().max() < MAX_DIFFERENCE
+
+
+def test_a_written_model_is_read_back_bit_by_bit(exported: tuple[str, Transformer, Path]) -> None:
+    _, model, folder = exported
+    again = load_model(folder)
+    assert again.cfg == model.cfg
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
+
+
+def test_greedy_text_is_the_same_as_in_transformers(
+    exported: tuple[str, Transformer, Path], tmp_path: Path
+) -> None:
+    _, model, folder = exported
+    # wider weights, as a model of small ones repeats itself from the first token on
+    wide = random_model(model.cfg, spread=0.5).state_dict()
+    write_model(tmp_path / "wide", model.cfg, wide, tokenizer=folder, lineage={}, card="# a test")
+    peer = AutoModelForCausalLM.from_pretrained(tmp_path / "wide")
+    llm = LLM.load(tmp_path / "wide")
+    # ours never shows control tokens, so theirs must not either
+    banned = [[int(token)] for token in llm._banned]
+    for sentence in sentences(4, seed=9):
+        params = SamplingParams(max_new_tokens=24, temperature=0)
+        answer = llm.generate([sentence[:40]], params)[0]
+        ids = torch.tensor([answer.prompt_token_ids])
+        out = peer.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            bad_words_ids=banned,
+        )
+        theirs = out[0, ids.shape[1] :].tolist()
+        assert answer.token_ids == [token for token in theirs if token != llm.tokenizer.eos_id]
+        assert len(set(theirs)) > 5
+
+
+def test_the_tokenizer_in_the_folder_is_the_same(exported: tuple[str, Transformer, Path]) -> None:
+    _, _, folder = exported
+    peer = AutoTokenizer.from_pretrained(folder)
+    ours = Tokenizer.load(folder)
+    for text in sentences(20, seed=3):
+        assert peer(text)["input_ids"] == [ours.bos_id, *ours.encode(text)]
+        assert peer.decode(ours.encode(text)) == text
+    assert (peer.bos_token_id, peer.eos_token_id) == (ours.bos_id, ours.eos_id)
+
+
+def test_the_config_says_it_the_old_and_the_new_way(
+    exported: tuple[str, Transformer, Path],
+) -> None:
+    name, model, folder = exported
+    values = json.loads((folder / "config.json").read_text())
+    assert values["dtype"] == values["torch_dtype"] == "float32"
+    if name != "gpt2":
+        assert values["head_dim"] == model.cfg.attention.head_dim
+        theta = model.cfg.position.theta
+        assert values["rope_theta"] == values["rope_parameters"]["rope_theta"] == theta
+
+
+COMMON = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+SIZES = {"vocab_size": VOCAB_SIZE, "max_position_embeddings": 128}
+FOREIGN: dict[str, tuple[type[transformers.PreTrainedConfig], dict[str, Any]]] = {
+    "qwen3": (
+        transformers.Qwen3Config,
+        {
+            **SIZES,
+            **COMMON,
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+        },
+    ),
+    "llama": (
+        transformers.LlamaConfig,
+        {**SIZES, **COMMON, "hidden_size": 64, "intermediate_size": 112, "rms_norm_eps": 1e-5},
+    ),
+    "gpt2": (
+        transformers.GPT2Config,
+        {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    ),
+}
+"""Models as another tool makes them: class of the config and its values."""
+
+
+def foreign(name: str, **rest: Any) -> transformers.PreTrainedConfig:
+    kind, values = FOREIGN[name]
+    return kind(**{**values, **rest})
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_models_of_transformers_load_in_ours(name: str, tied: bool, tmp_path: Path) -> None:
+    config = foreign(name, tie_word_embeddings=tied)
+    torch.manual_seed(0)
+    peer = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    peer.save_pretrained(tmp_path)
+    ours = load_model(tmp_path)
+    assert ours.cfg.tie_embeddings is tied
+    tokens = some_tokens()
+    with torch.no_grad():
+        theirs = peer(tokens).logits
+    assert (our_logits(ours, tokens) - theirs).abs().max() < MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("llama", {"hidden_act": "gelu"}, "activation function 'gelu'"),
+        ("llama", {"attention_bias": True}, "biases"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "rotary scaling",
+        ),
+        ("gpt2", {"activation_function": "relu"}, "activation function 'relu'"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "1/sqrt"),
+        ("qwen3", {"use_sliding_window": True}, "sliding windows"),
+    ],
+)
+def test_what_our_model_cannot_express_is_refused(
+    name: str, change: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    values = foreign(name).to_dict() | change
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=words):
+        read_model_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm": {"kind": "layer"}},
+        {"position": {"kind": "learned"}},
+        {"mlp": {"kind": "gelu", "hidden_dim": 64}},
+        {"attention": {"num_heads": 4, "head_dim": 16, "bias": True}},
+    ],
+)
+def test_mixed_shapes_have_no_public_architecture(change: dict[str, object]) -> None:
+    values = SHAPES["qwen3"].dump() | change
+    with pytest.raises(CheckpointError, match="no public architecture"):
+        architecture(ModelConfig.parse(values, "test"))
