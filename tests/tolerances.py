@@ -5,6 +5,8 @@
 The difference is the largest one, relative to the largest value of the tensor.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -28,3 +30,14 @@ def assert_close(
     """Fail where two tensors differ by more than arithmetic in `dtype` explains."""
     found = difference(actual, expected)
     assert found <= TOLERANCE[dtype], f"{what} differ by {found:.2e} (allowed {TOLERANCE[dtype]})"
+
+
+def assert_gradients_close(
+    actual: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """As `assert_close` for all gradients of a model as one tensor: some are zero but for noise."""
+    assert actual.keys() == expected.keys()
+    flat = [torch.cat([part[name].flatten() for name in expected]) for part in (actual, expected)]
+    assert_close(*flat, dtype, "gradients")

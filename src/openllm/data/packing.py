@@ -39,8 +39,6 @@ class EpochPlan:
             end = int(self._ends[place])
             begin = int(self._ends[place - 1]) if place else 0
             upto = min(end, stop)
-            pieces.append(
-                Piece(int(self._documents[place]), position - begin, upto - begin)
-            )
+            pieces.append(Piece(int(self._documents[place]), position - begin, upto - begin))
             position, place = upto, place + 1
         return pieces
