@@ -10,22 +10,17 @@ time, the best of three rounds, and includes finding the words: that is what a u
 
 import gzip
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from openllm.core.files import write_json
-from openllm.core.runs import cpu_name, source_commit
+from record import SHARED, record
+
 from openllm.data.dedup import MINIMA, SHINGLE, minhash
 from openllm.data.ngrams import ngrams, split_words
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
-RESULT = ROOT / "benchmarks" / "results" / "minhash_peers.json"
 BATCH = 256
 ROUNDS = 3
 
@@ -82,10 +77,6 @@ def main(argv: list[str]) -> int:
     result = {
         "what": "MB of text a second of processor time, one thread, 128 minima over word 5-grams",
         "data": {"file": source.name, "texts": len(texts), "megabytes": round(megabytes, 2)},
-        "processor": cpu_name(),
-        "python": platform.python_version(),
-        "numpy": metadata.version("numpy"),
-        "commit": source_commit(),
         "megabytes_per_second": {
             f"{name} {metadata.version(names.get(name, name))}": round(
                 megabytes / seconds(work, texts), 1
@@ -93,7 +84,7 @@ def main(argv: list[str]) -> int:
             for name, work in works.items()
         },
     }
-    write_json(RESULT, result)
+    record("minhash_peers", result, ["numpy"])
     print(json.dumps(result, indent=1))
     return 0
 

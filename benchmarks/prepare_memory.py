@@ -10,7 +10,6 @@ workers run otherwise; its peak is what the kernel reports (ru_maxrss).
 """
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -19,13 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy
+from record import record
 
-from openllm.core.files import write_json
-from openllm.core.runs import cpu_name, source_commit
 from openllm.data.store import DISK_BYTES, MEMORY_BYTES
 
-RESULT = Path(__file__).resolve().parent / "results" / "prepare_memory.json"
 MEGABYTES = (12, 120)
 ALLOWED = 0.10
 RUN = """
@@ -79,11 +75,6 @@ def main() -> int:
     beyond = max(0.0, growth - stated) / small["peak_mb"]
     result = {
         "what": "peak resident memory of 'openllm data prepare', one worker",
-        "processor": cpu_name(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-        "numpy": numpy.__version__,
-        "commit": source_commit(),
         "runs": [small, large],
         "stated_bytes_per_document": {"memory": MEMORY_BYTES, "disk": DISK_BYTES},
         "growth_mb": round(growth, 1),
@@ -92,7 +83,7 @@ def main() -> int:
         "growth_beyond_stated": round(beyond, 3),
         "allowed": ALLOWED,
     }
-    write_json(RESULT, result)
+    record("prepare_memory", result, ["numpy"])
     print(json.dumps(result, indent=1))
     return 0 if beyond < ALLOWED else 1
 

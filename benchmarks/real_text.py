@@ -28,6 +28,8 @@ from openllm.recipes.prepare import prepare_main
 
 WORK = Path("runs/real_text")
 SOURCES = {"squad": ["squad"], "english": ["pretrain_en", "squad"]}
+TITLES = ["--title-key", "title", "--title-key", "source"]
+"""Chapters of a book have its name as their source; a book goes to one side."""
 RUNS = {
     "squad-32k": ("squad", 32_000, 4_000_000, ["model.dropout=0.1"]),
     "squad-8k": ("squad", 8_192, 4_000_000, ["model.dropout=0.1"]),
@@ -43,7 +45,7 @@ def run(name: str) -> dict[str, Any]:
     data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
     if not (data / "index.json").exists():
         sources = [str(SHARED / source) for source in SOURCES[text]]
-        prepare_main([*sources, "--out", str(data)])
+        prepare_main([*sources, *TITLES, "--out", str(data)])
     if not (vocabulary / "tokenizer.json").exists():
         words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
         tokenizer.train_main(words)

@@ -4,6 +4,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ RESULTS = ROOT / "benchmarks" / "results"
 SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
-def record(name: str, facts: dict[str, Any]) -> Path:
-    """Write `results/NAME.json`: the facts with the hardware, the versions and the commit."""
+def record(name: str, facts: dict[str, Any], packages: Sequence[str] = ("torch", "numpy")) -> Path:
+    """Write `results/NAME.json`: the facts, and the hardware, versions and commit behind them."""
     path = RESULTS / f"{name}.json"
     machine = {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "torch": metadata.version("torch"),
+        "load_average": round(os.getloadavg()[0], 2),
     }
-    write_json(path, {"hardware": machine, "commit": source_commit(), **facts})
+    versions = {package: metadata.version(package) for package in packages}
+    measured = {"hardware": machine, "versions": versions, "commit": source_commit()}
+    write_json(path, {**measured, **facts})
     return path

@@ -20,26 +20,22 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 import tokenizers
+from record import SHARED, record
 
 from openllm.core.files import sha256_file, write_json
-from openllm.core.runs import cpu_name, source_commit
 from openllm.data.document import SPLITS, read_documents
 from openllm.data.shard_writer import write_shards
 from openllm.recipes.tokenizer import train
 from openllm.text.tokenizer import MODEL_FILE, Tokenizer
 from openllm.text.training import TokenizerSettings
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 SOURCES = ("classic_books", "openstax_textbooks", "standard_ebooks")
-RESULT = ROOT / "benchmarks" / "results" / "tokenize_speed.json"
 BATCH = 256
 
 Route = Callable[[Path], None]
@@ -162,7 +158,6 @@ def main() -> None:
         folder = Path(temporary)
         size = prepare(folder / "data", args.megabytes)
         train(folder / "data", folder / "tokenizer", TokenizerSettings())
-        load_before = os.getloadavg()[0]
         speeds = measure(
             routes(folder / "data", folder / "tokenizer", cores), size, args.rounds, folder
         )
@@ -172,16 +167,9 @@ def main() -> None:
         "text_bytes": size,
         "vocab_size": vocab_size,
         "speeds": speeds,
-        "cpu": cpu_name(),
         "cores": cores,
-        "load_average_before_and_after": [load_before, os.getloadavg()[0]],
-        "commit": source_commit(),
-        "versions": {
-            name: metadata.version(name)
-            for name in ("openllm-lab", "sentencepiece", "tokenizers", "numpy")
-        },
     }
-    write_json(RESULT, result)
+    record("tokenize_speed", result, ["openllm-lab", "sentencepiece", "tokenizers", "numpy"])
     print(json.dumps(speeds, indent=1))
 
 
