@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tiny import SHAPES, random_model, sentences
+from tests.tolerances import assert_close
+
+from openllm.core.errors import ConfigError
+from openllm.engine.llm import LLM
+from openllm.engine.request import SamplingParams
+from openllm.nn.heads import logits
+from openllm.text.tokenizer import Tokenizer
+
+PROMPTS = ["Anna", "", "On day 3 Boris asked", "Clara found a lamp in the café.", "Emma " * 8]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    return Tokenizer.load(tokenizer_folder)
+
+
+@pytest.fixture(scope="module")
+def llm(tokenizer: Tokenizer) -> LLM:
+    # wide weights, so that its text is not one token again and again
+    return LLM(random_model(SHAPES["qwen3"], spread=0.5), tokenizer)
+
+
+@pytest.fixture
+def scripted(llm: LLM, monkeypatch: pytest.MonkeyPatch):
+    """Makes the model say the given tokens."""
+
+    def say(tokens: Sequence[int]) -> LLM:
+        prompt = 1  # each request below has bos alone
+
+        def choose(row: object, params: object, *, seen: object, position: int) -> int:
+            return tokens[position - prompt] if position - prompt < len(tokens) else 2
+
+        monkeypatch.setattr("openllm.engine.llm.choose", choose)
+        return llm
+
+    return say
+
+
+def test_greedy_text_takes_the_best_token_each_time(llm: LLM) -> None:
+    params = SamplingParams(max_new_tokens=12, temperature=0)
+    for prompt in PROMPTS:
+        answer = llm.generate([prompt], params)[0]
+        ids = answer.prompt_token_ids
+        assert ids == [llm.tokenizer.bos_id, *llm.tokenizer.encode(prompt)]
+        for token in answer.token_ids:
+            with torch.no_grad():
+                scores = logits(llm.model(torch.tensor([ids])).x[0, -1], llm.model.output_weight)
+            scores[llm._banned] = -torch.inf
+            assert token == int(scores.argmax())
+            ids = [*ids, token]
+        assert answer.text == llm.tokenizer.decode(answer.token_ids)
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 32])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_batch_is_as_each_alone(tokenizer: Tokenizer, max_batch: int, temperature: float) -> None:
+    model = random_model(SHAPES["qwen3"], spread=0.5)
+    llm = LLM(model, tokenizer, max_batch=max_batch)
+    wishes = [
+        SamplingParams(max_new_tokens=4 + 5 * index, temperature=temperature, seed=index)
+        for index in range(len(PROMPTS))
+    ]
+    together = llm.generate(PROMPTS, wishes)
+    for prompt, wish, found in zip(PROMPTS, wishes, together, strict=True):
+        assert llm.generate([prompt], wish)[0] == found
+    backwards = llm.generate(PROMPTS[::-1], wishes[::-1])
+    assert backwards[::-1] == together
+
+
+def test_logits_in_a_batch_are_close_to_those_alone(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[tuple[int, ...], list[torch.Tensor]] = {}
+
+    def choose(row: torch.Tensor, params: SamplingParams, *, seen: list[int], position: int) -> int:
+        states.setdefault(tuple(seen), []).append(row[row > -torch.inf].clone())
+        return int(row.argmax())
+
+    states = seen
+    monkeypatch.setattr("openllm.engine.llm.choose", choose)
+    params = SamplingParams(max_new_tokens=6, temperature=0)
+    llm.generate(PROMPTS, params)
+    for prompt in PROMPTS:
+        llm.generate([prompt], params)
+    assert len(states) > 20
+    for rows in states.values():
+        assert len(rows) == 2
+        assert_close(rows[0], rows[1])
+
+
+def test_one_wish_for_all_gives_each_prompt_its_own_seed(llm: LLM) -> None:
+    params = SamplingParams(max_new_tokens=10, seed=5)
+    first, second = llm.generate(["Anna", "Anna"], params)
+    assert first.token_ids != second.token_ids
+    alone = llm.generate(["Anna"], params.model_copy(update={"seed": 6}))[0]
+    assert alone == second
+    assert llm.generate(["Anna", "Anna"], params) == [first, second]
+
+
+def test_control_tokens_never_come(llm: LLM) -> None:
+    params = SamplingParams(max_new_tokens=60, temperature=50.0)
+    controls = set(llm.tokenizer.controls.values())
+    for answer in llm.generate(["a"] * 8, params):
+        assert not controls & set(answer.token_ids)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_streamed_text_is_the_whole_text(
+    tokenizer: Tokenizer, llm: LLM, data: st.DataObject
+) -> None:
+    """Any tokens, among them parts of characters, with stop strings cut out of the text."""
+    usable = sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.controls.values()))
+    bytes_ids = [i for i in usable if tokenizer.piece(i).startswith("<0x")]
+    some = st.lists(
+        st.one_of(st.sampled_from(usable), st.sampled_from(bytes_ids)), min_size=1, max_size=25
+    )
+    text_ids = data.draw(st.one_of(some, st.just(tokenizer.encode("Grüße, 日本 ☕🙂 to café"))))
+    text = tokenizer.decode(text_ids)
+    stops = []
+    for _ in range(data.draw(st.integers(0, 2))):
+        start = data.draw(st.integers(0, max(0, len(text) - 1)))
+        stops.append(text[start : start + data.draw(st.integers(1, 8))])
+    stops = [stop for stop in stops if stop and "\ufffd" not in stop]
+    params = SamplingParams(max_new_tokens=30, temperature=0, stop=tuple(stops))
+
+    def choose(row: object, params: object, *, seen: object, position: int) -> int:
+        return text_ids[position - 1] if position - 1 < len(text_ids) else tokenizer.eos_id
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openllm.engine.llm.choose", choose)
+        whole = llm.generate([""], params)[0]
+        pieces = list(llm.stream("", params))
+    assert "".join(pieces) == whole.text
+    assert all(pieces)
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    assert whole.text == (text[: min(found)] if found else text)
+    assert whole.finish_reason == "stop"
+
+
+def test_streaming_shows_text_as_it_comes(scripted, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("Anna found a lamp.")
+    llm = scripted(ids)
+    pieces = list(llm.stream("", SamplingParams(max_new_tokens=50)))
+    assert len(pieces) == len(ids) and "".join(pieces) == "Anna found a lamp."
+
+
+def test_the_beginning_of_a_stop_string_waits(scripted, tokenizer: Tokenizer) -> None:
+    llm = scripted(tokenizer.encode("one two three"))
+    pieces = list(llm.stream("", SamplingParams(max_new_tokens=50, stop=("two four",))))
+    assert "".join(pieces) == "one two three"
+    assert not any("".join(pieces[:n]).endswith("two") for n in range(len(pieces)))
+
+
+def test_a_multi_byte_character_comes_whole(scripted, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("日本")
+    assert len(ids) == 6, "these characters should be bytes here"
+    assert list(scripted(ids).stream("", SamplingParams(max_new_tokens=9))) == ["日", "本"]
+    answer = scripted(ids[:4]).generate([""], SamplingParams(max_new_tokens=4))[0]
+    assert (answer.text, answer.finish_reason) == ("日\ufffd", "length")
+
+
+def test_the_end_of_text_token_ends(scripted, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("Anna")
+    answer = scripted(ids).generate([""], SamplingParams(max_new_tokens=50))[0]
+    assert (answer.text, answer.token_ids, answer.finish_reason) == ("Anna", ids, "stop")
+
+
+def test_the_context_bounds_the_text(llm: LLM) -> None:
+    room = llm.model.cfg.max_positions
+    prompt = "Anna found a lamp in the garden. " * 6
+    ids = llm.tokenizer.encode(prompt)
+    answer = llm.generate([prompt], SamplingParams(max_new_tokens=500, temperature=0))[0]
+    assert len(ids) + 1 + len(answer.token_ids) <= room
+    with pytest.raises(ConfigError, match="shorten the prompt"):
+        llm.generate([" ".join(sentences(30, 1))], SamplingParams())
+
+
+def test_no_prompts_give_no_answers(llm: LLM) -> None:
+    assert llm.generate([], SamplingParams()) == []
+
+
+def test_a_tokenizer_that_is_too_large_is_refused(tokenizer: Tokenizer) -> None:
+    small = SHAPES["qwen3"].model_copy(update={"vocab_size": 600})
+    with pytest.raises(ConfigError, match="knows 600 tokens, the tokenizer has 640"):
+        LLM(random_model(small), tokenizer)
+
+
+def test_ids_that_the_tokenizer_lacks_never_come(tokenizer: Tokenizer) -> None:
+    large = SHAPES["qwen3"].model_copy(update={"vocab_size": 700})
+    llm = LLM(random_model(large), tokenizer)
+    answers = llm.generate(["a"] * 4, SamplingParams(max_new_tokens=40, temperature=50.0))
+    assert max(token for answer in answers for token in answer.token_ids) < 640
