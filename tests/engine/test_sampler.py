@@ -16,7 +16,7 @@ from openllm.engine.sampler import choose, uniform
 PROBS = [0.05, 0.4, 0.1, 0.3, 0.15]
 """Order by probability: 1, 3, 4, 2, 0."""
 LOGITS = torch.tensor(PROBS).log()
-DRAWS = 2000
+DRAWS = 1000
 
 
 def draw(logits: torch.Tensor = LOGITS, seen: list[int] | None = None, **wishes: Any) -> list[int]:

@@ -18,8 +18,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: the file cannot be written, as from `open`; the library has an error of its own.
     """
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
+        path.chmod(mode)  # the library lets nobody but the owner read
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         if found is None:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Peak memory of a process that trains: `python -m tests.train.peak PRESET VOCABULARY STEPS ...`.
+
+Prints what was foretold and what the system measured, in bytes.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+from tests.tiny import random_shards
+
+from openllm.data.loader import TokenLoader
+from openllm.recipes.pretrain import build_trainer, load_config, resolve
+from openllm.train.forecast import forecast
+from openllm.train.scoring import score_documents
+
+
+def main(preset: str, vocab_size: int, steps: int, settings: list[str]) -> dict[str, int]:
+    """Forecast, some training steps, a validation."""
+    cfg = resolve(load_config(preset, ["threads=1", *settings]), vocab_size)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    batch = cfg.batch
+    shards = random_shards([50 + 37 * i % 400 for i in range(300)], vocab_size)
+    loader = TokenLoader(
+        shards,
+        seq_len=batch.seq_len,
+        rows_per_step=batch.rows,
+        micro_rows=batch.micro_rows,
+        seed=0,
+    )
+    trainer = build_trainer(cfg, loader)
+    foretold = forecast(cfg, trainer, "user").peak_bytes
+    for _ in range(steps):
+        trainer.train_step()
+    score_documents(
+        trainer.model,
+        [shards.document(i) for i in range(40)],
+        context=batch.seq_len,
+        batch_tokens=batch.micro_rows * batch.seq_len,
+        precision=trainer.precision,
+    )
+    status = Path("/proc/self/status").read_text()
+    measured = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    return {"foretold": foretold, "measured": measured}
+
+
+if __name__ == "__main__":
+    name, vocabulary, number, *rest = sys.argv[1:]
+    sys.stdout.write(json.dumps(main(name, int(vocabulary), int(number), rest)) + "\n")
