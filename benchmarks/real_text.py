@@ -27,7 +27,8 @@ from openllm.recipes.evaluate import evaluate
 from openllm.recipes.prepare import prepare_main
 
 WORK = Path("runs/real_text")
-SOURCES = {"squad": ["squad"], "english": ["pretrain_en", "squad"]}
+SQUAD = ["squad", "--source", str(SHARED / "squad")]
+SOURCES = {"squad": SQUAD, "english": [str(SHARED / "pretrain_en"), *SQUAD]}
 TITLES = ["--title-key", "title", "--title-key", "source"]
 """Chapters of a book have its name as their source; a book goes to one side."""
 RUNS = {
@@ -44,8 +45,7 @@ def run(name: str) -> dict[str, Any]:
     text, vocab_size, budget, settings = RUNS[name]
     data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
     if not (data / "index.json").exists():
-        sources = [str(SHARED / source) for source in SOURCES[text]]
-        prepare_main([*sources, *TITLES, "--out", str(data)])
+        prepare_main([*SOURCES[text], *TITLES, "--out", str(data)])
     if not (vocabulary / "tokenizer.json").exists():
         words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
         tokenizer.train_main(words)

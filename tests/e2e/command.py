@@ -23,6 +23,7 @@ _PRELOADED = [
     "openllm.recipes.tokenize",
     "openllm.train.hooks",
     "openllm.train.report",
+    "torch._dynamo",
     "torch._subclasses.fake_tensor",
 ]
 _FORKS.set_forkserver_preload(_PRELOADED)

@@ -23,7 +23,7 @@ def main(preset: str, vocab_size: int, steps: int, settings: list[str]) -> dict[
     """Forecast, some training steps, a validation."""
     cfg = resolve(load_config(preset, ["threads=1", *settings]), vocab_size)
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     batch = cfg.batch
     shards = random_shards([50 + 37 * i % 400 for i in range(300)], vocab_size)
     loader = TokenLoader(

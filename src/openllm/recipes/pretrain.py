@@ -118,7 +118,8 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     tokenizer = Tokenizer.load(vocabulary)
     cfg = resolve(cfg, tokenizer.vocab_size)
     torch.set_num_threads(cfg.threads or 1)
-    torch.use_deterministic_algorithms(True)
+    # as use_deterministic_algorithms(True), which would load the compiler, too
+    torch.set_deterministic_debug_mode("error")
     shards = tokenize(data, vocabulary)
     loader = TokenLoader(
         Shards.open(shards, "train", tokenizer.fingerprint),
