@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openllm.core.errors import ConfigError
+from openllm.core.errors import ConfigError, TrainingError
 from openllm.core.files import atomic_file, read_json, write_json
 from openllm.core.log import format_duration, say
 from openllm.core.runs import read_metrics
@@ -90,7 +90,7 @@ def quickstart(out: Path, plan: Plan) -> None:
     from openllm.recipes import pretrain, tokenizer
     from openllm.recipes.prepare import prepare_main
 
-    data, vocabulary, run = out / "data", out / "tokenizer", out / "run"
+    data, vocabulary, run = out / "data", out / "tokenizer", out / RECIPE
     seed = str(plan.seed)
     if not (data / "index.json").exists():
         documents = str(plan.documents)
@@ -125,7 +125,13 @@ def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
     write_report(result, out / "evaluation")
     perplexity = result["perplexity"]
     steps = [line for line in read_metrics(run) if line["kind"] == "train"]
-    samples = write_samples(LLM.load(run / "model"), plan.seed, out / "samples.md")
+    llm = LLM.load(run / "model")
+    samples = write_samples(llm, plan.seed, NUM_SAMPLES, out / "samples.md")
+    if not samples:
+        raise TrainingError(
+            f"the model wrote no text of {MIN_SAMPLE_TOKENS} tokens; repeat with --fresh and "
+            "more --minutes"
+        )
     model_bpb = perplexity["model"]["bits_per_byte"]["value"]
     ngram_bpb = perplexity["ngram"]["bits_per_byte"]["value"]
     return {
@@ -141,7 +147,7 @@ def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
     }
 
 
-def write_samples(llm: "LLM", seed: int, path: Path, count: int = NUM_SAMPLES) -> list[dict]:
+def write_samples(llm: "LLM", seed: int, count: int, path: Path) -> list[dict[str, Any]]:
     """Continue the openings of held-out stories and score each text's consistency.
 
     A text that ends before 100 tokens is replaced by the next opening's; nothing else is chosen.
@@ -196,8 +202,8 @@ one of them:
 where everything lies
   {out}/data            documents       openllm data inspect {out}/data
   {out}/tokenizer       vocabulary      openllm tokenizer inspect {out}/tokenizer
-  {out}/run             curves, report  {out}/run/report.md
-  {out}/run/model       the model; transformers loads it, too
+  {out}/{RECIPE}            curves, report  {out}/{RECIPE}/report.md
+  {model}      the model; transformers loads it, too
   {out}/evaluation      measures        {out}/evaluation/report.md
   {out}/samples.md      all samples
   {out}/summary.json    the numbers
