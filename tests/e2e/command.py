@@ -31,13 +31,17 @@ TIMEOUT = 120
 """Seconds after which a test gives up; a run takes two."""
 
 
-def _run(argv: Sequence[str], log: Path, file_limit: int | None) -> None:
+def _run(argv: Sequence[str], log: Path, file_limit: int | None, memory_limit: int | None) -> None:
     """The process: `openllm ARGV` with what it says written to `log`."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if memory_limit is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory_limit
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     from openllm.cli.main import main
 
     code = main(argv)
@@ -51,11 +55,20 @@ class Command:
         argv: its arguments.
         log: gets what it says.
         file_limit: bytes that a file may have; longer ones fail as on a full disk.
+        memory_limit: bytes that it may ask for.
     """
 
-    def __init__(self, argv: Sequence[str], log: Path, *, file_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        file_limit: int | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
         self.log = log
-        self.process = _FORKS.Process(target=_run, args=(list(argv), log, file_limit))
+        arguments = (list(argv), log, file_limit, memory_limit)
+        self.process = _FORKS.Process(target=_run, args=arguments)
         self.process.start()
 
     def until(self, ready: Callable[[], bool]) -> "Command":

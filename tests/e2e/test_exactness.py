@@ -48,10 +48,10 @@ class Workshop:
         self.arguments = list(arguments)
         self._commands: list[Command] = []
 
-    def start(self, run: Path, *changes: str, file_limit: int | None = None) -> Command:
+    def start(self, run: Path, *changes: str, **limits: int) -> Command:
         log = self.folder / f"log-{len(self._commands)}.txt"
         argv = ["train", "tiny", *self.arguments, *changes, "--out", str(run)]
-        command = Command(argv, log, file_limit=file_limit)
+        command = Command(argv, log, **limits)
         self._commands.append(command)
         return command
 
@@ -237,3 +237,13 @@ def test_a_full_disk_stops_a_run_and_loses_nothing(
         assert outcome(run) == outcome(straight)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.integration
+def test_too_little_memory_says_what_to_change(workshop: Workshop, tmp_path: Path) -> None:
+    large = ["batch.micro_rows=512", "batch.tokens=16384", "model.mlp.hidden_dim=16384"]
+    command = workshop.start(tmp_path / "run", *large, memory_limit=600_000_000)
+    assert command.code() == 1
+    assert "out of memory: this recipe needs about" in command.said()
+    assert "batch.micro_rows=256 (about" in command.said()
+    assert "Traceback" not in command.said()

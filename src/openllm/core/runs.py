@@ -14,6 +14,7 @@ model/           best weights so far, as a model folder
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -142,10 +143,11 @@ class Run:
             self._metrics.seek(offset)
 
     def log_metrics(self, record: dict[str, Any]) -> None:
-        """Append one line to the metrics."""
+        """Append one line to the metrics; what is no finite number becomes null."""
         assert self._metrics is not None, "rewind_metrics() comes first"
+        line = json.dumps(_plain(record), allow_nan=False)
         with storage_errors(self.metrics_path):
-            self._metrics.write((json.dumps(record) + "\n").encode())
+            self._metrics.write((line + "\n").encode())
             self._metrics.flush()
 
     def metrics_offset(self) -> int:
@@ -182,6 +184,13 @@ class Run:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _plain(value: Any) -> Any:
+    """The value without numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _portable(recipe: dict[str, Any]) -> dict[str, Any]:

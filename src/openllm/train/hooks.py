@@ -110,7 +110,7 @@ class Validate:
             "bits_per_byte": nats / math.log(2) / self.text_bytes,
         }
         self.run.log_metrics(line)
-        if self.best is None or loss < self.best:
+        if math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best, self.waited = loss, 0
             self.keep(trainer, loss)
         else:

@@ -27,10 +27,10 @@ def smooth(values: Sequence[float], span: int) -> list[float]:
 def write_plots(folder: Path) -> list[Path]:
     """Loss, learning rate, gradient norm and speed; returns the pictures."""
     metrics = read_metrics(folder)
-    steps = [line for line in metrics if line["kind"] == "train" and math.isfinite(line["loss"])]
+    steps = [line for line in metrics if line["kind"] == "train" and line["applied"]]
     if not steps:
         return []
-    checks = [line for line in metrics if line["kind"] == "validation"]
+    checks = _checks(metrics)
     plots = folder / "plots"
     with storage_errors(plots):
         plots.mkdir(exist_ok=True)
@@ -39,6 +39,11 @@ def write_plots(folder: Path) -> list[Path]:
         _plot_loss(plots / "loss.png", steps, checks, facts),
         _plot_health(plots / "health.png", steps),
     ]
+
+
+def _checks(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Validations that gave a number."""
+    return [line for line in metrics if line["kind"] == "validation" and line["loss"] is not None]
 
 
 def _facts(folder: Path) -> Mapping[str, Any]:
@@ -108,7 +113,7 @@ def _plot_loss(
 def _plot_health(path: Path, steps: Sequence[Mapping[str, Any]]) -> Path:
     figure, axes = _figure(3)
     x = [line["tokens"] for line in steps]
-    speed = [steps[0]["tokens"] / line["seconds"] for line in steps]
+    speed = [line["tokens"] / line["step"] / line["seconds"] for line in steps]
     for axis, values, label in (
         (axes[0], [line["lr"] for line in steps], "learning rate"),
         (axes[1], [line["grad_norm"] for line in steps], "gradient norm"),
@@ -126,12 +131,12 @@ def write_report(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -> 
     """`report.md`: the facts given, the end of the metrics, the events and the pictures."""
     metrics = read_metrics(folder)
     steps = [line for line in metrics if line["kind"] == "train"]
-    checks = [line for line in metrics if line["kind"] == "validation"]
+    checks = _checks(metrics)
     rows = list(facts)
     if steps:
         seconds = sum(line["seconds"] for line in steps)
         rate = steps[-1]["tokens"] / seconds
-        tail = [line["loss"] for line in steps[-20:]]
+        tail = [line["loss"] for line in steps if line["applied"]][-20:] or [math.nan]
         rows += [
             ("steps", f"{steps[-1]['step']:,}"),
             ("tokens seen", f"{steps[-1]['tokens']:,}"),
