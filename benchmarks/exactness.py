@@ -11,6 +11,7 @@ the metrics without times, the model's weights, and all of the last checkpoint.
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,9 @@ def main(argv: list[str]) -> int:
         repeated = outcome(shop.folder / "again" / "run") == expected
         for number in range(count):
             told = kill_once(shop, f"run-{number}", KINDS[number % len(KINDS)], draw)
+            while not told["killed"]:  # it had ended before
+                shutil.rmtree(shop.folder / f"run-{number}")
+                told = kill_once(shop, f"run-{number}", KINDS[number % len(KINDS)], draw)
             shop.openllm(*shop.training(f"run-{number}"))
             found = outcome(shop.folder / f"run-{number}" / "run")
             told["equal"] = found == expected

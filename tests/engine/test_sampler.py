@@ -104,6 +104,7 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits() ->
     greedy = SamplingParams(temperature=0, repetition_penalty=1.5)
     assert choose(logits, greedy, seen=[0, 0], position=0) == 1
     assert choose(logits, greedy, seen=[2], position=0) == 0
+    assert choose(torch.tensor([-1.0, -1.2]), greedy, seen=[0], position=0) == 1
     assert logits.tolist() == pytest.approx([2.0, 1.9, -1.0, -1.1])
     weights = [math.exp(value) for value in (2.0 / 1.5, 1.9, -1.5, -1.1)]
     tokens = draw(logits, seen=[0, 2], repetition_penalty=1.5)
