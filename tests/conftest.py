@@ -13,8 +13,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # No test needs the network or a screen; these make a library that tries say so at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# As in the command line: threads that spin starve beside other work.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As in the command line: threads that wait awake for long starve beside other work.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # The same cases in every run, without time limits; to hunt for new ones:
 # HYPOTHESIS_PROFILE=explore make check

@@ -54,6 +54,7 @@ FOREIGN = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    bound_spinning()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a character gets its code; no result is lost to that.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -67,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit_code(leaving)
     except BaseException as error:  # the one place that turns whatever went wrong into words
         return _report(error)
+
+
+def bound_spinning() -> None:
+    """Let the threads of a matrix product wait awake for microseconds only, then sleep.
+
+    libgomp's default is milliseconds: a little faster on an idle machine, several times slower
+    beside other work (docs/LOG.md). It reads this when torch is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _dispatch(arguments: list[str]) -> int:

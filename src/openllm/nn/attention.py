@@ -116,9 +116,9 @@ class Attention(nn.Module):
         k_BTKH = self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         v_BTKH = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         if self.q_norm is not None and self.k_norm is not None:
-            # under autocast the projections are half precision but the gains are not
-            wide = self.q_norm.weight.dtype
-            q_BTNH, k_BTKH = self.q_norm(q_BTNH.to(wide)), self.k_norm(k_BTKH.to(wide))
+            # under autocast the projections are half precision, what goes through norms is not
+            q_BTNH = self.q_norm(q_BTNH.to(x_BTD.dtype))
+            k_BTKH = self.k_norm(k_BTKH.to(x_BTD.dtype))
         if rope is not None:
             q_BTNH, k_BTKH = rotate(q_BTNH, rope), rotate(k_BTKH, rope)
         # On a CPU attention in half precision is slower, and its backward pass keeps megabytes of

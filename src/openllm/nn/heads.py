@@ -13,8 +13,11 @@ from torch.nn import functional as F
 IGNORE = -100
 """Target of a token that is not predicted."""
 
-CHUNK_LOGITS = 8 * 2**20
+CHUNK_LOGITS = 16 * 2**20
 """Logits made at a time; a whole batch of them would dominate the memory of a step."""
+
+CACHED_LOGITS = 2**20
+"""Logits that go through the softmax at a time, in float32, while they stay in the cache."""
 
 
 def logits(x: Tensor, weight_VD: Tensor) -> Tensor:
@@ -42,6 +45,27 @@ def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[
     return torch.cat(values), torch.cat(hits)
 
 
+def _softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
+    """Put d loss / d scores in the place of scores; returns the sum of the losses in float64."""
+    total = torch.zeros((), dtype=torch.float64, device=scores_RV.device)
+    rows = max(1, CACHED_LOGITS // scores_RV.shape[1])
+    for scores, target in zip(scores_RV.split(rows), targets_R.split(rows), strict=True):
+        kept = target != IGNORE
+        index = target.clamp_min(0)[:, None]
+        # in place from here on: logsumexp() would make a second copy of the logits
+        probs = scores.float()
+        probs -= probs.amax(1, keepdim=True)
+        picked = probs.gather(1, index)
+        norm = probs.exp_().sum(1, keepdim=True)
+        losses = (norm.log() - picked)[:, 0]
+        total += torch.where(kept, losses, 0.0).sum(dtype=torch.float64)
+        # softmax - one-hot, zero for ignored rows
+        probs.mul_(kept[:, None] / norm)
+        probs.scatter_add_(1, index, -kept[:, None].to(probs.dtype))
+        scores.copy_(probs)
+    return total
+
+
 class _CrossEntropySum(torch.autograd.Function):
     """Sum of token losses; gradients are made chunk by chunk in the forward pass.
 
@@ -56,27 +80,19 @@ class _CrossEntropySum(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=x_RD.device)
         grad_x = torch.empty_like(x_RD)
         grad_weight = torch.zeros_like(weight_VD)
-        rows = _chunk_rows(weight_VD)
+        vocab_size, rows = weight.shape[0], min(_chunk_rows(weight_VD), x_RD.shape[0])
+        # one set of buffers for all chunks: fresh ones of this size cost more than the arithmetic
+        buffer = torch.empty(rows, vocab_size, dtype=dtype, device=x_RD.device)
+        part = torch.empty_like(weight)
         for start in range(0, x_RD.shape[0], rows):
             piece = slice(start, start + rows)
             x = x_RD[piece].to(dtype)
-            target = targets_R[piece]
-            scores = F.linear(x, weight).float()
-            kept = target != IGNORE
-            index = target.clamp_min(0)[:, None]
-            # in place from here on: logsumexp() would make a second copy of the logits
-            scores -= scores.amax(1, keepdim=True)
-            picked = scores.gather(1, index)
-            probs = scores.exp_()
-            norm = probs.sum(1, keepdim=True)
-            losses = (norm.log() - picked)[:, 0]
-            total += torch.where(kept, losses, 0.0).sum(dtype=torch.float64)
-            # d loss / d scores = softmax - one-hot, zero for ignored rows
-            probs.mul_(kept[:, None] / norm)
-            probs.scatter_add_(1, index, -kept[:, None].to(probs.dtype))
-            slope = probs.to(dtype)
-            grad_x[piece] = (slope @ weight).to(x_RD.dtype)
-            grad_weight += (slope.T @ x).to(grad_weight.dtype)
+            scores = torch.mm(x, weight.T, out=buffer[: len(x)])
+            total += _softmax_slope_(scores, targets_R[piece])
+            grad_x[piece] = scores @ weight
+            torch.mm(scores.T, x, out=part)
+            for sums, addend in zip(grad_weight.split(2048), part.split(2048), strict=True):
+                sums += addend
         ctx.save_for_backward(grad_x, grad_weight)
         return total.float()
 
