@@ -19,10 +19,10 @@ from openllm.data.builtin.stories import story
 from openllm.data.document import Document
 
 KINDS: dict[str, tuple[float, Callable[[Draw, Split], str]]] = {
-    "story": (0.55, story),
-    "world": (0.17, paragraph),
-    "question": (0.18, questions),
-    "arithmetic": (0.10, arithmetic),
+    "story": (0.70, story),
+    "world": (0.10, paragraph),
+    "question": (0.14, questions),
+    "arithmetic": (0.06, arithmetic),
 }
 """kind -> (share of the documents, generator)"""
 

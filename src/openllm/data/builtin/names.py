@@ -19,16 +19,11 @@ def words(text: str) -> list[str]:
 
 
 PERSON_STARTS = words(
-    "Al An Ar Bal Bas Bel Ben Ber Bor Bran Bren Cal Car Cas Cel Cor Dal Dan Dar Del Den Dil Dor "
-    "Dov Ed El Em Er Fal Fel Fen Fer Fin Flor Gal Gar Gel Gil Gor Hal Han Har Hel Hil Hol Hor Il "
-    "Iv Jal Jan Jar Jen Jor Jul Kal Kar Kel Kir Kol Lan Lar Lem Len Lil Lin Lor Lud Mal Mar Mat "
-    "Mel Mer Mil Min Mor Nad Nel Nil Nor Od Ol Or Os Pal Per Pet Pil Pol Quil Rad Ral Rem Ren Ril "
-    "Rol Ros Rud Sab Sal Sel Sil Sol Sor Tad Tal Tam Tel Ter Til Tor Tris Ul Val Vel Ver Vin "
-    "Vol Wal Wen Wes Wil Yel Yor Zan Zel Zim"
+    "Al Ar Bel Ben Bran Cal Cor Dan Del Dov Ed El Fen Fin Gal Gor Han Hel Iv Jan Jor Kal Kel "
+    "Lar Lin Mal Mer Nad Nil Or Pal Per Ral Ros Sel Sol Tam Til Val Wil"
 )
 FEMALE_ENDS = words(
-    "ia ina ela ora issa etta ella wyn lina ria dra nia sie anne ette een ily ona ura ika ita essa "
-    "inda oria ara ana eva iva ola isse ayla enna omi esta"
+    "ia ina ela ora issa etta ella wyn lina ria dra nia sie anne ette een ily ona ura ika"
 )
 MALE_ENDS = words(
     "o ric den bert mund win us eth eld old vin dor gan son ard ius ert ian ulf mer bin fred "
@@ -36,14 +31,12 @@ MALE_ENDS = words(
 )
 TOWN_STARTS = words(
     "Ash Birch Brack Bram Cald Carn Crow Dun East Elder Elm Fair Fern Glen Hart Haw Hazel Heath "
-    "Kings Lang Lark Lin Mead Mill Moor Nether North Oak Otter Pen Quarr Raven Rook Rush Sand "
-    "Sedge Skel South Stan Stour Swan Tarn Thorn Under West Whit Will Win Wood Yarrow"
+    "Kings Lang Lark Lin Mead Mill Moor Nether North Oak Otter Pen"
 )
 TOWN_ENDS = words(
-    "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well gate port "
-    "den haven hurst cliff marsh holm"
+    "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well"
 )
-UNFIT = {"Anus", "Corona", "Dildo", "Minus", "Morona"}  # words that are no names
+UNFIT = {"Corona", "Hanus"}  # words that are no names
 RIVER_STARTS = words(
     "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr"
 )
