@@ -43,7 +43,7 @@ def test_gold_text_is_fully_understood_and_consistent(split):
         assert found.claims >= 4, gold.text
         assert found.score == found.coverage == found.headline == 1
         kinds.add(gold.source)
-    assert len(kinds) == 4
+    assert len(kinds) == 5
 
 
 def test_the_story_of_these_tests_is_consistent():

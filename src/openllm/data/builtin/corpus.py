@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The builtin corpus: text without end from a seed, in four kinds, for three splits.
+"""The builtin corpus: text without end from a seed, in five kinds, for three splits.
 
 Held-out documents use only names, places and combinations that no training document shows; see
 `names.split_of`. `docs/builtin_corpus.md` describes the grammar.
@@ -14,14 +14,16 @@ from openllm.data.builtin.arithmetic import arithmetic
 from openllm.data.builtin.encyclopaedia import paragraph
 from openllm.data.builtin.names import SPLITS, Split
 from openllm.data.builtin.questions import questions
+from openllm.data.builtin.rhymes import rhyme
 from openllm.data.builtin.scene import Draw
 from openllm.data.builtin.stories import story
 from openllm.data.document import Document
 
 KINDS: dict[str, tuple[float, Callable[[Draw, Split], str]]] = {
-    "story": (0.70, story),
-    "world": (0.10, paragraph),
-    "question": (0.14, questions),
+    "story": (0.55, story),
+    "rhyme": (0.20, rhyme),
+    "world": (0.09, paragraph),
+    "question": (0.10, questions),
     "arithmetic": (0.06, arithmetic),
 }
 """kind -> (share of the documents, generator)"""

@@ -14,10 +14,11 @@ from openllm.data.builtin.grammar_numbers import NUMBER_ACTS
 from openllm.data.builtin.grammar_questions import QUESTION_ACTS
 from openllm.data.builtin.grammar_world import WORLD_ACTS
 from openllm.data.builtin.lexicon import WORD_CLASS
+from openllm.data.builtin.rhymes import RHYME_ACTS
 from openllm.data.builtin.stories import STORY_ACTS
 from openllm.data.builtin.template import KINDS, SLOT, Act, Variant
 
-ACTS: dict[str, Act] = STORY_ACTS | WORLD_ACTS | QUESTION_ACTS | NUMBER_ACTS
+ACTS: dict[str, Act] = STORY_ACTS | RHYME_ACTS | WORLD_ACTS | QUESTION_ACTS | NUMBER_ACTS
 
 # What a slot looks like in a skeleton, where this is not its kind or kind.part.
 _LOOKS = {

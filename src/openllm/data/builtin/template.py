@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any
 
 KINDS = (
-    dict.fromkeys("abc", "person")
+    dict.fromkeys("abcABC", "person")
     | dict.fromkeys("ou", "thing")
     | dict.fromkeys("tv", "town")
     | dict.fromkeys("kmn", "number")
