@@ -15,7 +15,7 @@ BEGINNINGS = {
             "There once was a {q} {a.girl} named <a=> who lived in [the village of |]{t}.",
             "In [the village of |the town of |the valley of |]{t} there lived a {q} {a.girl} named "
             "<a=>.",
-            "<a=> was a {q} {a.girl} from [the village of |the town of |]{t}.",
+            "This is the story of <a=>, a {q} {a.girl} from [the village of |the town of |]{t}.",
             "[Everyone|Every child|Every baker|Every farmer] in {t} knew <a=>, a {q} {a.girl} with "
             "[freckles|quick feet|a loud laugh|messy hair].",
         ),
@@ -31,7 +31,8 @@ BEGINNINGS = {
             "In [the village of |the town of |the valley of |]{t} there lived a {a.girl} named "
             "<a=>, who [asked a thousand questions|knew every path by heart|slept with the window "
             "open].",
-            "<a=> was a {a.girl} who had grown up in [the village of |the town of |]{t}.",
+            "This is the story of <a=>, a {a.girl} who had grown up in [the village of |the town of "
+            "|]{t}.",
         ),
         new="at",
         makes=("home a t",),
