@@ -47,7 +47,7 @@ class Plan:
         from openllm.train.forecast import training_rate
 
         cfg = resolve(load_config(RECIPE), VOCAB_SIZE)
-        rate = training_rate(cfg, seconds=5)
+        rate = training_rate(cfg, document_tokens=TOKENS_PER_DOCUMENT, seconds=5)
         # a tenth of the time goes to validation, checkpoints and start-up
         wanted = int(0.9 * 60 * minutes * rate)
         step = cfg.batch.tokens

@@ -260,13 +260,18 @@ def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> flo
     return sorted(times[1:])[repeats // 2]
 
 
-def training_rate(cfg: PretrainConfig, *, seconds: float) -> float:
-    """Tokens per second of whole training steps on random tokens, measured for `seconds`."""
+def training_rate(cfg: PretrainConfig, *, document_tokens: int, seconds: float) -> float:
+    """Tokens per second of whole training steps, measured for `seconds`.
+
+    The tokens are random, in documents of `document_tokens`.
+    """
     from openllm.train.loop import Trainer
 
     model = build_model(cfg.model)
-    borders = tuple(range(0, cfg.batch.micro_rows * cfg.batch.seq_len + 1, cfg.batch.seq_len))
     shape = (cfg.batch.micro_rows, cfg.batch.seq_len)
+    total = cfg.batch.micro_rows * cfg.batch.seq_len
+    rows = range(0, total + 1, cfg.batch.seq_len)
+    borders = tuple(sorted({*rows, *range(0, total, document_tokens)}))
     tokens = np.random.default_rng(0).integers(cfg.model.vocab_size, size=shape)
     positions = np.broadcast_to(np.arange(cfg.batch.seq_len), shape).copy()
     batch = Batch(tokens, tokens, positions, borders)

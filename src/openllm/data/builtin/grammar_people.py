@@ -52,8 +52,8 @@ BEGINNINGS = {
             "{a.His} friend was a {b.girl} named <b=>.",
             "{a} had a good friend, a {b.girl} named <b=>.",
             "Every day {a} played with a {b.girl} named <b=>.",
-            "<b=>, a {b.girl} [who lived next door|from the same street], was the best friend of "
-            "{a}.",
+            "The best friend of {a} was a {b.girl} named <b=> [who lived next door|from the same "
+            "street].",
             "Next door to {a} lived a {b.girl} named <b=>.",
         ),
         new="b",
@@ -61,9 +61,9 @@ BEGINNINGS = {
     ),
     "birthday": Act(
         (
-            "It was nearly the birthday of <b=>, a {b.girl} who lived next door to {a}.",
+            "It was nearly the birthday of a {b.girl} named <b=> who lived next door to {a}.",
             "Soon a {b.girl} named <b=>, the best friend of {a}, would have a birthday.",
-            "The next day {a.his} friend <b=>, a {b.girl} from the same street, had a birthday.",
+            "The next day a {b.girl} named <b=>, {a.his} friend, had a birthday.",
         ),
         new="b",
         makes=("friend a b",),

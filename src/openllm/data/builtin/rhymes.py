@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Rhymes that grow: each line says the one before again and puts one person in front of it.
+"""Rhymes that grow, and songs of two: text that says the same names again and again.
 
-Nothing teaches a small model to copy names as fast as text that repeats itself (docs/LOG.md).
+Nothing else teaches a small model to look back at names as fast (docs/LOG.md). Each line of a
+growing rhyme says the one before again and puts one person in front of it; each line of a song
+names two people in turn.
 
 Facts: `home a t` · `owner o a` · `follows b a` in the chain b stands before a.
 """
@@ -20,6 +22,21 @@ VERSES = {
 """Name -> how each line begins, and what people do: the first one to the thing."""
 
 PEOPLE = "abcABC"
+
+SONG_LINES = (
+    "{a} called {b}, and {b} called {a}.",
+    "{a} waved to {b}, and {b} waved to {a}.",
+    "When {a} laughed, {b} laughed too.",
+    "Where {a} went, {b} went too.",
+    "{a} stood beside {b}, and {b} stood beside {a}.",
+    "{a} sang for {b}, and {b} danced for {a}.",
+    "If {a} was lost, {b} would look for {a}.",
+    "{a} and {b} climbed up, {b} and {a} came down again.",
+    "{a} told {b} a secret, and {b} kept it for {a}.",
+    "{a} never forgot {b}, and {b} never forgot {a}.",
+    "Nobody saw {a} without {b}, and nobody saw {b} without {a}.",
+    "{a} lent {b} a coat, and {b} gave it back to {a}.",
+)
 
 
 def _acts() -> dict[str, Act]:
@@ -40,11 +57,33 @@ def _acts() -> dict[str, Act]:
     return acts
 
 
-RHYME_ACTS = _acts()
+SONG_ACTS = {
+    "song_begin": Act(("This is the song of {a} and {b}.",), new="ab"),
+    **{f"song_{number}": Act((line,)) for number, line in enumerate(SONG_LINES)},
+    "song_end": Act(("And so ends the song of {a} and {b}.",)),
+}
+RHYME_ACTS = _acts() | SONG_ACTS
 
 
 def rhyme(draw: Draw, split: Split) -> str:
-    """One rhyme of five to seven lines."""
+    """One rhyme or song."""
+    return _song(draw, split) if draw.chance(0.5) else _growing_rhyme(draw, split)
+
+
+def _song(draw: Draw, split: Split) -> str:
+    """Six to nine lines between a beginning and an end."""
+    scene = Scene(draw, split, RHYME_ACTS)
+    pair = (scene.person(), scene.person())
+    scene.say("song_begin", a=pair[0], b=pair[1])
+    for number in draw.shuffled(range(len(SONG_LINES)))[: draw.number(6, 9)]:
+        first = draw.number(0, 1)
+        scene.say(f"song_{number}", a=pair[first], b=pair[1 - first])
+    scene.say("song_end", a=pair[0], b=pair[1])
+    return scene.text()
+
+
+def _growing_rhyme(draw: Draw, split: Split) -> str:
+    """Five to seven lines."""
     scene = Scene(draw, split, RHYME_ACTS)
     count = draw.number(4, 6)
     slots = {letter: scene.person() for letter in PEOPLE[:count]}

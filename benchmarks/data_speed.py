@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Token shards from real text: ours beside SentencePiece and `tokenizers`, in one run.
+"""Preparation and token shards of real text: ours beside SentencePiece and `tokenizers`, in one run.
 
-    make bench, or: python benchmarks/tokenize_speed.py [--megabytes 24] [--rounds 5]
+    make bench, or: python benchmarks/data_speed.py [--megabytes 24] [--rounds 5]
 
-Every route reads the same prepared folder, encodes with the same vocabulary of 32,000 and writes
+Preparation is all of `openllm data prepare`, with one process and with one a core. Then every
+route of tokenisation reads the same prepared folder, encodes with the same vocabulary of 32,000 and writes
 the same bytes (that is checked) to disk: `openllm data tokenize` with one process and with one a
 core, the batch call of SentencePiece with one thread a core, and `encode_batch_fast` of
 `tokenizers` with one thread a core. The routes take turns, each round begins with another one, and
@@ -31,6 +32,7 @@ from record import SHARED, record
 from openllm.core.files import sha256_file, write_json
 from openllm.data.document import SPLITS, read_documents
 from openllm.data.shard_writer import write_shards
+from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenizer import train
 from openllm.text.tokenizer import MODEL_FILE, Tokenizer
 from openllm.text.training import TokenizerSettings
@@ -42,7 +44,7 @@ Route = Callable[[Path], None]
 """Writes the token ids of all documents to a file."""
 
 
-def prepare(folder: Path, megabytes: float) -> int:
+def write_books(folder: Path, megabytes: float) -> int:
     """Write a prepared folder of English books; returns the bytes of its text."""
     folder.mkdir()
     size = documents = 0
@@ -68,6 +70,18 @@ def _texts(path: Path) -> Iterable[str]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)["text"]
+
+
+def preparation(raw: Path, workers: int) -> Route:
+    """`openllm data prepare`."""
+
+    def run(out: Path) -> None:
+        folder = out.with_suffix(".prepared")
+        words = [str(raw), "--out", str(folder), "--workers", str(workers), "--force"]
+        prepare_main(words)
+        os.replace(folder / "train.jsonl", out)
+
+    return run
 
 
 def ours(data: Path, tokenizer: Path, workers: int) -> Route:
@@ -156,21 +170,24 @@ def main() -> None:
     cores = cores or 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        size = prepare(folder / "data", args.megabytes)
+        size = write_books(folder / "data", args.megabytes)
         train(folder / "data", folder / "tokenizer", TokenizerSettings())
-        speeds = measure(
-            routes(folder / "data", folder / "tokenizer", cores), size, args.rounds, folder
-        )
+        raw = folder / "data" / "train.jsonl"
+        prepares = {f"openllm, {n} processes": preparation(raw, n) for n in (1, cores)}
+        preparing = measure(prepares, size, args.rounds, folder)
+        tokenizes = routes(folder / "data", folder / "tokenizer", cores)
+        tokenizing = measure(tokenizes, size, args.rounds, folder)
         vocab_size = Tokenizer.load(folder / "tokenizer").vocab_size
     result = {
-        "what": "prepared text to a file of uint16 ids, MB of UTF-8 text for a second",
+        "what": "documents to prepared text to a file of uint16 ids, MB of UTF-8 text a second",
         "text_bytes": size,
         "vocab_size": vocab_size,
-        "speeds": speeds,
+        "preparation": preparing,
+        "tokenisation": tokenizing,
         "cores": cores,
     }
-    record("tokenize_speed", result, ["openllm-lab", "sentencepiece", "tokenizers", "numpy"])
-    print(json.dumps(speeds, indent=1))
+    record("data_speed", result, ["openllm-lab", "sentencepiece", "tokenizers", "numpy"])
+    print(json.dumps({"preparation": preparing, "tokenisation": tokenizing}, indent=1))
 
 
 if __name__ == "__main__":
