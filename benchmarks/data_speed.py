@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Preparation and token shards of real text: ours beside SentencePiece and `tokenizers`, in one run.
+"""Preparation and token shards of real text, ours beside SentencePiece and `tokenizers`.
 
     make bench, or: python benchmarks/data_speed.py [--megabytes 24] [--rounds 5]
 
 Preparation is all of `openllm data prepare`, with one process and with one a core. Then every
-route of tokenisation reads the same prepared folder, encodes with the same vocabulary of 32,000 and writes
-the same bytes (that is checked) to disk: `openllm data tokenize` with one process and with one a
-core, the batch call of SentencePiece with one thread a core, and `encode_batch_fast` of
+route of tokenisation reads the same prepared folder, encodes with the same vocabulary of 32,000
+and writes the same bytes (that is checked) to disk: `openllm data tokenize` with one process and
+with one a core, the batch call of SentencePiece with one thread a core, and `encode_batch_fast` of
 `tokenizers` with one thread a core. The routes take turns, each round begins with another one, and
 the median of the rounds counts. Wall-clock time is what a user waits for; processor time, of all
 threads and processes, is what remains comparable on a machine that others use too.

@@ -95,7 +95,7 @@ def test_parameters_are_exact(cfg: ModelConfig) -> None:
 @pytest.mark.parametrize(
     ("name", "vocab_size", "millions"),
     [
-        ("tiny", 4096, 6),
+        ("tiny", 2048, 3.9),
         ("small", 32_000, 36.8),
         ("medium", 32_000, 116.6),
         ("large", 32_000, 360),

@@ -31,8 +31,8 @@ BEGINNINGS = {
             "In [the village of |the town of |the valley of |]{t} there lived a {a.girl} named "
             "<a=>, who [asked a thousand questions|knew every path by heart|slept with the window "
             "open].",
-            "This is the story of <a=>, a {a.girl} who had grown up in [the village of |the town of "
-            "|]{t}.",
+            "This is the story of <a=>, a {a.girl} who had grown up in [the village of |the town "
+            "of |]{t}.",
         ),
         new="at",
         makes=("home a t",),
