@@ -173,7 +173,10 @@ def main() -> None:
         size = write_books(folder / "data", args.megabytes)
         train(folder / "data", folder / "tokenizer", TokenizerSettings())
         raw = folder / "data" / "train.jsonl"
-        prepares = {f"openllm, {n} processes": preparation(raw, n) for n in (1, cores)}
+        prepares = {
+            "openllm, 1 process": preparation(raw, 1),
+            f"openllm, {cores} processes": preparation(raw, cores),
+        }
         preparing = measure(prepares, size, args.rounds, folder)
         tokenizes = routes(folder / "data", folder / "tokenizer", cores)
         tokenizing = measure(tokenizes, size, args.rounds, folder)

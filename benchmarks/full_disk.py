@@ -61,6 +61,8 @@ def main(argv: list[str]) -> int:
     if not argv:
         print("skipped: give the folder where a small disk is mounted, see the top of this file")
         return 0
+    if not Path(argv[0]).is_dir():
+        sys.exit(f"{argv[0]} is no folder; mount a small disk there, see the top of this file")
     disk = Path(argv[0]).resolve()
     with tempfile.TemporaryDirectory() as name:
         shop = prepare(Path(name))

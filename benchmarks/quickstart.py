@@ -46,10 +46,11 @@ def page(summary: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     """Run or read a quickstart and record it."""
     out = Path(argv[0]) if argv else Path("runs/quickstart")
-    began = time.perf_counter()
+    seconds = None  # of a finished quickstart they are not known
     if not (out / "summary.json").exists():
+        began = time.perf_counter()
         quickstart.main(["--out", str(out)])
-    seconds = round(time.perf_counter() - began, 1)
+        seconds = round(time.perf_counter() - began, 1)
     summary = read_json(out / "summary.json", DataError, "delete the folder and repeat")
     (ROOT / "docs" / "samples.md").write_text(page(summary), encoding="utf-8")
     curve = [

@@ -63,7 +63,7 @@ class Run:
             run._take_lock()
         try:
             run._check(recipe, fresh)
-        except BaseException:
+        except BaseException:  # whatever it was, the lock must not outlive it
             run.close()
             raise
         return run
