@@ -34,7 +34,7 @@ def main(preset: str, vocab_size: int, steps: int, settings: list[str]) -> dict[
         seed=0,
     )
     trainer = build_trainer(cfg, loader)
-    foretold = forecast(cfg, trainer, "user").peak_bytes
+    foretold = forecast(cfg, trainer, "user", 0).peak_bytes
     for _ in range(steps):
         trainer.train_step()
     score_documents(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,9 +217,26 @@ def test_the_most_similar_reference_run_gives_the_band(
     assert expected_band("squad", 8_000_000, 30_000_000) is None
 
 
+@pytest.mark.parametrize(("held_out", "seconds"), [(0, 200), (1024, 213.3), (10**9, 253.3)])
+def test_validation_is_counted_as_far_as_there_is_text(
+    monkeypatch: pytest.MonkeyPatch, held_out: int, seconds: float
+) -> None:
+    monkeypatch.setattr(forecast, "_probe_seconds", lambda trainer, batch: 2.0)
+    monkeypatch.setattr(forecast, "matmul_peak", lambda precision, device: 1e12)
+    rows = SimpleNamespace(tokens=torch.zeros(4, 128))
+    trainer: Any = SimpleNamespace(
+        batches=lambda step: [rows], total_steps=100, precision="fp32", device=None, model=None
+    )
+    cfg = config(optim=ADAMW, validation={"every": 10, "tokens": 4096})
+    told = forecast.forecast(cfg, trainer, "user", held_out)
+    assert told.seconds == pytest.approx(seconds, abs=0.1)
+
+
 def test_shipped_reference_runs_are_well_formed() -> None:
     path = Path(forecast.__file__).parent / "reference_runs.json"
-    for run in json.loads(path.read_text())["runs"]:
+    runs = json.loads(path.read_text())["runs"]
+    assert {run["corpus"] for run in runs} == {"builtin", "squad"}
+    for run in runs:
         xs, ys = zip(*run["curve"], strict=True)
         assert len(xs) >= 2 and xs[0] > 0 and list(xs) == sorted(set(xs))
         assert all(0 < y < 20 for y in ys)

@@ -132,7 +132,8 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     with _memory_errors(cfg):
         if dry_run:
             trainer = build_trainer(cfg, loader)
-            for line in forecast(cfg, trainer, index["corpus"]).lines():
+            outlook = forecast(cfg, trainer, index["corpus"], len(held_out.tokens))
+            for line in outlook.lines():
                 say(line)
             return
         run = Run.open(out, cfg.dump(), fresh=fresh)
@@ -210,7 +211,7 @@ def _train(
     report.unlink(missing_ok=True)  # while it exists, it tells of the whole run
     trainer = build_trainer(cfg, loader)
     _check_machine(run, cfg)
-    outlook = forecast(cfg, trainer, index["corpus"])
+    outlook = forecast(cfg, trainer, index["corpus"], len(held_out.tokens))
     bits = bits_per_byte_per_nat(loader.shards)
     write_json(run.folder / "forecast.json", {**outlook.dump(), "bits_per_byte_per_nat": bits})
     for line in outlook.lines():

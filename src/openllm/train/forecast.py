@@ -226,8 +226,13 @@ class Forecast:
         }
 
 
-def forecast(cfg: PretrainConfig, trainer: "Trainer", corpus: str) -> Forecast:
-    """Time one micro-batch, trace the memory, look up the loss of similar runs."""
+def forecast(
+    cfg: PretrainConfig, trainer: "Trainer", corpus: str, held_out_tokens: int
+) -> Forecast:
+    """Time one micro-batch, trace the memory, look up the loss of similar runs.
+
+    Validation takes `cfg.validation.tokens` of the held-out text, or all where it has fewer.
+    """
     batch = trainer.batches(0)[0]
     micro = _probe_seconds(trainer, batch)
     peak = matmul_peak(trainer.precision, trainer.device)
@@ -235,7 +240,7 @@ def forecast(cfg: PretrainConfig, trainer: "Trainer", corpus: str) -> Forecast:
     step += optimizer_flops(trainer.model, cfg.optim) / peak
     every = cfg.validation.every or max(1, trainer.total_steps // 20)
     # a forward pass takes about a third of a training pass
-    check = cfg.validation.tokens / cfg.batch.tokens * step / 3
+    check = min(cfg.validation.tokens, held_out_tokens) / cfg.batch.tokens * step / 3
     tokens = trainer.total_steps * cfg.batch.tokens
     return Forecast(
         steps=trainer.total_steps,
