@@ -25,6 +25,7 @@ from pathlib import Path
 from unittest import mock
 
 from openllm.cli.main import main as openllm
+from openllm.core.files import write_json
 
 RESULT = Path(__file__).resolve().parent / "results" / "bad_input.md"
 SHAPE = (
@@ -81,9 +82,29 @@ CASES = [
     Case("output is a file", "data prepare stories.jsonl --out empty.txt", 2, "empty.txt"),
     Case("output has other files", "data prepare stories.jsonl --out precious", 2, "precious"),
     Case("output is there already", "data prepare stories.jsonl --out data", 2, "--force"),
+    Case(
+        "output holds a tokenizer, too",
+        "data prepare stories.jsonl --out data-full --force",
+        2,
+        "which --force would delete",
+    ),
+    Case(
+        "output is the current folder",
+        "tokenizer train data --vocab-size 640 --out .",
+        1,
+        "error: ",
+    ),
+    Case("quote that is not closed", "data prepare quote.csv --out new", 1, "quote.csv:2"),
+    Case("all documents share a phrase", "data prepare footers --out new", 1, "sincerely"),
     # prepared folders
     Case("no such folder", "data inspect none", 1, "none"),
     Case("not a prepared folder", "data inspect precious", 1, "precious"),
+    Case(
+        "documents cut off",
+        "data tokenize data-cut --tokenizer tokenizer --out new",
+        1,
+        "prepare the folder again",
+    ),
     Case("broken index", "data inspect data-broken", 1, "not valid JSON"),
     Case("index of a later version", "data inspect data-later", 1, "format_version 99"),
     # tokenizers
@@ -130,6 +151,7 @@ CASES = [
     ),
     Case("word for a number", f"train tiny {GOOD} optim.lr=fast --out new", 2, "optim.lr"),
     Case("number out of range", f"train tiny {GOOD} optim.lr=-1 --out new", 2, "optim.lr"),
+    Case("not a number", f"train tiny {GOOD} clip_norm=.nan --out new", 2, "clip_norm"),
     Case("setting without a value", f"train tiny {GOOD} nonsense --out new", 2, "key=value"),
     Case(
         "heads that do not fit",
@@ -150,6 +172,7 @@ CASES = [
     Case("wrong vocabulary", f"train tiny {GOOD} model.vocab_size=99 --out new", 2, "vocab_size"),
     Case("device that is not there", f"train tiny {GOOD} device=cuda --out new", 2, "device=auto"),
     Case("run of another recipe", f"train tiny {GOOD} seed=7 --out run", 2, "--fresh"),
+    Case("run of other data", f"train tiny {GOOD} --out run-other", 2, "--fresh"),
     Case("run folder of another kind", f"train tiny {GOOD} --out precious", 2, "precious"),
     Case("run folder is a file", f"train tiny {GOOD} --out empty.txt", 1, "empty.txt"),
     # model folders
@@ -158,6 +181,8 @@ CASES = [
     Case("weights missing", "generate model-weightless --prompt a", 1, "model-weightless"),
     Case("weights damaged", "generate model-damaged --prompt a", 1, "model-damaged"),
     Case("weights of another shape", "generate model-other --prompt a", 1, "model-other"),
+    Case("heads that do not divide", "generate model-odd --prompt a", 1, "num_key_value_heads"),
+    Case("vocabulary of null", "model inspect model-null", 1, "vocab_size"),
     Case("unknown architecture", "generate model-foreign --prompt a", 1, "mamba"),
     Case("model config is no JSON", "model inspect model-unreadable", 1, "not valid JSON"),
     # evaluation and text
@@ -168,6 +193,7 @@ CASES = [
     Case(
         "negative temperature", "generate run/model --prompt a --temperature -1", 2, "temperature"
     ),
+    Case("endless temperature", "generate run/model --prompt a --temperature inf", 2, "finite"),
     Case("top-p above 1", "generate run/model --prompt a --top-p 2", 2, "top_p"),
     Case(
         "no tokens wanted", "generate run/model --prompt a --max-new-tokens 0", 2, "max_new_tokens"
@@ -214,6 +240,11 @@ def build(folder: Path) -> None:
     (folder / "broken.yaml").write_text("model: [1, 2\n")
     (folder / "list.yaml").write_text("- model\n")
     (folder / "circle.yaml").write_text("base: circle.yaml\n")
+    (folder / "quote.csv").write_text('text\n"To be, or not to be\nthat is the question\n')
+    (folder / "footers").mkdir()
+    for i, text in enumerate(texts[:40]):
+        shared = "sincerely yours, all of us at the office of the company on the hill by the sea"
+        (folder / "footers" / f"{i}.txt").write_text(f"{text} {shared}")
     (folder / "hollow").mkdir()
     (folder / "precious").mkdir()
     (folder / "precious" / "thesis.txt").write_text("years of work")
@@ -222,19 +253,26 @@ def build(folder: Path) -> None:
 
 def _spoil(folder: Path) -> None:
     """Copies of the good folders with one fault each."""
-    for name in ("data-broken", "data-later"):
+    for name in ("data-broken", "data-later", "data-full", "data-cut"):
         shutil.copytree(folder / "data", folder / name)
+    shutil.copytree(folder / "tokenizer", folder / "data-full" / "tokenizer")
+    lines = (folder / "data" / "train.jsonl").read_text().splitlines(keepends=True)
+    (folder / "data-cut" / "train.jsonl").write_text("".join(lines[:-9]))
     (folder / "data-broken" / "index.json").write_text('{"kind": ')
     (folder / "data-later" / "index.json").write_text('{"format_version": 99}')
     shutil.copytree(folder / "tokenizer", folder / "tokenizer-broken")
     (folder / "tokenizer-broken" / "tokenizer.model").write_bytes(b"\x00" * 99)
-    for fault in ("weightless", "damaged", "other", "foreign", "unreadable"):
+    shutil.copytree(folder / "run", folder / "run-other")
+    write_json(folder / "run-other" / "inputs.json", {"data": "0" * 64, "tokenizer": "0" * 64})
+    for fault in ("weightless", "damaged", "other", "odd", "null", "foreign", "unreadable"):
         shutil.copytree(folder / "run" / "model", folder / f"model-{fault}")
     (folder / "model-weightless" / "model.safetensors").unlink()
     weights = folder / "model-damaged" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     for fault, changes in (
         ("other", {"num_hidden_layers": 3}),
+        ("odd", {"num_key_value_heads": 3}),
+        ("null", {"vocab_size": None}),
         ("foreign", {"architectures": ["MambaForCausalLM"], "model_type": "mamba"}),
     ):
         path = folder / f"model-{fault}" / "config.json"

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tests.conftest import REPOSITORY
+from tests.tiny import settings
 
 READER, OPTIMIZER, NORM = re.findall(
     r"```diff\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), re.DOTALL
@@ -54,11 +54,21 @@ model = build_model(cfg)
 assert all(parameter.ndim == 2 for parameter in model.parameters())
 assert parameters(cfg).total == sum(parameter.numel() for parameter in model.parameters())
 assert torch.isfinite(model(torch.zeros(1, 8, dtype=torch.long)).x).all()
+
+import sys
+from openllm.engine.llm import LLM
+from openllm.engine.request import SamplingParams
+from openllm.recipes.pretrain import main
+main(["tiny", "model.norm={kind: plain}", *sys.argv[1:], "--out", "run"])
+llm = LLM.load("run/model")
+assert llm.model.cfg.norm.kind == "plain"
+assert len(llm.generate(["Anna"], SamplingParams(max_new_tokens=4))) == 1
+assert "for OpenLLM alone" in open("run/model/README.md").read()
 """
 
 
-def run_changed(patch: str, folder: Path, program: str, *words: str) -> None:
-    """Run a program with a copy of the package that has the change."""
+def run_changed(patch: str, folder: Path, program: str, *words: str) -> str:
+    """Run a program with a copy of the package that has the change; returns what it says."""
     assert patch.count("\n+++ ") + patch.startswith("+++ ") == 1, "the change touches one file"
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "src" / "openllm", folder / "src" / "openllm", ignore=skipped)
@@ -71,13 +81,19 @@ def run_changed(patch: str, folder: Path, program: str, *words: str) -> None:
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
-@pytest.mark.parametrize(
-    ("patch", "program"), [(OPTIMIZER, USE_OPTIMIZER), (NORM, USE_NORM)], ids=["optimizer", "norm"]
-)
-def test_a_change_in_one_file_adds_it(tmp_path: Path, patch: str, program: str) -> None:
-    run_changed(patch, tmp_path, program)
+def test_a_change_in_one_file_adds_an_optimizer(tmp_path: Path) -> None:
+    run_changed(OPTIMIZER, tmp_path, USE_OPTIMIZER)
+
+
+def test_a_change_in_one_file_adds_a_norm_that_can_be_trained(
+    tmp_path: Path, prepared: Path, tokenizer_folder: Path
+) -> None:
+    recipe = settings(prepared, tokenizer_folder, duration="2 steps")
+    said = run_changed(NORM, tmp_path, USE_NORM, *recipe)
+    assert "its folder will be for OpenLLM alone" in said
 
 
 def test_a_change_in_one_file_adds_a_reader(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from openllm.checkpoint.card import model_card
 from openllm.checkpoint.model_dir import load_model, read_lineage, read_model_config, write_model
 from openllm.checkpoint.tensors import save_tensors
 from openllm.core.errors import CheckpointError
+from openllm.nn.norm import LayerNormConfig
 
 LINEAGE = {
     "made_by": "pretrain",
@@ -69,6 +70,14 @@ def test_the_card_states_facts_and_licences(folder: Path) -> None:
     assert "tiny: licence CC0-1.0" in card and "notes: licence not stated" in card
 
 
+def test_the_card_says_who_can_load_the_model() -> None:
+    cfg = SHAPES["qwen3"]
+    own = cfg.model_copy(update={"norm": LayerNormConfig()})
+    public, alone = "loads with `transformers", "this folder is for OpenLLM alone"
+    assert public in model_card(cfg, LINEAGE) and alone not in model_card(cfg, LINEAGE)
+    assert alone in model_card(own, LINEAGE) and public not in model_card(own, LINEAGE)
+
+
 def test_a_loaded_model_is_for_use_not_for_training(folder: Path) -> None:
     model = load_model(folder)
     assert not model.training
@@ -111,6 +120,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "config of another size": (
         lambda f: (f / "config.json").write_text(
             (f / "config.json").read_text().replace('"hidden_size": 48', '"hidden_size": 64')
+        ),
+        "does not fit its config.json",
+    ),
+    "config of an enormous size": (
+        lambda f: (f / "config.json").write_text(
+            (f / "config.json").read_text().replace('"hidden_size": 48', f'"hidden_size": {10**30}')
         ),
         "does not fit its config.json",
     ),

@@ -131,6 +131,41 @@ def test_a_kill_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
         assert names(target) == []  # nothing of the killed attempt
 
 
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("first")
+        with pytest.raises(StorageError, match="another process is writing"), atomic_folder(target):
+            pass
+    assert (target / "a").read_text() == "first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", str(tmp_path), "/"):
+        with pytest.raises(StorageError, match="cannot be replaced"), atomic_folder(name):
+            pass
+    recover_folder(".")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "disk")
+    for text in ("first", "second"):
+        with atomic_folder(link) as folder:
+            (folder / "a").write_text(text)
+        assert link.is_symlink() and (link / "a").read_text() == text
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["disk", "out"]
+
+
+def test_names_that_are_not_utf8_can_be_reported(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    write_json(tmp_path / "report.json", {"file": name})
+    assert read_json(tmp_path / "report.json", DataError, "")["file"] == name
+
+
 def test_recovery_of_a_whole_folder_changes_nothing(tmp_path: Path) -> None:
     recover_folder(tmp_path / "absent")
     (tmp_path / "folder").mkdir()

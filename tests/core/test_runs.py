@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openllm.core.config import read_yaml
 from openllm.core.errors import CheckpointError, ConfigError, StorageError
 from openllm.core.runs import RECIPE, Run, environment, read_metrics
 
@@ -35,9 +36,54 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     opened(tmp_path).close()  # the refusal let go of the folder
 
 
-def test_another_number_of_threads_is_not_refused(tmp_path: Path) -> None:
-    opened(tmp_path).close()
-    opened(tmp_path, threads=1).close()
+FITTED = {"threads": 1, "activation_checkpointing": True, "batch": {"micro_rows": 2}}
+"""Settings that suit a recipe to a machine."""
+
+
+def test_settings_that_suit_the_machine_may_change(tmp_path: Path) -> None:
+    first = opened(tmp_path, activation_checkpointing=False, batch={"micro_rows": 4, "tokens": 8})
+    (first.checkpoints / "step-000001").mkdir(parents=True)
+    first.close()
+    before = (tmp_path / RECIPE).read_text()
+    again = opened(tmp_path, **{**FITTED, "batch": {"micro_rows": 2, "tokens": 8}})
+    again.close()
+    assert first.changes == []
+    assert sorted(again.changes) == [
+        "activation_checkpointing: False then, True now",
+        "batch.micro_rows: 4 then, 2 now",
+        "threads: 2 then, 1 now",
+    ]
+    assert (tmp_path / RECIPE).read_text() == before
+    with pytest.raises(ConfigError, match=r"\(batch.tokens=8 there, 16 now\)"):
+        opened(tmp_path, **{**FITTED, "batch": {"micro_rows": 2, "tokens": 16}})
+
+
+def test_a_run_without_a_checkpoint_begins_with_what_suits_the_machine(tmp_path: Path) -> None:
+    env = environment(instruction_set="AVX512", threads=2, device="cpu")
+    first = opened(tmp_path, batch={"micro_rows": 4})
+    assert first.check_env(env) == []
+    first.close()
+    again = opened(tmp_path, batch={"micro_rows": 2})
+    assert again.changes == [] and again.check_env({**env, "torch": "9"}) == []
+    again.close()
+    assert read_yaml(tmp_path / RECIPE)["batch"] == {"micro_rows": 2}
+
+
+def test_other_inputs_are_refused_by_name(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.check_inputs({"data": "a" * 64, "tokenizer": "b" * 64})
+    run.check_inputs({"data": "a" * 64, "tokenizer": "b" * 64})
+    with pytest.raises(ConfigError, match=r"\(data: fingerprint aaaaaaaaaaaa ") as caught:
+        run.check_inputs({"data": "c" * 64, "tokenizer": "b" * 64})
+    told = str(caught.value)
+    assert "cccccccccccc now" in told and "--fresh" in told and "--out" in told
+    assert "tokenizer" not in told
+    with pytest.raises(ConfigError, match="tokenizer: fingerprint bbbbbbbbbbbb there"):
+        run.check_inputs({"data": "a" * 64, "tokenizer": "c" * 64})
+    (tmp_path / "inputs.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="--fresh"):
+        run.check_inputs({"data": "a" * 64, "tokenizer": "b" * 64})
+    run.close()
 
 
 def test_fresh_discards_the_run_and_nothing_else(tmp_path: Path) -> None:
@@ -50,6 +96,20 @@ def test_fresh_discards_the_run_and_nothing_else(tmp_path: Path) -> None:
     assert not fresh.metrics_path.exists() and not fresh.checkpoints.exists()
     fresh.close()
     opened(tmp_path / "run", seed=5).close()
+
+
+def test_a_run_is_discarded_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    Run.discard(tmp_path / "none")
+    run = opened(tmp_path / "run")
+    with pytest.raises(StorageError, match="another process"):
+        Run.discard(run.folder)
+    assert (run.folder / RECIPE).exists()
+    run.close()
+    Run.discard(run.folder)
+    assert not run.folder.exists()
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"other files \(thesis.txt\)"):
+        Run.discard(tmp_path)
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -145,7 +205,9 @@ def test_another_machine_is_named(tmp_path: Path) -> None:
     env = environment(instruction_set="AVX512", threads=2, device="cpu")
     assert run.check_env(env) == []
     assert run.check_env(env) == []
-    assert run.check_env({**env, "threads": 1, "cpu": "another"}) == ["threads: 2 then, 1 now"]
+    assert run.check_env({**env, "torch": "9", "cpu": "another"}) == [
+        f"torch: {env['torch']} then, 9 now"
+    ]
     told = run.check_env({**env, "torch": "9", "instruction_set": "AVX2"})
     assert len(told) == 2 and "instruction_set: AVX512 then, AVX2 now" in told
     run.close()

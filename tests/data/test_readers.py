@@ -95,6 +95,28 @@ def test_titles_come_from_the_first_field_that_has_one(tmp_path):
     assert [r.title for r in read(tmp_path / "a.json")] == ["A", "A", "B"]
 
 
+@pytest.mark.parametrize(
+    ("begin", "kept"),
+    [
+        ("---\ntitle: x\ntags: [a]\n---\n", ""),
+        ("---\ndate: 2024-02-30\n---\n", None),
+        ("---\n\nChapter one.\n\n---\n", None),
+    ],
+)
+def test_only_settings_at_the_top_of_markdown_are_left_out(tmp_path, begin, kept):
+    path = tmp_path / "a.md"
+    path.write_text(begin + "Chapter two.")
+    assert shown(path) == [(0, (begin if kept is None else kept) + "Chapter two.")]
+
+
+def test_a_quote_that_is_not_closed_does_not_swallow_rows(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('text\n"To be, or not\n' + "a row\n" * 50 + 'the "last"\n')
+    [record] = read(path)
+    assert isinstance(record, Broken) and (record.line, record.reason) == (2, "bad-row")
+    assert "to line 53" in record.detail and "written twice" in record.detail
+
+
 def test_passages_between_blank_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\n\none\nmore\n \n\nb\xffd\n\nlast")

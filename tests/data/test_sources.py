@@ -40,6 +40,28 @@ def test_a_folder_is_read_in_order_without_hidden_files(tree):
     assert source.name == source.corpus.replace("user", "corpus") == "corpus"
 
 
+def test_links_are_followed_once_and_what_is_no_file_is_named(tree, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "f.txt").write_bytes(b"x")
+    (tmp_path / "more" / "round").symlink_to(tree)
+    (tree / "link").symlink_to(tmp_path / "more")
+    (tree / "lost.txt").symlink_to(tmp_path / "absent")
+    source = open_source(str(tree))
+    assert sorted(file.name for file in source.files) == [
+        "corpus",
+        "corpus/a",
+        "corpus/link",
+        "corpus/sub",
+    ]
+    assert [path.rpartition("/")[2] for path in source.skipped] == ["e.png", "lost.txt"]
+
+
+def test_a_pattern_takes_folders_that_match_whole(tree):
+    source = open_source(f"{tree.parent}/corp*")
+    assert [file.name for file in source.files] == ["corpus/a", "corpus", "corpus/sub"]
+    assert len(source.skipped) == 1
+
+
 def test_a_pattern_and_a_file(tree):
     source = open_source(f"{tree}/**/*.txt")
     assert [file.name for file in source.files] == ["corpus"]

@@ -118,6 +118,39 @@ def test_forbidden_tokens_never_come() -> None:
     assert 1 not in draw(logits, temperature=100.0, repetition_penalty=0.5, seen=[1])
 
 
+EXTREME: list[dict[str, Any]] = [
+    {"temperature": 1e-8},
+    {"temperature": 5e-324},
+    {"temperature": 1e8},
+    {"temperature": 1.7e308},
+    {"top_p": 1e-12},
+    {"top_p": 5e-324},
+    {"min_p": 1.0},
+    {"min_p": 5e-324},
+    {"top_k": 10**9},
+    *({"repetition_penalty": penalty} for penalty in (1e6, 1e-6, 1e300, 1e-300, 1.7e308, 5e-324)),
+    {"repetition_penalty": 1e300, "temperature": 0},
+    {"repetition_penalty": 5e-324, "temperature": 1e-300, "top_p": 1e-12, "min_p": 1.0},
+    {"repetition_penalty": 1.7e308, "temperature": 1.7e308, "top_p": 1e-12, "min_p": 1.0},
+]
+
+
+@pytest.mark.parametrize("wish", EXTREME, ids=str)
+@pytest.mark.parametrize("seen", [[], [2], [0, 1, 2, 3, 4, 5]], ids=["new", "one", "all"])
+def test_extreme_wishes_give_tokens_that_are_allowed(wish: dict[str, Any], seen: list[int]) -> None:
+    rows = [
+        [-math.inf, 3.0, -2.0, 0.0, -math.inf, 88.0],
+        [-math.inf, -1.0, -2.0, -3.0, -math.inf, -1e30],
+        [-math.inf, 0.0, 0.0, 0.0, -math.inf, 0.0],
+        [-math.inf, 3e38, -3e38, 1e-38, -math.inf, -1e-38],
+    ]
+    params = SamplingParams(**wish)
+    for row in rows:
+        for place in range(50):
+            token = choose(torch.tensor(row), params, seen=seen, position=place)
+            assert token in (1, 2, 3, 5)
+
+
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**40))
 def test_random_numbers_are_a_function_of_seed_and_position(seed: int, position: int) -> None:
     number = uniform(seed, position)
@@ -139,6 +172,9 @@ def test_neighbouring_seeds_and_positions_are_independent() -> None:
     "wish",
     [
         {"temperature": -1},
+        {"temperature": math.inf},
+        {"temperature": math.nan},
+        {"repetition_penalty": math.inf},
         {"top_p": 0},
         {"top_p": 1.1},
         {"min_p": -0.1},

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from openllm.cli.main import main
-from openllm.core.errors import CheckpointError
+from openllm.core.errors import CheckpointError, StorageError
 from openllm.core.files import read_json, write_json
+from openllm.recipes import evaluate as command
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -260,6 +261,35 @@ def test_bad_places(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     code, _, err = run(capsys, trained.model, "--data", trained.data, "--out", tmp_path / "file")
     assert code == 2
     assert "is a file" in err
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*args: Any, **rest: Any) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(command, "evaluate", work)
+    (tmp_path / "file").write_text("x")
+    code, _, err = run(capsys, "model", "--data", "data", "--out", tmp_path / "file" / "eval")
+    assert code == 1
+    assert "cannot write here" in err and "choose another folder" in err
+
+
+def test_a_report_that_cannot_be_written_does_not_cost_the_table(
+    trained: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(result: Any, folder: Path) -> None:
+        raise StorageError(f"{folder}: the disk is full")
+
+    monkeypatch.setattr(command, "write_report", full)
+    quick = ("--samples", 0, "--cloze", 0, "--documents", 5, "--out", tmp_path / "eval")
+    code, out, err = run(capsys, trained.model, "--data", trained.data, *quick)
+    assert code == 1
+    assert "the disk is full" in err and "bits per byte" in out
 
 
 def test_help_is_quick_without_torch() -> None:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
 
+from typing import Any
+
 import pytest
 import torch
 from tests.tolerances import assert_close
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from openllm.nn import heads
 from openllm.nn.heads import IGNORE, cross_entropy_sum, logits, token_logprobs
@@ -102,6 +106,33 @@ def test_token_logprobs_are_log_softmax(chunk_rows: int, monkeypatch: pytest.Mon
     assert_close(values, expected.gather(1, targets[:, None])[:, 0])
     assert hits.tolist() == (expected.argmax(1) == targets).tolist()
     assert hits[3]
+
+
+class DtypesSeen(TorchDispatchMode):
+    """Notes what tensors operations make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen |= {leaf.dtype for leaf in tree_leaves(out) if isinstance(leaf, Tensor)}
+        return out
+
+
+def test_losses_are_summed_without_float64_where_a_device_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    types = {name: heads.sum_dtype(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert types == {"cpu": torch.float64, "cuda": torch.float64, "mps": torch.float32}
+    monkeypatch.setattr(heads, "sum_dtype", lambda device: types["mps"])
+    x, weight, targets = example()
+    with DtypesSeen() as dtypes:
+        results = both_ways(x, weight, targets)
+    assert torch.float64 not in dtypes.seen and torch.float32 in dtypes.seen
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs)
 
 
 def test_logits_are_float32_under_autocast() -> None:

@@ -12,7 +12,7 @@ import transformers
 from tests.tiny import SHAPES, VOCAB_SIZE, random_model, sentences
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from openllm.checkpoint.hf_keys import architecture
+from openllm.checkpoint.hf_keys import OWN, architecture
 from openllm.checkpoint.model_dir import load_model, read_model_config, write_model
 from openllm.core.errors import CheckpointError
 from openllm.engine.llm import LLM
@@ -183,6 +183,28 @@ def test_models_of_transformers_load_in_ours(name: str, tied: bool, tmp_path: Pa
         ("gpt2", {"activation_function": "relu"}, "activation function 'relu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "1/sqrt"),
         ("qwen3", {"use_sliding_window": True}, "sliding windows"),
+        ("llama", {"num_key_value_heads": 3}, "no multiple of 'num_key_value_heads', 3"),
+        ("llama", {"hidden_size": 0}, "'hidden_size' is 0"),
+        ("llama", {"hidden_size": 66, "head_dim": None}, "'hidden_size' is 66"),
+        ("llama", {"num_attention_heads": 0}, "'num_attention_heads' is 0"),
+        ("llama", {"head_dim": 0}, "'head_dim' is 0"),
+        ("llama", {"vocab_size": None}, "'vocab_size' is None"),
+        ("llama", {"vocab_size": 1}, r"'vocab_size': .* \(got 1\)"),
+        ("llama", {"intermediate_size": "wide"}, "'intermediate_size' is 'wide'"),
+        ("llama", {"num_hidden_layers": True}, "'num_hidden_layers' is True"),
+        ("llama", {"rms_norm_eps": float("nan")}, r"'norm.eps': .* \(got nan"),
+        ("llama", {"tie_word_embeddings": "perhaps"}, r"'tie_embeddings': .* \(got 'perhaps'\)"),
+        ("llama", {"rope_parameters": None, "rope_scaling": "linear"}, "scaling 'linear'"),
+        ("llama", {"rope_parameters": {"rope_theta": None}}, r"'position.theta': .* \(got None\)"),
+        ("gpt2", {"n_embd": 66}, "'n_embd' is 66, which is no multiple of 'n_head', 4"),
+        ("gpt2", {"n_inner": -1}, "'n_inner' is -1"),
+        ("qwen3", {"model_type": "openllm", "openllm": 3}, "'openllm' is 3"),
+        ("qwen3", {"model_type": "openllm"}, "lacks the value 'openllm'"),
+        (
+            "qwen3",
+            {"model_type": "openllm", "openllm": {"norm": {"kind": "plain"}}},
+            "'norm': .* 'rms', 'layer'",
+        ),
     ],
 )
 def test_what_our_model_cannot_express_is_refused(
@@ -190,8 +212,9 @@ def test_what_our_model_cannot_express_is_refused(
 ) -> None:
     values = foreign(name).to_dict() | change
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=words) as caught:
         read_model_config(tmp_path)
+    assert str(tmp_path / "config.json") in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +226,18 @@ def test_what_our_model_cannot_express_is_refused(
         {"attention": {"num_heads": 4, "head_dim": 16, "bias": True}},
     ],
 )
-def test_mixed_shapes_have_no_public_architecture(change: dict[str, object]) -> None:
-    values = SHAPES["qwen3"].dump() | change
-    with pytest.raises(CheckpointError, match="no public architecture"):
-        architecture(ModelConfig.parse(values, "test"))
+def test_mixed_shapes_are_for_openllm_alone(
+    change: dict[str, object], tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    cfg = ModelConfig.parse(SHAPES["qwen3"].dump() | change, "test")
+    assert architecture(cfg) == OWN
+    model = random_model(cfg).eval()
+    folder = tmp_path / "model"
+    weights = model.state_dict()
+    write_model(folder, cfg, weights, tokenizer=tokenizer_folder, lineage={}, card="# a test")
+    with pytest.raises(ValueError, match="openllm"):
+        AutoModelForCausalLM.from_pretrained(folder)
+    again = load_model(folder)
+    assert again.cfg == cfg
+    assert again.state_dict().keys() == weights.keys()
+    assert torch.equal(our_logits(again, some_tokens()), our_logits(model, some_tokens()))

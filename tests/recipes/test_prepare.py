@@ -172,6 +172,9 @@ def test_only_a_prepared_folder_is_replaced_and_only_with_force(tmp_path):
         run(corpus, "--out", out, "--workers", 1)
     run(corpus, "--out", out, "--workers", 1, "--force", "--test", "0.3")
     assert (out / "train.jsonl").read_bytes() != before
+    (out / "tokenizer").mkdir()
+    with pytest.raises(UsageError, match=r"other files \(tokenizer\), which --force would delete"):
+        run(corpus, "--out", out, "--workers", 1, "--force")
     with pytest.raises(UsageError, match="not a prepared folder"):
         run(corpus, "--out", corpus / "a.jsonl", "--workers", 1)
 
@@ -238,6 +241,38 @@ def test_files_named_one_by_one_are_split_together(tmp_path):
     index = [read_index(tmp_path / name)["splits"] for name in ("named", "folder")]
     assert index[0]["test"]["documents"] == index[1]["test"]["documents"] == 2
     assert set(report(tmp_path / "named")["sources"]) == {"notes"}
+
+
+def test_no_training_text_is_an_error_that_names_the_shared_phrase(tmp_path):
+    footer = sentence(random.Random(1), 13)
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        text = sentence(random.Random(100 + number)) + " " + footer
+        (tmp_path / "in" / f"{number}.txt").write_text(text)
+    with pytest.raises(DataError, match=f"no training document is left.*{footer[:20]}"):
+        run(tmp_path / "in", "--out", tmp_path / "out", "--split-paragraphs", "--workers", 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_was_left_out_is_said(tmp_path, capsys):
+    corpus = write_corpus(tmp_path / "corpus")
+    (corpus / "picture.png").write_bytes(b"x")
+    name = os.fsencode(corpus) + b"/caf\xe9.dat"
+    with open(name, "wb"):
+        pass
+    assert run(corpus, "--out", tmp_path / "out", "--workers", 1) == 0
+    said = capsys.readouterr().err
+    assert "dropped: " in said and "exact-duplicate" in said
+    assert "records could not be read" in said and "2 files of no known type" in said
+
+
+def test_nothing_left_names_the_first_places(tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": \n{"body": "x"}\n')
+    with pytest.raises(
+        DataError, match=r"(?s)bad-json 1.*bad.jsonl:1 .*bad.jsonl:2 .*fields: body"
+    ):
+        run(bad, "--out", tmp_path / "out")
 
 
 def test_empty_held_out_sides_are_warned_of(tmp_path, capsys):

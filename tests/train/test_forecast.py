@@ -186,6 +186,23 @@ def test_what_is_advised_needs_less() -> None:
     assert training_bytes(twice) < training_bytes(cfg)
 
 
+def test_the_training_rate_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+
+    class Noting(Transformer):
+        """Says where it is moved, and stays."""
+
+        def to(self, device: Any) -> Any:
+            places.append(device)
+            return self
+
+    monkeypatch.setattr(forecast, "build_model", Noting)
+    batch = {"tokens": 64, "seq_len": 32, "micro_rows": 2}
+    cfg = config(device="mps", batch=batch, optim=ADAMW)
+    assert forecast.training_rate(cfg, document_tokens=20, seconds=0) > 0
+    assert places == ["mps"]
+
+
 CURVE = [[1e5, 3.0], [1e6, 2.0], [1e7, 1.5]]
 
 

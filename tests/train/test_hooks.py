@@ -172,7 +172,7 @@ def test_exploding_gradients_are_told_once(run: Run, capsys: pytest.CaptureFixtu
         watch.after_step(trainer_at(step), record(step, grad_norm=50.0 if step > 30 else 1.0))
     (event,) = events(run)
     assert (event["kind"], event["step"]) == ("gradients", 31)
-    assert "50.0" in event["message"] and "lower the learning" in event["message"]
+    assert "50.0" in event["message"] and "lower learning rates" in event["message"]
     assert capsys.readouterr().err.count("gradient norm") == 1
 
 

@@ -16,6 +16,7 @@ from openllm.train.hooks import Stateless
 from openllm.train.loop import MAX_BAD_STEPS, StepRecord, Trainer
 from openllm.train.objective import NextToken, Term
 from openllm.train.optim import AdamWConfig, MuonConfig
+from openllm.transform.precision import Precision
 
 
 class Sometimes(NextToken):
@@ -87,10 +88,13 @@ def test_bad_steps_now_and_then_do_not_end_a_run() -> None:
     assert trainer.step == 8
 
 
-def test_bad_steps_in_a_row_end_a_run_and_say_what_to_change() -> None:
-    trainer = trainer_of(Sometimes(range(100)), total_steps=50)
-    with pytest.raises(TrainingError, match=r"lower the learning rates .* precision=fp32"):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_bad_steps_in_a_row_end_a_run_and_say_what_to_change(precision: Precision) -> None:
+    trainer = trainer_of(Sometimes(range(100)), total_steps=50, precision=precision)
+    with pytest.raises(TrainingError, match=r"--fresh .* third of the learning rates") as caught:
         trainer.fit()
+    # a run folder refuses other settings, and a run in fp32 cannot be made wider
+    assert ("precision=fp32" in str(caught.value)) == (precision == "bf16")
     assert trainer.step == MAX_BAD_STEPS
     assert len(trainer.hooks[0].records) == MAX_BAD_STEPS
 

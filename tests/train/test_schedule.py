@@ -13,7 +13,14 @@ from openllm.train.schedule import CosineConfig, WSDConfig, duration_steps
 shares = st.floats(0, 0.99)
 schedules = st.one_of(
     st.builds(CosineConfig, warmup=shares, final=st.floats(0, 1)),
-    st.builds(WSDConfig, warmup=shares, decay=st.floats(0, 1), final=st.floats(0, 1)),
+    shares.flatmap(
+        lambda warmup: st.builds(
+            WSDConfig,
+            warmup=st.just(warmup),
+            decay=st.floats(0, 1 - warmup),
+            final=st.floats(0, 1),
+        )
+    ),
 )
 
 
@@ -60,6 +67,29 @@ def test_wsd_is_flat_between_warm_up_and_decay() -> None:
     factors = curve(WSDConfig(warmup=0.1, decay=0.2), 100)
     assert factors[10:80] == [1.0] * 70
     assert factors[80:] == pytest.approx([left / 21 for left in range(20, 0, -1)])
+
+
+def test_wsd_would_reach_its_end_one_step_behind_the_last() -> None:
+    schedule = WSDConfig(warmup=0.1, decay=0.2, final=0.3)
+    factors = curve(schedule, 100)
+    assert factors[-1] == pytest.approx(0.3 + 0.7 / 21)
+    assert schedule.factor(100, 100) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.5])
+def test_wsd_without_decay_stays_at_the_full_rate(final: float) -> None:
+    schedule = WSDConfig(warmup=0.1, decay=0, final=final)
+    assert curve(schedule, 100)[10:] == [1.0] * 90
+    assert curve(schedule, 1) == [0.5]  # its one step is the warm-up
+
+
+def test_warm_up_and_decay_must_fit_into_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"warmup=0.5 and decay=0.6 together") as caught:
+        WSDConfig.parse({"warmup": 0.5, "decay": 0.6}, "test")
+    assert "make one of them smaller" in str(caught.value)
+    for decay in (0.3, 0.7, 0.9, 0.95, 0.58):
+        WSDConfig(warmup=1 - decay, decay=decay)
+    assert CosineConfig(warmup=0.9).factor(89, 100) < 1
 
 
 @pytest.mark.parametrize("schedule", [CosineConfig(), WSDConfig(), CosineConfig(warmup=0)])

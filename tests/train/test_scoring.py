@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tests.tiny import SHAPES, random_model
 from tests.tolerances import assert_close
 
-from openllm.nn.heads import logits
+from openllm.nn.heads import logits, token_logprobs
 from openllm.nn.model import Transformer
+from openllm.train import scoring
 from openllm.train.scoring import Scores, _windows, score_documents
 
 
@@ -133,6 +134,30 @@ def test_the_models_mode_is_kept_and_dropout_is_off(training: bool) -> None:
     first, second = (score_documents(model, documents([30]), context=32)[0] for _ in range(2))
     assert np.array_equal(first.logprobs, second.logprobs)
     assert model.training is training
+
+
+class OnApple(torch.Tensor):
+    """As a tensor on Apple's GPU: float64 is for the copy on the CPU."""
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("MPS has no float64")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_scores_are_widened_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(SHAPES["qwen3"]).eval()
+    docs = documents([30, 12])
+    expected = score_documents(model, docs, context=32)
+
+    def on_apple(*args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logprobs, hits = token_logprobs(*args)
+        return logprobs.as_subclass(OnApple), hits.as_subclass(OnApple)
+
+    monkeypatch.setattr(scoring, "token_logprobs", on_apple)
+    for found, scores in zip(score_documents(model, docs, context=32), expected, strict=True):
+        assert found.logprobs.tolist() == scores.logprobs.tolist()
 
 
 @pytest.mark.parametrize("stride", [33, -1])

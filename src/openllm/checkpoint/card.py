@@ -5,6 +5,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from openllm.checkpoint.hf_keys import OWN, architecture
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import parameters
 
@@ -16,6 +17,15 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
         f"- {source['name']}: licence {source.get('licence') or 'not stated'}"
         for source in data["sources"]
     ]
+    loads = [
+        "It loads with `transformers.AutoModelForCausalLM.from_pretrained` and needs no",
+        "custom code. Its text may be wrong, biased or copied from its training data.",
+    ]
+    if architecture(cfg) == OWN:
+        loads = [
+            "No transformers architecture has this shape; this folder is for OpenLLM alone.",
+            "Its text may be wrong, biased or copied from its training data.",
+        ]
     return "\n".join(
         [
             f"# {data['name']}, {parameters(cfg).total / 1e6:.1f}M parameters",
@@ -33,8 +43,7 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             "",
             '    openllm generate . --prompt "Once"',
             "",
-            "It loads with `transformers.AutoModelForCausalLM.from_pretrained` and needs no",
-            "custom code. Its text may be wrong, biased or copied from its training data.",
+            *loads,
             "",
         ]
     )

@@ -3,7 +3,8 @@
 """Between our models and the architectures that `transformers` knows: configs and weight names.
 
 Our attribute names are Hugging Face's, so Qwen3 and Llama differ by a prefix only; GPT-2 packs
-query, key and value into one transposed matrix.
+query, key and value into one transposed matrix. A shape that `transformers` lacks is written with
+our own config and names, and only OpenLLM reads it.
 """
 
 from collections.abc import Mapping
@@ -12,16 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openllm.core.errors import CheckpointError
-from openllm.nn.config import (
-    AttentionConfig,
-    GeluConfig,
-    LearnedPositionConfig,
-    ModelConfig,
-    RopeConfig,
-    SwiGLUConfig,
-)
-from openllm.nn.norm import LayerNormConfig, RMSNormConfig
+from openllm.core.errors import CheckpointError, ConfigError
+from openllm.nn.config import ModelConfig, RopeConfig
+
+OWN = "openllm"
+"""The `model_type` of a shape that no public architecture expresses."""
 
 GPT2_NAMES = {
     "ln_1": "input_layernorm",
@@ -33,11 +29,7 @@ GPT2_NAMES = {
 
 
 def architecture(cfg: ModelConfig) -> str:
-    """The public architecture that expresses `cfg`: `qwen3`, `llama` or `gpt2`.
-
-    Raises:
-        CheckpointError: none does.
-    """
+    """The public architecture that expresses `cfg`: `qwen3`, `llama` or `gpt2`; else `OWN`."""
     shape = cfg.attention
     kinds = (cfg.norm.kind, cfg.position.kind, cfg.mlp.kind)
     if kinds == ("rms", "rope", "swiglu") and not shape.bias:
@@ -45,11 +37,7 @@ def architecture(cfg: ModelConfig) -> str:
     square = shape.kv_heads == shape.num_heads and shape.num_heads * shape.head_dim == cfg.dim
     if kinds == ("layer", "learned", "gelu") and shape.bias and not shape.qk_norm and square:
         return "gpt2"
-    raise CheckpointError(
-        f"no public architecture has norm={kinds[0]}, position={kinds[1]}, mlp={kinds[2]}, "
-        f"bias={shape.bias}, qk_norm={shape.qk_norm}; a model folder needs rms + rope + swiglu "
-        "without bias, or layer + learned + gelu with bias"
-    )
+    return OWN
 
 
 def to_hf_config(cfg: ModelConfig, *, bos: int, eos: int, pad: int) -> dict[str, Any]:
@@ -68,6 +56,8 @@ def to_hf_config(cfg: ModelConfig, *, bos: int, eos: int, pad: int) -> dict[str,
         "torch_dtype": "float32",
         "use_cache": True,
     }
+    if kind == OWN:
+        return common | {"architectures": ["OpenLLMForCausalLM"], OWN: cfg.dump()}
     if kind == "gpt2":
         return common | {
             "architectures": ["GPT2LMHeadModel"],
@@ -112,54 +102,96 @@ def from_hf_config(values: Mapping[str, Any], source: str) -> ModelConfig:
     """Our config from the contents of a `config.json`.
 
     Raises:
-        CheckpointError: an unknown architecture or a missing value.
+        CheckpointError: an unknown architecture, or a value that is missing or impossible.
     """
     kind = values.get("model_type")
     try:
         if kind in ("qwen3", "llama"):
-            return _from_llama(values, qk_norm=kind == "qwen3")
+            return ModelConfig.parse(_from_llama(values, qk_norm=kind == "qwen3"), source)
         if kind == "gpt2":
-            return _from_gpt2(values)
+            return ModelConfig.parse(_from_gpt2(values), source)
+        if kind == OWN:
+            return ModelConfig.parse(_mapping(values, OWN), source)
     except KeyError as error:
         raise CheckpointError(
             f"{source} lacks the value {error}; write the model folder anew"
         ) from None
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; write the model folder anew") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
     raise CheckpointError(
         f"{source} describes the architecture {kind!r}; supported are qwen3, llama and gpt2"
     )
 
 
-def _from_llama(values: Mapping[str, Any], *, qk_norm: bool) -> ModelConfig:
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
+def _size(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A whole number above zero; null, or nothing, is the default where there is one."""
+    value = values[name] if default is None else values.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CheckpointError(
-            f"rotary scaling {rope} is not supported; only rope_type 'default' is"
+            f"'{name}' is {value!r}, but must be a whole number above 0; write the model folder "
+            "anew"
+        )
+    return value
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if not isinstance(values[name], Mapping):
+        raise CheckpointError(f"'{name}' is {values[name]!r}, but must be an object")
+    return values[name]
+
+
+def _share(name: str, whole: int, among: str, count: int) -> int:
+    """What each of `count` gets of a whole number that they divide evenly."""
+    if whole % count:
+        raise CheckpointError(f"'{name}' is {whole}, which is no multiple of '{among}', {count}")
+    return whole // count
+
+
+def _from_llama(values: Mapping[str, Any], *, qk_norm: bool) -> dict[str, Any]:
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping) or (
+        rope.get("rope_type", rope.get("type", "default")) != "default"
+    ):
+        raise CheckpointError(
+            f"rotary scaling {rope!r} is not supported; only rope_type 'default' is"
         )
     if values.get("attention_bias") or values.get("use_sliding_window"):
         raise CheckpointError("attention biases and sliding windows are not supported")
     _check_activation(values.get("hidden_act", "silu"), ("silu", "swish"))
-    heads = values["num_attention_heads"]
-    return ModelConfig(
-        vocab_size=values["vocab_size"],
-        dim=values["hidden_size"],
-        num_layers=values["num_hidden_layers"],
-        max_positions=values["max_position_embeddings"],
-        tie_embeddings=values.get("tie_word_embeddings", False),
-        init_std=values.get("initializer_range", 0.02),
-        norm=RMSNormConfig(eps=values["rms_norm_eps"]),
-        position=RopeConfig(theta=rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
-        attention=AttentionConfig(
-            num_heads=heads,
-            num_kv_heads=values.get("num_key_value_heads", heads),
-            head_dim=values.get("head_dim") or values["hidden_size"] // heads,
-            qk_norm=qk_norm,
-        ),
-        mlp=SwiGLUConfig(hidden_dim=values["intermediate_size"]),
-    )
+    heads, dim = _size(values, "num_attention_heads"), _size(values, "hidden_size")
+    key_value_heads = _size(values, "num_key_value_heads", heads)
+    _share("num_attention_heads", heads, "num_key_value_heads", key_value_heads)
+    if values.get("head_dim") is None:
+        head_dim = _share("hidden_size", dim, "num_attention_heads", heads)
+    else:
+        head_dim = _size(values, "head_dim")
+    return {
+        "vocab_size": _size(values, "vocab_size"),
+        "dim": dim,
+        "num_layers": _size(values, "num_hidden_layers"),
+        "max_positions": _size(values, "max_position_embeddings"),
+        "tie_embeddings": values.get("tie_word_embeddings", False),
+        "init_std": values.get("initializer_range", 0.02),
+        "norm": {"kind": "rms", "eps": values["rms_norm_eps"]},
+        "position": {
+            "kind": "rope",
+            "theta": rope.get("rope_theta", values.get("rope_theta", 10_000.0)),
+        },
+        "attention": {
+            "num_heads": heads,
+            "num_kv_heads": key_value_heads,
+            "head_dim": head_dim,
+            "qk_norm": qk_norm,
+        },
+        "mlp": {"kind": "swiglu", "hidden_dim": _size(values, "intermediate_size")},
+    }
 
 
-def _from_gpt2(values: Mapping[str, Any]) -> ModelConfig:
-    dim, heads = values["n_embd"], values["n_head"]
+def _from_gpt2(values: Mapping[str, Any]) -> dict[str, Any]:
+    dim, heads = _size(values, "n_embd"), _size(values, "n_head")
     _check_activation(
         values.get("activation_function", "gelu_new"), ("gelu_new", "gelu_pytorch_tanh")
     )
@@ -167,20 +199,24 @@ def _from_gpt2(values: Mapping[str, Any]) -> ModelConfig:
         raise CheckpointError(
             "attention scaled otherwise than by 1/sqrt(head_dim) is not supported"
         )
-    return ModelConfig(
-        vocab_size=values["vocab_size"],
-        dim=dim,
-        num_layers=values["n_layer"],
-        max_positions=values["n_positions"],
-        tie_embeddings=values.get("tie_word_embeddings", True),
-        init_std=values.get("initializer_range", 0.02),
-        norm=LayerNormConfig(eps=values["layer_norm_epsilon"]),
-        position=LearnedPositionConfig(),
-        attention=AttentionConfig(
-            num_heads=heads, num_kv_heads=heads, head_dim=dim // heads, qk_norm=False, bias=True
-        ),
-        mlp=GeluConfig(hidden_dim=values.get("n_inner") or 4 * dim),
-    )
+    return {
+        "vocab_size": _size(values, "vocab_size"),
+        "dim": dim,
+        "num_layers": _size(values, "n_layer"),
+        "max_positions": _size(values, "n_positions"),
+        "tie_embeddings": values.get("tie_word_embeddings", True),
+        "init_std": values.get("initializer_range", 0.02),
+        "norm": {"kind": "layer", "eps": values["layer_norm_epsilon"]},
+        "position": {"kind": "learned"},
+        "attention": {
+            "num_heads": heads,
+            "num_kv_heads": heads,
+            "head_dim": _share("n_embd", dim, "n_head", heads),
+            "qk_norm": False,
+            "bias": True,
+        },
+        "mlp": {"kind": "gelu", "hidden_dim": _size(values, "n_inner", 4 * dim)},
+    }
 
 
 def _check_activation(given: str, supported: tuple[str, ...]) -> None:
@@ -191,8 +227,11 @@ def _check_activation(given: str, supported: tuple[str, ...]) -> None:
 
 
 def to_hf_state(cfg: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under their Hugging Face names."""
-    if architecture(cfg) != "gpt2":
+    """Our weights under their Hugging Face names, or their own where no architecture is public."""
+    kind = architecture(cfg)
+    if kind == OWN:
+        return dict(state)
+    if kind != "gpt2":
         return {
             name if name.startswith("lm_head.") else f"model.{name}": tensor
             for name, tensor in state.items()
@@ -219,7 +258,10 @@ def to_hf_state(cfg: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tens
 
 def from_hf_state(cfg: ModelConfig, hf: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_hf_state`."""
-    if architecture(cfg) != "gpt2":
+    kind = architecture(cfg)
+    if kind == OWN:
+        return dict(hf)
+    if kind != "gpt2":
         return {name.removeprefix("model."): tensor for name, tensor in hf.items()}
     # checkpoints of the bare model lack the prefix
     hf = {name.removeprefix("transformer."): tensor for name, tensor in hf.items()}

@@ -3,7 +3,8 @@
 """The model folder: what `transformers`, vLLM and llama.cpp load with no custom code.
 
 `config.json` (the only source of the architecture), `model.safetensors`, the tokenizer's files,
-`generation_config.json`, `README.md` (model card) and `openllm.json` (lineage).
+`generation_config.json`, `README.md` (model card) and `openllm.json` (lineage). A shape that
+`transformers` does not know is written in the same files, for OpenLLM alone.
 """
 
 import json
@@ -111,11 +112,11 @@ def load_model(folder: Path | str) -> Transformer:
         raise CheckpointError(f"{path} does not exist; copy the whole model folder") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy or train it anew") from None
-    with torch.device("meta"):
-        model = Transformer(cfg)
     try:
+        with torch.device("meta"):
+            model = Transformer(cfg)
         model.load_state_dict(from_hf_state(cfg, hf), assign=True)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, TypeError) as error:  # the last: sizes beyond 64 bits
         first = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not fit its config.json: {first}") from None
     return model.float().eval().requires_grad_(False)

@@ -7,20 +7,46 @@ nearest valid name. A recipe may inherit with `base: NAME`, and `key.sub=value` 
 """
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from openllm.core.errors import ConfigError
 
 
-class Config(BaseModel):
-    """Frozen settings; unknown keys are errors."""
+class _Loader(yaml.SafeLoader):
+    """YAML whose dates stay text: no setting is a date, but a folder may be called like one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    yaml_implicit_resolvers: ClassVar = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class Config(BaseModel):
+    """Frozen settings; unknown keys and numbers that are not finite are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_kinds(cls, values: Any) -> Any:
+        """A part whose `kind` is not named is of the default kind."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for name, field in cls.model_fields.items():
+            tag, part = field.discriminator, filled.get(name)
+            if isinstance(tag, str) and isinstance(part, Mapping):
+                kind = getattr(field.default, tag, None)
+                filled[name] = part if kind is None else {tag: kind, **part}
+        return filled
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], source: str) -> Self:
@@ -62,7 +88,7 @@ def _explain(problem: Any, values: Mapping[str, Any]) -> str:
         return f"'{where}' is missing; give it a value"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
     return f"'{where}': {message[0].lower()}{message[1:]}{shown}"
 
 
@@ -87,12 +113,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: missing file, bad YAML, or no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give the path of a YAML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; give the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, or '!!int x'
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines")
@@ -100,15 +126,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` on top, mapping by mapping; a new `kind` replaces a mapping whole."""
+    """`base` with `over` on top, mapping by mapping; another `kind` replaces a mapping whole."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if (
-            isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-            and value.get("kind", old.get("kind")) == old.get("kind")
-        ):
+        mappings = isinstance(value, Mapping) and isinstance(old, Mapping)
+        if mappings and ("kind" not in value or old.get("kind", value["kind"]) == value["kind"]):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
@@ -117,6 +140,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """`["a.b=1", "c=x"]` -> `{"a": {"b": 1}, "c": "x"}`; values are read as YAML.
+
+    What YAML takes for text is taken as it stands, unless it is in quotes: `data=sets/a #2` is the
+    folder `sets/a #2`, though YAML has a comment there.
 
     Raises:
         ConfigError: an argument without `=` or with an unreadable value.
@@ -127,13 +153,27 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"cannot read '{pair}'; settings are written key=value")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"cannot read the value in '{pair}'; put it in quotes") from None
+        text = text.strip()
+        if isinstance(value, str) and not text.startswith(("'", '"')):
+            value = text
         for part in reversed(key.split(".")):
             value = {part: value}
         values = merge(values, value)
     return values
+
+
+def as_override(key: str, text: str) -> str:
+    """The `key=value` that `parse_overrides` reads as this text, in quotes where it needs them."""
+    try:
+        plain = parse_overrides([f"key={text}"]) == {"key": text}
+    except ConfigError:
+        plain = False
+    if not plain:
+        text = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip()
+    return f"{key}={text}"
 
 
 def load_recipe(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

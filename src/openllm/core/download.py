@@ -10,7 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from openllm.core.errors import DownloadError
 from openllm.core.files import sha256_file, storage_errors, sync_folder
@@ -116,7 +116,8 @@ class _Transfer:
         have = self._resumable()
         if self.size is not None and have >= self.size:
             return
-        request = urllib.request.Request(self.url, headers={"User-Agent": "openllm"})
+        address = quote(self.url, safe="%/:?#[]@!$&'()*+,;=~")  # as typed: spaces, accents
+        request = urllib.request.Request(address, headers={"User-Agent": "openllm"})
         if have:
             request.add_header("Range", f"bytes={have}-")
             if self.validator:

@@ -4,6 +4,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from openllm.core.errors import OpenLLMError, StorageError
+
+TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace"}
+"""How we open text files for writing: names of files may hold bytes that are not UTF-8."""
 
 FORMAT_VERSION = 1
 """Written into every JSON file of ours; a newer one is refused by `read_json`."""
@@ -58,9 +62,7 @@ def atomic_file(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            encoding = None if "b" in mode else "utf-8"
-            newline = None if "b" in mode else "\n"
-            with open(temporary, mode, encoding=encoding, newline=newline) as handle:
+            with open(temporary, mode, **({} if "b" in mode else TEXT)) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -76,15 +78,18 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
     A kill between the two renames leaves the previous folder as `.NAME.old`; the next call, or
     `recover_folder`, puts it back.
+
+    Raises:
+        StorageError: the place cannot be written, or another process is writing the same folder.
     """
-    path = Path(path)
+    check_replaceable(path)
+    path = Path(os.path.realpath(path))  # "." has no name, and a link is to stay one
     temporary = path.with_name(f".{path.name}.tmp")
     old = path.with_name(f".{path.name}.old")
-    with storage_errors(path):
+    with storage_errors(path), contextlib.ExitStack() as stack:
         path.parent.mkdir(parents=True, exist_ok=True)
+        stack.callback(os.close, _claim(temporary, path))
         recover_folder(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
             yield temporary
             for file in sorted(temporary.rglob("*")):
@@ -102,9 +107,47 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
 
 
+def _claim(temporary: Path, path: Path) -> int:
+    """Make the empty folder `temporary`; other processes are refused until the handle is closed."""
+    temporary.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # its owner may finish while we look
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.stat(temporary), os.fstat(handle)):
+                for entry in temporary.iterdir():  # a killed process left it
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                return handle
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    raise StorageError(
+        f"{path}: another process is writing this folder; wait until it is done, then repeat the "
+        "command"
+    )
+
+
+def check_replaceable(path: Path | str) -> None:
+    """Refuse folders that cannot be replaced by another: the current one, and mounted disks.
+
+    Raises:
+        StorageError: `path` is one of them.
+    """
+    folder = os.path.realpath(path)
+    current = os.path.isdir(folder) and os.path.samefile(folder, ".")
+    if current or os.path.ismount(folder):
+        raise StorageError(
+            f"{path} is {'the current folder' if current else 'the top of a disk'}, which cannot "
+            f"be replaced; name a folder inside it, such as {Path(path, 'new')}"
+        )
+
+
 def recover_folder(path: Path | str) -> None:
     """Finish what a killed `atomic_folder` left: put the previous folder back if none stands."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     old = path.with_name(f".{path.name}.old")
     if old.exists():
         if path.exists():

@@ -23,12 +23,17 @@ def console() -> Console:
 
 def say(message: str) -> None:
     """Print one line of news."""
-    console().print(message, markup=False)
+    console().print(printable(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line that deserves attention."""
-    console().print(f"warning: {message}", style="yellow", markup=False)
+    console().print(f"warning: {printable(message)}", style="yellow", markup=False)
+
+
+def printable(text: str) -> str:
+    """The text as any terminal takes it: names of files may hold bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def format_duration(seconds: float) -> str:

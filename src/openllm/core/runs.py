@@ -2,7 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The run folder: everything that is known about one training run.
 
-recipe.yaml      the resolved recipe
+recipe.yaml      the resolved recipe that the run began with
+inputs.json      fingerprints of its data and its tokenizer
 env.json         versions and hardware; what bit-exact resumption depends on
 metrics.jsonl    one line a training step or validation
 events.jsonl     warnings, checkpoints, resumptions
@@ -20,7 +21,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,12 +32,16 @@ from openllm.core.errors import CheckpointError, ConfigError, StorageError
 from openllm.core.files import atomic_file, read_json, storage_errors, write_json
 
 RECIPE = "recipe.yaml"
-MACHINE_KEYS = ("threads",)
-"""Settings that a resumed run may change; `check_env` says what that costs."""
+MACHINE_KEYS = ("threads", "batch.micro_rows", "activation_checkpointing")
+"""Settings that a resumed run may change, as they suit a recipe to a machine; `Run.changes`."""
 
 
 class Run:
-    """An open run folder; only one process may hold it."""
+    """An open run folder; only one process may hold it.
+
+    Attributes:
+        changes: which `MACHINE_KEYS` are others than in `recipe.yaml`, in words.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,6 +50,7 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.model = folder / "model"
         self.plots = folder / "plots"
+        self.changes: list[str] = []
         self._lock: IO[str] | None = None
         self._metrics: IO[bytes] | None = None
 
@@ -67,6 +73,26 @@ class Run:
             run.close()
             raise
         return run
+
+    @classmethod
+    def discard(cls, folder: Path | str) -> None:
+        """Remove a run folder, if it is there.
+
+        Raises:
+            ConfigError: the folder holds something else.
+            StorageError: another process trains here, or the folder cannot be removed.
+        """
+        run = cls(Path(folder))
+        if not run.folder.exists():
+            return
+        with storage_errors(run.folder):
+            run._refuse_other_files()
+            run._take_lock()
+            try:
+                run._empty()
+                shutil.rmtree(run.folder)
+            finally:
+                run.close()
 
     def _take_lock(self) -> None:
         self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  # held until close()
@@ -92,15 +118,24 @@ class Run:
         path = self.folder / RECIPE
         if path.exists() and fresh:
             self._empty()
+        begins = not any(self.checkpoints.glob("step-*"))
         if path.exists():
-            changed = sorted(_differences(_portable(read_yaml(path)), _portable(recipe)))
-            if changed:
+            changed = {key: pair for key, *pair in _differences(read_yaml(path), recipe)}
+            refused = [
+                f"{key}={old} there, {new} now"
+                for key, (old, new) in sorted(changed.items())
+                if key not in MACHINE_KEYS
+            ]
+            if refused:
                 raise ConfigError(
-                    f"{self.folder} holds a run with other settings ({'; '.join(changed[:5])}); "
+                    f"{self.folder} holds a run with other settings ({'; '.join(refused[:5])}); "
                     "repeat its settings to resume it, give --fresh to discard it, or choose "
                     "another --out"
                 )
-        else:
+            if not begins:
+                self.changes = [f"{key}: {a} then, {b} now" for key, (a, b) in changed.items()]
+        if begins:  # with these settings and on this machine, whatever was noted before
+            (self.folder / "env.json").unlink(missing_ok=True)
             with atomic_file(path) as handle:
                 yaml.safe_dump(recipe, handle, sort_keys=False, allow_unicode=True)
         self._sweep()
@@ -163,6 +198,28 @@ class Run:
         with storage_errors(self.events_path), open(self.events_path, "a") as handle:
             handle.write(json.dumps(line) + "\n")
 
+    def check_inputs(self, fingerprints: Mapping[str, str]) -> None:
+        """Write `inputs.json` on the first call; later refuse whatever differs from then.
+
+        Raises:
+            ConfigError: another fingerprint; the message names whose it is.
+        """
+        path = self.folder / "inputs.json"
+        if not path.exists():
+            write_json(path, dict(fingerprints))
+            return
+        old = read_json(path, CheckpointError, "start anew with --fresh")
+        changed = [
+            f"{name}: fingerprint {str(old.get(name))[:12]} there, {new[:12]} now"
+            for name, new in fingerprints.items()
+            if old.get(name) != new
+        ]
+        if changed:
+            raise ConfigError(
+                f"{self.folder} holds a run with other inputs ({'; '.join(changed)}); restore them "
+                "to resume it, give --fresh to discard it, or choose another --out"
+            )
+
     def check_env(self, env: dict[str, Any]) -> list[str]:
         """Write `env.json` on the first call; later name what differs from then."""
         path = self.folder / "env.json"
@@ -172,7 +229,7 @@ class Run:
         old = read_json(path, CheckpointError, "start anew with --fresh")
         return [
             f"{key}: {old.get(key)} then, {env.get(key)} now"
-            for key in ("torch", "instruction_set", "threads", "compile", "world_size")
+            for key in ("torch", "instruction_set", "compile", "world_size")
             if old.get(key) != env.get(key)
         ]
 
@@ -193,16 +250,13 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _portable(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in recipe.items() if key not in MACHINE_KEYS}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, old and new value of each setting that is not the same."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
-        yield f"{path}={old} there, {new} now"
+        yield path, old, new
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openllm.core.errors import DataError
-from openllm.core.files import read_json
+from openllm.core.files import read_json, recover_folder
 
 SPLITS = ("train", "validation", "test")
 """The sides of a prepared folder, in the order of their files."""
@@ -82,6 +82,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     Raises:
         DataError: it is missing, broken, too new, or not the index of a prepared folder.
     """
+    recover_folder(folder)
     path = Path(folder) / "index.json"
     index = read_json(path, DataError, _MEND)
     if index.get("kind") != "documents" or not isinstance(index.get("splits"), dict):

@@ -13,12 +13,14 @@ All that is written but the report is a function of the records and the settings
 cut by size and results are taken in order, so that the number of workers does not show.
 """
 
+import json
 import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from pydantic import Field
@@ -110,13 +112,15 @@ def prepare(sources: Sequence[Source], folder: Path, config: PrepareConfig, work
     clock.lap("read, clean, hash")
     with Store(work) as store:
         if not len(store):
-            raise DataError(_nothing_left(scan.dropped))
+            raise DataError(_nothing_left(scan.dropped, folder))
         decisions = decide_duplicates(store, config.near_threshold)
         clock.lap("deduplicate")
         decide_sides(store, decisions, config.split)
         decide_leaks(store, decisions, workers)
         clock.lap("split, remove leaks")
         written = write_documents(store, decisions, file_names(sources), folder)
+    if not written.splits["train"]["documents"]:
+        raise DataError(_nothing_to_train_on(written))
     shutil.rmtree(work)
     write_index(folder, sources, config.dump(), written.splits)
     clock.lap("write")
@@ -174,14 +178,31 @@ def _counter(scan: Scan, meter: Meter) -> Callable[[int], None]:
     return count
 
 
-def _nothing_left(dropped: Counter[tuple[str, str]]) -> str:
+def _count_reasons(dropped: Counter[tuple[str, str]]) -> str:
+    """`{("notes", "too-short"): 3}` -> `too-short 3`, the most frequent first."""
     reasons: Counter[str] = Counter()
     for (_, reason), count in dropped.items():
         reasons[reason] += count
-    if not reasons:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+
+
+def _nothing_left(dropped: Counter[tuple[str, str]], folder: Path) -> str:
+    if not dropped:
         return "the sources hold no documents at all; check that the files are not empty"
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+    with open(folder / "dropped.jsonl", "rb") as handle:
+        first = [json.loads(line) for line in islice(handle, 3)]
+    places = [f"{item['file']}:{item['line']} {item['detail']}" for item in first]
     return (
-        f"no document is left ({listed}); check --text-key and the format of the files, "
-        "or loosen the quality rules, for example --min-words 1"
+        f"no document is left ({_count_reasons(dropped)}); check --text-key and the format of the "
+        "files, or loosen the quality rules, for example --min-words 1. The first ones:\n  "
+        + "\n  ".join(places)
+    )
+
+
+def _nothing_to_train_on(written: Written) -> str:
+    phrases = written.phrases.most_common(1)
+    shared = f"; most of them share '{phrases[0][0]}'" if phrases else ""
+    return (
+        f"no training document is left ({_count_reasons(written.dropped)}{shared}); give more "
+        "text, remove what all documents have in common, or hold out less with --validation and --test"
     )

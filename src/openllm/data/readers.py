@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import BinaryIO
 
+import yaml
+
 from openllm.core.errors import DataError
 from openllm.core.plugins import require
 from openllm.data.document import Document
@@ -98,16 +100,25 @@ def _read_passages(stream: BinaryIO, place: Place) -> Records:
         yield finish()
 
 
-_FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n.*?\r?\n---[ \t]*\r?\n", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?\r?\n)---[ \t]*\r?\n", re.DOTALL)
 
 
 def read_markdown(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
     """Markdown: the whole file with its markup, without YAML front matter."""
     for record in read_text(stream, place, options):
         if isinstance(record, Document):
-            yield replace(record, text=_FRONT_MATTER.sub("", record.text))
+            yield replace(record, text=_FRONT_MATTER.sub(_body, record.text))
         else:
             yield record
+
+
+def _body(block: re.Match[str]) -> str:
+    """Nothing for YAML settings; a chapter between two rules stays."""
+    try:
+        settings = yaml.safe_load(block[1])
+    except (yaml.YAMLError, ValueError):  # a ValueError: 2024-02-30 looks like a date
+        return block[0]
+    return "" if isinstance(settings, dict) else block[0]
 
 
 def read_html(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:

@@ -142,7 +142,7 @@ def _sources(report: dict[str, Any]) -> str:
     skipped = report["skipped_files"]
     if skipped:
         shown = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
-        table += f"\n\nOf no known type and not read: {len(skipped):,} files ({shown})."
+        table += f"\n\nNot read, being of no known type: {len(skipped):,} files ({shown})."
     return table
 
 

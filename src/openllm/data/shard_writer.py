@@ -9,12 +9,13 @@ not change a byte.
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openllm.core.errors import DataError
 from openllm.core.files import atomic_folder, sha256_file, write_json
@@ -97,11 +98,34 @@ def write_shards(
         for split in SPLITS:
             texts = (document.text for document in read_documents(data, split))
             batches = ordered_map(encode_documents, _batches(texts), workers, vocabulary)
-            index["splits"][split] = _write_split(target, split, batches, dtype, report)
+            facts = _write_split(target, split, batches, dtype, report)
+            _compare(Path(data), split, prepared["splits"][split], facts)
+            index["splits"][split] = facts
         if not index["splits"]["train"]["documents"]:
             raise DataError(f"{data} has no training documents; prepare more text")
         write_json(target / INDEX, index)
     return index
+
+
+def _compare(
+    data: Path, split: str, prepared: Mapping[str, Any], written: Mapping[str, Any]
+) -> None:
+    """Refuse documents that are not those which were prepared."""
+    for what in ("documents", "bytes"):
+        if written[what] != prepared[what]:
+            raise DataError(
+                f"{data / split}.jsonl holds {written[what]:,} {what}, {data / 'index.json'} says "
+                f"{prepared[what]:,}; prepare the folder again"
+            )
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    """As `np.save`, whose errors do not say that the disk is full."""
+    with open(path, "wb") as handle:
+        np.lib.format.write_array_header_1_0(
+            handle, np.lib.format.header_data_from_array_1_0(values)
+        )
+        handle.write(values.data)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -138,9 +162,9 @@ def _write_split(
             sizes.extend(batch.sizes)
             words.extend(batch.words)
             report(sum(batch.sizes))
-    np.save(folder / names["offsets"], np.array(offsets, dtype="<u8"))
-    np.save(folder / names["bytes"], np.array(sizes, dtype="<u4"))
-    np.save(folder / names["words"], np.array(words, dtype="<u4"))
+    _save(folder / names["offsets"], np.array(offsets, dtype="<u8"))
+    _save(folder / names["bytes"], np.array(sizes, dtype="<u4"))
+    _save(folder / names["words"], np.array(words, dtype="<u4"))
     checksums = {names["tokens"]: digest.hexdigest()}
     files = {
         name: {

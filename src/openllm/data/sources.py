@@ -51,7 +51,7 @@ class Source:
         licence: of the texts, where known.
         files: what to read; empty for "builtin".
         loose: the files were named one by one; see `gather`.
-        skipped: files of a folder whose format is not known.
+        skipped: files that were found but are not read, above all of unknown format.
         split_paragraphs: text files hold passages between blank lines.
         documents: how many to generate for training; only for "builtin".
         seed: of the generator.
@@ -104,14 +104,26 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
         return _from_folder(path)
     if path.exists():
         return Source(_one_file(argument).name, "user", files=(_one_file(argument),), loose=True)
-    matches = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
-    if not matches:
+    return _from_pattern(argument)
+
+
+def _from_pattern(pattern: str) -> Source:
+    """All files that match, and all in the folders that match; `**` names their files itself."""
+    files: list[InputFile] = []
+    skipped: list[str] = []
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isfile(match):
+            files.append(_in_folder(_one_file(match), PurePosixPath(Path(match).parent.name)))
+        elif os.path.isdir(match) and "**" not in pattern:
+            below = _walk(Path(match))
+            files += below[0]
+            skipped += below[1]
+    if not files:
         raise DataError(
-            f"there is no file, folder or match for '{argument}'; give a path, a pattern in "
+            f"there is no file, folder or match for '{pattern}'; give a path, a pattern in "
             "quotes, a URL, '-', or one of the names squad and builtin"
         )
-    files = [_in_folder(_one_file(name), PurePosixPath(Path(name).parent.name)) for name in matches]
-    return Source(argument, "user", files=tuple(files), loose=True)
+    return Source(pattern, "user", files=tuple(files), loose=True, skipped=tuple(skipped))
 
 
 def _stem(path: str) -> str:
@@ -128,24 +140,33 @@ def _one_file(path: str) -> InputFile:
 
 
 def _from_folder(folder: Path) -> Source:
-    files, skipped = [], []
-    root = folder.resolve().name
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(item for item in folders if not item.startswith("."))
-        for item in sorted(names):
-            path = os.path.join(parent, item)
-            if item.startswith("."):
-                continue
-            if classify(path) is None:
-                skipped.append(path)
-                continue
-            below = PurePosixPath(root, Path(parent).relative_to(folder).as_posix())
-            files.append(_in_folder(_one_file(path), below))
+    files, skipped = _walk(folder)
     if not files:
         raise DataError(
             f"{folder}: no file of a known type in it; supported are {supported_suffixes()}"
         )
-    return Source(root, "user", files=tuple(files), skipped=tuple(skipped))
+    return Source(folder.resolve().name, "user", files=tuple(files), skipped=tuple(skipped))
+
+
+def _walk(folder: Path) -> tuple[list[InputFile], list[str]]:
+    """The files below a folder that can be read, and the others; hidden ones are neither."""
+    files, skipped = [], []
+    root = folder.resolve().name
+    seen = set()  # links may lead in circles
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(item for item in folders if not item.startswith("."))
+        below = PurePosixPath(root, Path(parent).relative_to(folder).as_posix())
+        for item in sorted(item for item in names if not item.startswith(".")):
+            path = os.path.join(parent, item)
+            if classify(path) and os.path.isfile(path):
+                files.append(_in_folder(_one_file(path), below))
+            else:
+                skipped.append(path)
+    return files, skipped
 
 
 def _in_folder(file: InputFile, folder: PurePosixPath) -> InputFile:
@@ -184,7 +205,8 @@ def gather(sources: Sequence[Source]) -> list[Source]:
         if file.format in ONE_DOCUMENT and file.name == _stem(file.path):
             file = replace(file, name=Path(file.path).resolve().parent.name)
         files.append(file)
-    merged = Source("files", "user", files=tuple(files), loose=True)
+    skipped = tuple(path for source in loose for path in source.skipped)
+    merged = Source("files", "user", files=tuple(files), loose=True, skipped=skipped)
     return [merged, *(source for source in sources if not source.loose)]
 
 
@@ -197,9 +219,13 @@ def open_squad(locations: Sequence[str]) -> Source:
         DataError: there is no such file at a location.
         DownloadError: the official site could not be reached.
     """
+    skipped: list[str] = []
     if locations:
-        files = [file for location in locations for file in open_source(location).files]
-        files = [file for file in files if file.format in (".json", ".txt")]
+        given = [open_source(location) for location in locations]
+        found = [file for source in given for file in source.files]
+        files = [file for file in found if file.format in (".json", ".txt")]
+        skipped = [path for source in given for path in source.skipped]
+        skipped += [file.path for file in found if file not in files]
         if not files:
             raise DataError(
                 f"--source {' '.join(locations)}: no .json or .txt file there (plain, .gz or "
@@ -213,7 +239,9 @@ def open_squad(locations: Sequence[str]) -> Source:
         ]
     plain = [_one_file(file.path) for file in files]
     named = tuple(replace(file, name=f"squad/{file.name}") for file in plain)
-    return Source("squad", "squad", squad.LICENCE, named, split_paragraphs=True)
+    return Source(
+        "squad", "squad", squad.LICENCE, named, skipped=tuple(skipped), split_paragraphs=True
+    )
 
 
 def open_builtin(documents: int, seed: int) -> Source:

@@ -35,7 +35,8 @@ def _read_table(stream: BinaryIO, place: Place, options: ReadOptions, delimiter:
     csv.field_size_limit(MAX_DOCUMENT_BYTES)
     # Undecodable bytes become surrogates, so that one bad row does not end the file.
     lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(lines, delimiter=delimiter)
+    # strict: a quote that is never closed must not make one row of all that follow
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     place.line = 1
     try:
         header = next(rows, [])
@@ -51,7 +52,8 @@ def _read_table(stream: BinaryIO, place: Place, options: ReadOptions, delimiter:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield place.broken("bad-row", str(error))
+            to = f"to line {rows.line_num}, " if rows.line_num > place.line else ""
+            yield place.broken("bad-row", f"{to}{error}; a quote within text is written twice")
             continue
         if row is None:
             return

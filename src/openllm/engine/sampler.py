@@ -32,9 +32,12 @@ def choose(logits_V: Tensor, params: SamplingParams, *, seen: Sequence[int], pos
     if params.repetition_penalty != 1.0 and len(seen):
         scores = scores.clone()
         used = torch.tensor(sorted(set(seen)), device=scores.device)
-        old = scores[used]
+        old = scores[used].double()
         penalty = params.repetition_penalty
-        scores[used] = torch.where(old > 0, old / penalty, old * penalty)
+        new = torch.where(old > 0, old / penalty, old * penalty)
+        # an extreme penalty must not make infinite scores, which only forbidden tokens have
+        most = torch.finfo(scores.dtype).max
+        scores[used] = torch.where(old.isfinite(), new.clamp(-most, most), old).to(scores.dtype)
     if params.temperature == 0:
         return int(scores.argmax())
     # sorted once: every filter then keeps a prefix

@@ -45,9 +45,15 @@ def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[
     return torch.cat(values), torch.cat(hits)
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What losses are summed in: float64, but float32 on Apple's GPUs, which have no wider one."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
-    """Put d loss / d scores in the place of scores; returns the sum of the losses in float64."""
-    total = torch.zeros((), dtype=torch.float64, device=scores_RV.device)
+    """Put d loss / d scores in the place of scores; returns the sum of the losses."""
+    wide = sum_dtype(scores_RV.device)
+    total = torch.zeros((), dtype=wide, device=scores_RV.device)
     rows = max(1, CACHED_LOGITS // scores_RV.shape[1])
     for scores, target in zip(scores_RV.split(rows), targets_R.split(rows), strict=True):
         kept = target != IGNORE
@@ -58,7 +64,7 @@ def _softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
         picked = probs.gather(1, index)
         norm = probs.exp_().sum(1, keepdim=True)
         losses = (norm.log() - picked)[:, 0]
-        total += torch.where(kept, losses, 0.0).sum(dtype=torch.float64)
+        total += torch.where(kept, losses, 0.0).sum(dtype=wide)
         # softmax - one-hot, zero for ignored rows
         probs.mul_(kept[:, None] / norm)
         probs.scatter_add_(1, index, -kept[:, None].to(probs.dtype))
@@ -77,7 +83,7 @@ class _CrossEntropySum(torch.autograd.Function):
         ctx: Any, x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, dtype: torch.dtype
     ) -> Tensor:
         weight = weight_VD.to(dtype)
-        total = torch.zeros((), dtype=torch.float64, device=x_RD.device)
+        total = torch.zeros((), dtype=sum_dtype(x_RD.device), device=x_RD.device)
         grad_x = torch.empty_like(x_RD)
         grad_weight = torch.zeros_like(weight_VD)
         vocab_size, rows = weight.shape[0], min(_chunk_rows(weight_VD), x_RD.shape[0])

@@ -5,12 +5,14 @@
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import ConfigError, UsageError
+from openllm.core.files import storage_errors
 from openllm.core.log import say
 from openllm.data.readers import ReadOptions
 from openllm.engine.request import SamplingParams
@@ -33,8 +35,8 @@ def main(argv: list[str]) -> int:
         name: getattr(args, name) for name in EvaluateConfig.model_fields if hasattr(args, name)
     }
     cfg = EvaluateConfig.parse({**settings, "sampling": sampling}, "evaluation settings")
-    if args.out is not None and Path(args.out).is_file():
-        raise UsageError(f"--out {args.out} is a file; give a folder")
+    if args.out is not None:
+        _prove_writable(Path(args.out))
     result = evaluate(
         Path(args.model),
         Path(args.data),
@@ -42,14 +44,30 @@ def main(argv: list[str]) -> int:
         train_data=None if args.train_data is None else Path(args.train_data),
         options=ReadOptions(text_key=args.text_key, split_paragraphs=args.split_paragraphs),
     )
-    if args.out is not None:
-        write_report(result, Path(args.out))
-        say(f"report in {Path(args.out) / 'report.md'}")
     if args.json:
         sys.stdout.write(json.dumps(finite(result), ensure_ascii=False) + "\n")
     else:
         _show(tables(result))
+    # behind the table: what was measured must not be lost to a disk that is full by now
+    if args.out is not None:
+        write_report(result, Path(args.out))
+        say(f"report in {Path(args.out) / 'report.md'}")
     return 0
+
+
+def _prove_writable(out: Path) -> None:
+    """Make the folder and write a byte there, before the work rather than after it.
+
+    Raises:
+        UsageError: `out` is a file.
+        StorageError: it cannot be written.
+    """
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file; give a folder")
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as handle:
+            handle.write(b"1")
 
 
 def _parser() -> argparse.ArgumentParser:

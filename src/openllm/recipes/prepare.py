@@ -5,6 +5,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,12 +15,17 @@ from typing import Any
 
 from openllm.core.config import merge, parse_overrides, read_yaml
 from openllm.core.errors import DataError, UsageError
-from openllm.core.files import atomic_folder, read_json, write_json
+from openllm.core.files import TEXT, atomic_folder, read_json, recover_folder, write_json
 from openllm.core.log import say, warn
 from openllm.data.document import SPLITS, Document, read_documents, read_index
 from openllm.data.prepare import PrepareConfig, prepare
 from openllm.data.report import build_report, render_report
 from openllm.data.sources import Source, gather, open_builtin, open_source, open_squad
+
+_OWN = re.compile(
+    rf"({'|'.join(SPLITS)}|dropped)\.jsonl|index\.json|report\.(json|md)|tokens-[0-9a-f]+|\..*"
+)
+"""What a prepared folder consists of, with the shards that training keeps in it."""
 
 
 def prepare_main(argv: list[str]) -> int:
@@ -43,7 +49,7 @@ def prepare_main(argv: list[str]) -> int:
         result = prepare(sources, folder, config, workers)
         report = build_report(result, sources, config, workers)
         write_json(folder / "report.json", report)
-        (folder / "report.md").write_text(render_report(report), encoding="utf-8")
+        (folder / "report.md").write_text(render_report(report), **TEXT)
     _announce(report, out, args.json)
     return 0
 
@@ -104,7 +110,7 @@ def _positive(text: str) -> int:
 def _sort_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell `key=value` settings from sources; an existing path with `=` in it is a source."""
     settings = [
-        item for item in arguments if "=" in item and "://" not in item and not os.path.exists(item)
+        item for item in arguments if re.match(r"[A-Za-z_.]+=", item) and not os.path.exists(item)
     ]
     names = [item for item in arguments if item not in settings]
     if not names:
@@ -147,6 +153,7 @@ def _open(name: str, args: argparse.Namespace, config: PrepareConfig) -> Source:
 
 def _check_output(out: Path, force: bool) -> None:
     """Never replace a folder that is not ours, and one of ours only when told to."""
+    recover_folder(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
@@ -157,18 +164,31 @@ def _check_output(out: Path, force: bool) -> None:
         ) from None
     if not force:
         raise UsageError(f"{out} is a prepared folder already; add --force to replace it")
+    foreign = sorted(name for name in os.listdir(out) if not _OWN.fullmatch(name))
+    if foreign:
+        raise UsageError(
+            f"{out} also holds other files ({', '.join(foreign[:3])}), which --force would delete; "
+            "move them or choose another --out"
+        )
 
 
 def _announce(report: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items())
+    say(f"read {report['records']:,} records; dropped: {reasons or 'none'}")
     for split, facts in report["splits"].items():
         say(f"{split}: {facts['documents']:,} documents, {facts['bytes'] / 1e6:.2f} MB")
-        if not facts["documents"] and split != "train":
+        if not facts["documents"]:
             warn(
                 f"{split} is empty: too few documents to hold any out; give more files, "
                 "or --split-paragraphs for text files with blank lines between passages"
             )
+    if report["broken"]:
+        warn(f"{report['broken']:,} records could not be read; see {out / 'dropped.jsonl'}")
+    if report["skipped_files"]:
+        names = ", ".join(report["skipped_files"][:3])
+        warn(f"{len(report['skipped_files']):,} files of no known type were not read ({names})")
     if not report["clean"]:
         warn("the leak report is not all zero; see report.md")
     say(f"wrote {out} (report: {out / 'report.md'})")

@@ -107,6 +107,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     """
     import torch
 
+    from openllm.checkpoint.hf_keys import OWN, architecture
     from openllm.data.loader import TokenLoader
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
@@ -117,6 +118,11 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     index = read_index(data)
     tokenizer = Tokenizer.load(vocabulary)
     cfg = resolve(cfg, tokenizer.vocab_size)
+    if architecture(cfg.model) == OWN:
+        warn(
+            "no transformers architecture has the shape of this model; its folder will be for "
+            "OpenLLM alone"
+        )
     torch.set_num_threads(cfg.threads or 1)
     # as use_deterministic_algorithms(True), which would load the compiler, too
     torch.set_deterministic_debug_mode("error")
@@ -138,6 +144,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
             return
         run = Run.open(out, cfg.dump(), fresh=fresh)
         try:
+            run.check_inputs({"data": index["fingerprint"], "tokenizer": tokenizer.fingerprint})
             _train(run, cfg, loader, held_out, index)
         finally:
             run.close()
@@ -210,7 +217,7 @@ def _train(
         return
     report.unlink(missing_ok=True)  # while it exists, it tells of the whole run
     trainer = build_trainer(cfg, loader)
-    _check_machine(run, cfg)
+    _check_machine(run, cfg, 0 if state is None else state.values["step"])
     outlook = forecast(cfg, trainer, index["corpus"], len(held_out.tokens))
     bits = bits_per_byte_per_nat(loader.shards)
     write_json(run.folder / "forecast.json", {**outlook.dump(), "bits_per_byte_per_nat": bits})
@@ -252,8 +259,8 @@ def _memory_errors(cfg: PretrainConfig) -> Iterator[None]:
         raise out_of_memory(cfg) from error
 
 
-def _check_machine(run: Run, cfg: PretrainConfig) -> None:
-    """Record the environment, or say how it differs from the one the run began in."""
+def _check_machine(run: Run, cfg: PretrainConfig, step: int) -> None:
+    """Record the environment, or say how it and the settings differ from those at the beginning."""
     import torch
 
     env = environment(
@@ -261,8 +268,12 @@ def _check_machine(run: Run, cfg: PretrainConfig) -> None:
         threads=cfg.threads or 1,
         device=cfg.device,
     )
-    for difference in run.check_env(env):
-        warn(f"this run began elsewhere ({difference}); numbers will agree closely, not bit by bit")
+    for difference in [*run.changes, *run.check_env(env)]:
+        message = (
+            f"this run began otherwise ({difference}); numbers will agree closely, not bit by bit"
+        )
+        run.log_event("machine", step, message)
+        warn(message)
 
 
 def _hooks(

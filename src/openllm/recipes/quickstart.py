@@ -7,18 +7,22 @@ it up where it stopped.
 """
 
 import argparse
+import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from openllm.core.config import Config, as_override
 from openllm.core.errors import ConfigError, TrainingError
-from openllm.core.files import atomic_file, read_json, write_json
+from openllm.core.files import atomic_file, read_json, storage_errors, write_json
 from openllm.core.log import format_duration, say
-from openllm.core.runs import read_metrics
+from openllm.core.runs import Run, read_metrics
 
 if TYPE_CHECKING:
     from openllm.engine.llm import LLM
@@ -30,15 +34,19 @@ TOKENS_PER_DOCUMENT = 170
 MIN_TOKENS, MAX_TOKENS = 300_000, 20_000_000
 NUM_SAMPLES, MIN_SAMPLE_TOKENS, SAMPLE_TOKENS = 100, 100, 160
 TEMPERATURE = 0.1
+MINUTES, SEED = 4.0, 0
+PLAN = "plan.json"
+ENTRIES = ("data", "tokenizer", RECIPE, "evaluation", "samples.md", "summary.json", PLAN)
+"""All that a quickstart makes in its folder."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Config):
     """What is fixed before anything is made, so that a repeated quickstart does the same."""
 
-    tokens: int
-    documents: int
-    seed: int
+    tokens: int = Field(ge=1)
+    documents: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**63)
+    minutes: float | None = Field(None, gt=0, description="what was asked for; none: not noted")
 
     @classmethod
     def make(cls, minutes: float, seed: int) -> "Plan":
@@ -53,7 +61,23 @@ class Plan:
         step = cfg.batch.tokens
         tokens = min(max(wanted, MIN_TOKENS), MAX_TOKENS) // step * step
         say(f"this machine trains at about {rate:,.0f} tokens/s, so {tokens:,} tokens will be read")
-        return cls(tokens, tokens // TOKENS_PER_DOCUMENT, seed)
+        documents = tokens // TOKENS_PER_DOCUMENT
+        return cls(tokens=tokens, documents=documents, seed=seed, minutes=minutes)
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """The plan of an earlier quickstart.
+
+        Raises:
+            ConfigError: the file is something else.
+        """
+        mend = "choose another --out, or remove the folder yourself"
+        values = read_json(path, ConfigError, mend)
+        values.pop("format_version", None)
+        try:
+            return cls.parse(values, str(path))
+        except ConfigError:
+            raise ConfigError(f"{path} is not the plan of a quickstart; {mend}") from None
 
 
 def main(argv: list[str]) -> int:
@@ -63,26 +87,81 @@ def main(argv: list[str]) -> int:
         description="Make a corpus, train a tokenizer and a model on it, measure it, let it talk.",
     )
     parser.add_argument("--out", default="runs/quickstart", help="folder for all of it")
-    parser.add_argument("--minutes", type=float, default=4.0, help="training time to aim at")
-    parser.add_argument("--seed", type=int, default=0)
+    minutes = f"training time to aim at (default {MINUTES:g})"
+    parser.add_argument("--minutes", type=float, help=minutes)
+    parser.add_argument("--seed", type=int, help=f"draws the corpus and the model (default {SEED})")
     parser.add_argument("--fresh", action="store_true", help="discard an earlier quickstart")
     args = parser.parse_args(argv)
-    if not 0 < args.minutes <= 24 * 60:
+    if args.minutes is not None and not 0 < args.minutes <= 24 * 60:
         raise ConfigError(f"--minutes {args.minutes} must lie between 0 and 1440")
-    if args.seed < 0:
-        raise ConfigError(f"--seed {args.seed} must not be negative")
+    if args.seed is not None and not 0 <= args.seed < 2**63:
+        raise ConfigError(f"--seed {args.seed} must lie between 0 and 2**63 - 1")
     out = Path(args.out)
-    plan_path = out / "plan.json"
-    if args.fresh and plan_path.exists():
-        shutil.rmtree(out)
-    if out.exists() and any(out.iterdir()) and not plan_path.exists():
-        raise ConfigError(f"{out} holds other files; give --out an empty or new folder")
-    if not plan_path.exists():
-        write_json(plan_path, vars(Plan.make(args.minutes, args.seed)))
-    values = read_json(plan_path, ConfigError, "give --fresh to begin anew")
-    plan = Plan(values["tokens"], values["documents"], values["seed"])
-    quickstart(out, plan)
+    quickstart(out, find_plan(out, args.minutes, args.seed, fresh=args.fresh))
     return 0
+
+
+def find_plan(out: Path, minutes: float | None, seed: int | None, *, fresh: bool) -> Plan:
+    """The plan of the quickstart that `out` holds, or a new one, which is written there.
+
+    Args:
+        out: the folder of the quickstart.
+        minutes: as the user asked for; None: as planned, or the default.
+        seed: likewise.
+        fresh: discard what `out` holds.
+
+    Raises:
+        ConfigError: `out` holds other files, or a quickstart with other settings.
+    """
+    path = out / PLAN
+    if path.exists():
+        plan = Plan.read(path)
+        if fresh:
+            _discard(out)
+        else:
+            _refuse_other_settings(out, plan, minutes, seed)
+            return plan
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} holds other files; give --out an empty or new folder")
+    plan = Plan.make(MINUTES if minutes is None else minutes, SEED if seed is None else seed)
+    write_json(path, plan.dump())
+    return plan
+
+
+def _refuse_other_settings(out: Path, plan: Plan, minutes: float | None, seed: int | None) -> None:
+    changed = [
+        f"--{name} {old} there, {new} now"
+        for name, old, new in (("minutes", plan.minutes, minutes), ("seed", plan.seed, seed))
+        if old is not None and new is not None and old != new
+    ]
+    if changed:
+        raise ConfigError(
+            f"{out} holds a quickstart with other settings ({'; '.join(changed)}); repeat its "
+            "settings to resume it, give --fresh to discard it, or choose another --out"
+        )
+
+
+def _discard(out: Path) -> None:
+    """Remove what a quickstart made; refuse where something else is there, too."""
+    ours = "|".join(map(re.escape, ENTRIES))
+    # hidden names are what a kill left of an entry being written
+    known = re.compile(rf"({ours})|\.({ours})(\.\d+)?\.(tmp|old)")
+    found = sorted(os.listdir(out))
+    foreign = [name for name in found if not known.fullmatch(name)]
+    if foreign:
+        raise ConfigError(
+            f"{out} holds {foreign[0]}, which no quickstart made; move it elsewhere, or choose "
+            "another --out"
+        )
+    Run.discard(out / RECIPE)  # first, as it refuses while a process trains there
+    # the plan goes last: while it stands, the folder is still known as a quickstart
+    for name in sorted(set(found) - {RECIPE}, key=lambda name: name == PLAN):
+        entry = out / name
+        with storage_errors(entry):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def quickstart(out: Path, plan: Plan) -> None:
@@ -99,8 +178,10 @@ def quickstart(out: Path, plan: Plan) -> None:
     if not (vocabulary / "tokenizer.json").exists():
         words = [str(data), "--vocab-size", str(VOCAB_SIZE), "--out", str(vocabulary)]
         _stage("tokenizer train", words, tokenizer.train_main)
-    settings = [f"data={data}", f"tokenizer={vocabulary}", f"seed={seed}"]
-    words = [RECIPE, *settings, f"duration={plan.tokens} tokens", "--out", str(run)]
+    folders = {"data": str(data), "tokenizer": str(vocabulary)}
+    settings = [as_override(name, folder) for name, folder in folders.items()]
+    settings += [f"seed={seed}", f"duration={plan.tokens} tokens"]
+    words = [RECIPE, *settings, "--out", str(run)]
     _stage("train", words, pretrain.main)
     summary = _evaluate(out, data, run, plan)
     write_json(out / "summary.json", summary)
@@ -119,7 +200,8 @@ def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
     from openllm.evaluate.report import write_report
     from openllm.recipes.evaluate import evaluate
 
-    say(f"\n$ openllm evaluate {run / 'model'} --data {data} --ngram --out {out / 'evaluation'}")
+    words = [str(run / "model"), "--data", str(data), "--ngram", "--out", str(out / "evaluation")]
+    say(f"\n$ openllm evaluate {shlex.join(words)}")
     cfg = EvaluateConfig(ngram=True, documents=400, samples=20, cloze=60, seed=plan.seed)
     result = evaluate(run / "model", data, cfg)
     write_report(result, out / "evaluation")

@@ -73,11 +73,11 @@ def inspect_main(argv: list[str]) -> int:
         raise UsageError("--vocab-sizes and --plot need text; add --data PATH")
     settings = [_settings(args, size) for size in sizes]
     report = inspect(Path(args.folder), TextSource.open(args.data), settings)
+    sys.stdout.write(json.dumps(report.facts(), indent=1) + "\n" if args.json else report.text())
     if args.plot:
         from openllm.recipes.tokenizer_plot import draw
 
         draw(report, Path(args.plot))
-    sys.stdout.write(json.dumps(report.facts(), indent=1) + "\n" if args.json else report.text())
     return 0
 
 

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from openllm.core.config import Config
 from openllm.core.errors import TokenizerError
-from openllm.core.files import atomic_folder, write_json
+from openllm.core.files import atomic_folder, check_replaceable, write_json
 from openllm.text.controls import BOS, CONTROLS, EOS, NAMED, NUM_BYTES, NUM_CONTROLS, PAD, UNK
 from openllm.text.hf_tokenizer import hf_config, hf_json, hf_tokenizer
 from openllm.text.sp_worker import FAILED, send
@@ -222,8 +222,10 @@ def check_target(folder: Path | str) -> None:
 
     Raises:
         TokenizerError: `folder` is a file, or holds files that are not a tokenizer's.
+        StorageError: `folder` cannot be replaced.
     """
     folder = Path(folder)
+    check_replaceable(folder)
     if folder.is_dir():
         foreign = sorted(file.name for file in folder.iterdir() if file.name not in FILES)
         if foreign:

@@ -266,13 +266,13 @@ def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> flo
 
 
 def training_rate(cfg: PretrainConfig, *, document_tokens: int, seconds: float) -> float:
-    """Tokens per second of whole training steps, measured for `seconds`.
+    """Tokens per second of whole training steps of a resolved recipe, measured for `seconds`.
 
     The tokens are random, in documents of `document_tokens`.
     """
     from openllm.train.loop import Trainer
 
-    model = build_model(cfg.model)
+    model = build_model(cfg.model).to(cfg.device)
     shape = (cfg.batch.micro_rows, cfg.batch.seq_len)
     total = cfg.batch.micro_rows * cfg.batch.seq_len
     rows = range(0, total + 1, cfg.batch.seq_len)
@@ -317,7 +317,11 @@ def out_of_memory(cfg: PretrainConfig) -> TrainingError:
             }
         )
         advice.append(f"{words} (about {peak_bytes(smaller) / 2**30:.1f} GiB)")
-    words = f"repeat it with one of: {'; '.join(advice)}. The training result stays the same"
+    # `MACHINE_KEYS` in core/runs.py has these settings, so that a run folder takes them
+    words = (
+        f"repeat the command with one of: {'; '.join(advice)}. The run goes on where it stopped, "
+        "and its result stays the same up to rounding"
+    )
     return TrainingError(
         f"out of memory: this recipe needs about {peak_bytes(cfg) / 2**30:.1f} GiB; "
         + (words if advice else "choose a smaller model or shorter rows (batch.seq_len)")

@@ -169,7 +169,8 @@ class Watch:
                 record.step,
                 "nan",
                 f"step {record.step} gave a loss or gradient that is no finite number; the step "
-                "was skipped. If it happens again: lower the learning rates or set precision=fp32",
+                "was skipped. If it happens often: start anew with lower learning rates or "
+                "precision=fp32",
                 always=True,
             )
             return
@@ -178,8 +179,8 @@ class Watch:
                 record.step,
                 "gradients",
                 f"step {record.step}: the gradient norm {record.grad_norm:.1f} is over 10 times "
-                f"its usual {median(self.norms):.1f}; if the loss rises too, lower the learning "
-                "rates or lengthen the warm-up",
+                f"its usual {median(self.norms):.1f}; if the loss rises too, start anew with lower "
+                "learning rates or a longer warm-up",
             )
         self.norms.append(record.grad_norm)
         self.losses.append(record.loss)

@@ -117,9 +117,11 @@ class Trainer:
                 for hook in self.hooks:
                     hook.after_step(self, record)
                 if self.bad_steps >= MAX_BAD_STEPS:
+                    wider = " or precision=fp32" if self.precision != "fp32" else ""
                     raise TrainingError(
                         f"{MAX_BAD_STEPS} steps in a row gave no finite number (now at step "
-                        f"{self.step}); lower the learning rates to a third, or set precision=fp32"
+                        f"{self.step}); start anew, with --fresh or another --out, and with a "
+                        f"third of the learning rates{wider}"
                     )
 
     def train_step(self) -> StepRecord:

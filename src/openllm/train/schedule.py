@@ -3,9 +3,9 @@
 """Learning-rate schedules: a factor between 0 and 1 as a pure function of the step."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openllm.core.config import Config
 from openllm.core.errors import ConfigError
@@ -39,7 +39,9 @@ def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: floa
 
 class _Warmup(Config):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising rate")
-    final: float = Field(0.0, ge=0, le=1, description="factor at the last step")
+    final: float = Field(
+        0.0, ge=0, le=1, description="factor at the last step; wsd: one step behind the last"
+    )
 
     def _rise(self, step: int, steps: int) -> float | None:
         rising = math.ceil(self.warmup * steps)
@@ -62,7 +64,10 @@ class CosineConfig(_Warmup):
 
 
 class WSDConfig(_Warmup):
-    """Linear warm-up, a stable stretch, then a linear decay (arXiv:2404.06395)."""
+    """Linear warm-up, a stable stretch, then a linear decay (arXiv:2404.06395).
+
+    The decay would reach `final` one step behind the last, so no step is lost to a rate of 0.
+    """
 
     kind: Literal["wsd"] = "wsd"
     decay: float = Field(0.4, ge=0, le=1, description="share of the steps with falling rate")
@@ -72,11 +77,20 @@ class WSDConfig(_Warmup):
         rise = self._rise(step, steps)
         if rise is not None:
             return rise
-        falling = max(1, math.ceil(self.decay * steps))
+        falling = math.ceil(self.decay * steps)
         left = steps - step
         if left > falling:
             return 1.0
         return self.final + (1 - self.final) * left / (falling + 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup + self.decay > 1 + 1e-9:  # sums of decimals are not exact
+            raise ValueError(
+                f"warmup={self.warmup} and decay={self.decay} together are more than the whole "
+                "run (1.0); make one of them smaller"
+            )
+        return self
 
 
 ScheduleConfig = Annotated[CosineConfig | WSDConfig, Field(discriminator="kind")]

@@ -125,10 +125,12 @@ def _score_group(
     with arithmetic(precision, weight.device.type):
         hidden = model(tokens, positions=positions, attn=AttentionContext(borders))
         logprobs, hits = token_logprobs(hidden.x[0, rows], weight, targets)
+    # to the CPU first: Apple's GPUs have no float64
+    logprobs, hits = logprobs.cpu().double(), hits.cpu()
     at = 0
     for window in group:
         count = window.end + 1 - window.first
         place = slice(window.first - 1, window.end)
-        scores[window.document].logprobs[place] = logprobs[at : at + count].double().cpu().numpy()
-        scores[window.document].is_argmax[place] = hits[at : at + count].cpu().numpy()
+        scores[window.document].logprobs[place] = logprobs[at : at + count].numpy()
+        scores[window.document].is_argmax[place] = hits[at : at + count].numpy()
         at += count

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm train` on runs of two steps; tests/e2e/ stops and kills longer ones."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import VOCAB_SIZE, sentences, settings, write_prepared
+
+from openllm.core.config import read_yaml
+from openllm.core.errors import ConfigError
+from openllm.core.runs import MACHINE_KEYS
+from openllm.recipes.pretrain import main
+
+
+@pytest.fixture(autouse=True)
+def torch_as_before() -> Iterator[None]:
+    """The command sets torch up for its process; other tests share this one."""
+    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    yield
+    torch.set_deterministic_debug_mode(mode)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, tokenizer_folder: Path) -> tuple[Path, Path]:
+    """Data and tokenizer that a test may change."""
+    return (
+        write_prepared(tmp_path / "data", (60, 10, 10)),
+        Path(shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")),
+    )
+
+
+def train(inputs: tuple[Path, Path], run: Path, **changes: Any) -> None:
+    steps = {"duration": "2 steps", "validation.every": 2, "checkpoint.every": 1}
+    main(["tiny", *settings(*inputs, **{**steps, **changes}), "--out", str(run)])
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+def unfinished(run: Path) -> None:
+    """Take away what came behind the first checkpoint."""
+    shutil.rmtree(run / "checkpoints" / "step-000002")
+
+
+def other_data(data: Path, tokenizer: Path) -> None:
+    shutil.rmtree(data)
+    write_prepared(data, (60, 10, 10), seed=2)
+
+
+def other_tokenizer(data: Path, tokenizer: Path) -> None:
+    from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
+
+    shutil.rmtree(tokenizer)
+    text = sentences(300, 5)
+    write_tokenizer(tokenizer, train_model(text, TokenizerSettings(vocab_size=VOCAB_SIZE)), {})
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("change", "name"), [(other_data, "data"), (other_tokenizer, "tokenizer")])
+def test_a_run_of_other_inputs_is_not_taken_up(
+    inputs: tuple[Path, Path], tmp_path: Path, change: Any, name: str, finished: bool
+) -> None:
+    run = tmp_path / "run"
+    train(inputs, run)
+    if not finished:
+        unfinished(run)
+    metrics = (run / "metrics.jsonl").read_bytes()
+    change(*inputs)
+    with pytest.raises(ConfigError, match=rf"other inputs \({name}: fingerprint") as caught:
+        train(inputs, run)
+    assert "--fresh" in str(caught.value) and "--out" in str(caught.value)
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_run_from_before_its_inputs_were_noted_gets_them_noted(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(inputs, tmp_path / "run")
+    noted = (tmp_path / "run" / "inputs.json").read_text()
+    assert json.loads(noted)["data"] == f"{1:064x}"
+    (tmp_path / "run" / "inputs.json").unlink()
+    train(inputs, tmp_path / "run")
+    assert (tmp_path / "run" / "inputs.json").read_text() == noted
+
+
+def test_what_is_advised_against_a_lack_of_memory_is_accepted(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(inputs, run)
+    unfinished(run)
+    train(inputs, run, batch__micro_rows=1, activation_checkpointing="true")
+    assert "batch.micro_rows: 4 then, 1 now" in capsys.readouterr().err
+    told = [event for event in events(run) if event["kind"] == "machine"]
+    assert [event["step"] for event in told] == [1, 1]
+    assert "not bit by bit" in told[0]["message"]
+    recipe = read_yaml(run / "recipe.yaml")
+    assert recipe["batch"]["micro_rows"] == 4 and not recipe["activation_checkpointing"]
+    assert "activation_checkpointing: False then, True now" in (run / "report.md").read_text()
+    assert {"batch.micro_rows", "activation_checkpointing"} < set(MACHINE_KEYS)
+
+
+def test_a_shape_without_a_public_architecture_is_trained_and_used(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from openllm.engine.llm import LLM
+    from openllm.engine.request import SamplingParams
+
+    train(inputs, tmp_path / "run", model__norm__kind="layer")
+    assert "for OpenLLM alone" in capsys.readouterr().err
+    llm = LLM.load(tmp_path / "run" / "model")
+    assert (llm.model.cfg.norm.kind, llm.model.cfg.mlp.kind) == ("layer", "swiglu")
+    assert len(llm.generate(["Anna found"], SamplingParams(max_new_tokens=4))) == 1
