@@ -204,5 +204,6 @@ def _nothing_to_train_on(written: Written) -> str:
     shared = f"; most of them share '{phrases[0][0]}'" if phrases else ""
     return (
         f"no training document is left ({_count_reasons(written.dropped)}{shared}); give more "
-        "text, remove what all documents have in common, or hold out less with --validation and --test"
+        "text, remove what all documents have in common, or hold out less with --validation and "
+        "--test"
     )
