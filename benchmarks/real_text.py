@@ -38,6 +38,7 @@ RUNS = {
     "english-8k": ("english", 8_192, 1_000_000),
 }
 """name -> (text, vocabulary, tokens that the recipe `small` sees)"""
+MEASURED = ("model", "ngram")
 
 
 def run(name: str) -> dict[str, Any]:
@@ -97,17 +98,21 @@ def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Validation curves of all runs, and their n-gram baselines on the test text."""
+    """Validation curves of all runs; their model and n-gram baseline on the test text."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for color, (name, facts) in zip(("C0", "C1", "C2", "C3"), results.items(), strict=False):
         tokens, bits = zip(*facts["validation"], strict=True)
-        axes.plot(tokens, bits, color=color, marker="o", markersize=3, label=f"{name}, validation")
-        ngram = facts["perplexity"]["ngram"]["bits_per_byte"]["value"]
-        label = f"{name}, 5-gram on the test text"
+        millions = [count / 1e6 for count in tokens]
+        axes.plot(
+            millions, bits, color=color, marker="o", markersize=3, label=f"{name}, validation"
+        )
+        model, ngram = (facts["perplexity"][of]["bits_per_byte"]["value"] for of in MEASURED)
+        axes.plot(millions[-1], model, color=color, marker="*", markersize=11, linestyle="")
+        label = f"5-gram {ngram:.2f}, model {model:.2f} (*) on the test text"
         axes.axhline(ngram, color=color, linestyle=":", linewidth=1, label=label)
-    axes.set_xlabel("tokens seen")
+    axes.set_xlabel("millions of tokens seen")
     axes.set_ylabel("bits per byte")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)

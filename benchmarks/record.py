@@ -14,11 +14,13 @@ from openllm.core.runs import cpu_name, source_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+TUNING = ("GLIBC_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_")
+"""Environment variables that change how fast the same program runs."""
 SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
 def record(name: str, facts: dict[str, Any], packages: Sequence[str] = ("torch", "numpy")) -> Path:
-    """Write `results/NAME.json`: the facts, and the hardware, versions and commit behind them."""
+    """Write `results/NAME.json`: the facts, and the machine, versions and commit behind them."""
     path = RESULTS / f"{name}.json"
     machine = {
         "cpu": cpu_name(),
@@ -28,6 +30,12 @@ def record(name: str, facts: dict[str, Any], packages: Sequence[str] = ("torch",
         "load_average": round(os.getloadavg()[0], 2),
     }
     versions = {package: metadata.version(package) for package in packages}
-    measured = {"hardware": machine, "versions": versions, "commit": source_commit()}
+    settings = {name: value for name, value in os.environ.items() if name.startswith(TUNING)}
+    measured = {
+        "hardware": machine,
+        "environment": settings,
+        "versions": versions,
+        "commit": source_commit(),
+    }
     write_json(path, {**measured, **facts})
     return path
