@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,9 +80,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     `recover_folder`, puts it back.
 
     Raises:
-        StorageError: the place cannot be written, or another process is writing the same folder.
+        StorageError: the folder cannot be written or replaced, or another process is writing it.
     """
-    check_replaceable(path)
+    _check_place(path)
     path = Path(os.path.realpath(path))  # "." has no name, and a link is to stay one
     temporary = path.with_name(f".{path.name}.tmp")
     old = path.with_name(f".{path.name}.old")
@@ -130,12 +130,31 @@ def _claim(temporary: Path, path: Path) -> int:
     )
 
 
-def check_replaceable(path: Path | str) -> None:
-    """Refuse folders that cannot be replaced by another: the current one, and mounted disks.
+def check_replaceable(path: Path | str, ours: Collection[str], error: type[OpenLLMError]) -> None:
+    """Refuse, before the work, what `atomic_folder` must not or cannot replace.
+
+    Args:
+        path: the folder to write; it may be missing.
+        ours: names of the files that may be replaced.
+        error: what to raise where `path` is a file or holds others.
 
     Raises:
-        StorageError: `path` is one of them.
+        StorageError: `path` is the current folder or a mounted disk.
     """
+    _check_place(path)
+    path = Path(path)
+    if path.is_dir():
+        foreign = sorted(file.name for file in path.iterdir() if file.name not in ours)
+        if foreign:
+            raise error(
+                f"{path} holds other files ({foreign[0]}) and would be replaced; "
+                "choose a new or empty folder for --out"
+            )
+    elif path.exists():
+        raise error(f"{path} is a file; choose a new or empty folder for --out")
+
+
+def _check_place(path: Path | str) -> None:
     folder = os.path.realpath(path)
     current = os.path.isdir(folder) and os.path.samefile(folder, ".")
     if current or os.path.ismount(folder):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openllm.core.errors import DataError, UsageError
-from openllm.core.files import recover_folder
+from openllm.core.files import check_replaceable, recover_folder
 from openllm.core.log import format_duration, progress, say
 from openllm.data.document import SPLITS, read_index
 from openllm.data.shard_writer import write_shards
@@ -72,7 +72,8 @@ def tokenize(
     if _is_current(folder, prepared["fingerprint"], fingerprint):
         say(f"{folder}: the token shards are there already")
         return folder
-    _check_target(folder)
+    ours = {INDEX, *(name for split in SPLITS for name in split_files(split).values())}
+    check_replaceable(folder, ours, DataError)
     size = sum(split.get("bytes", 0) for split in prepared["splits"].values())
     if workers is None:
         workers = 1 if size < SMALL_BYTES else os.cpu_count() or 1
@@ -106,20 +107,6 @@ def _is_current(folder: Path, data_fingerprint: str, tokenizer_fingerprint: str)
     except DataError:
         return False  # absent or damaged: it is written anew
     return True
-
-
-def _check_target(folder: Path) -> None:
-    """Refuse to replace a folder that holds something else than shards."""
-    ours = {INDEX, *(name for split in SPLITS for name in split_files(split).values())}
-    if folder.is_dir():
-        foreign = sorted(file.name for file in folder.iterdir() if file.name not in ours)
-        if foreign:
-            raise DataError(
-                f"{folder} holds other files ({foreign[0]}) and would be replaced; "
-                "choose a new or empty folder for --out"
-            )
-    elif folder.exists():
-        raise DataError(f"{folder} is a file; choose a new or empty folder for --out")
 
 
 def _table(folder: Path, index: dict[str, Any]) -> str:

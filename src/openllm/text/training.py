@@ -224,17 +224,7 @@ def check_target(folder: Path | str) -> None:
         TokenizerError: `folder` is a file, or holds files that are not a tokenizer's.
         StorageError: `folder` cannot be replaced.
     """
-    folder = Path(folder)
-    check_replaceable(folder)
-    if folder.is_dir():
-        foreign = sorted(file.name for file in folder.iterdir() if file.name not in FILES)
-        if foreign:
-            raise TokenizerError(
-                f"{folder} holds other files ({foreign[0]}) and would be replaced; "
-                "choose a new or empty folder for --out"
-            )
-    elif folder.exists():
-        raise TokenizerError(f"{folder} is a file; choose a new or empty folder for --out")
+    check_replaceable(folder, FILES, TokenizerError)
 
 
 def _counts(tokenizer: Tokenizer) -> dict[str, int]:
