@@ -3,6 +3,7 @@
 """Settings and fixtures that all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # As in the command line: threads that wait awake for long starve beside other work.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# A shell that starts the tests in the background has its children ignore Ctrl-C, and theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same cases in every run, without time limits; to hunt for new ones:
 # HYPOTHESIS_PROFILE=explore make check
