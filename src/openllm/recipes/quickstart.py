@@ -56,8 +56,8 @@ class Plan(Config):
 
         cfg = resolve(load_config(RECIPE), VOCAB_SIZE)
         rate = training_rate(cfg, document_tokens=TOKENS_PER_DOCUMENT, seconds=5)
-        # a tenth of the time goes to validation, checkpoints and start-up
-        wanted = int(0.9 * 60 * minutes * rate)
+        # a twentieth of the time goes to validation, checkpoints and start-up
+        wanted = int(0.95 * 60 * minutes * rate)
         step = cfg.batch.tokens
         tokens = min(max(wanted, MIN_TOKENS), MAX_TOKENS) // step * step
         say(f"this machine trains at about {rate:,.0f} tokens/s, so {tokens:,} tokens will be read")
