@@ -34,7 +34,7 @@ TITLES = ["--title-key", "title", "--title-key", "source"]
 RUNS = {
     "squad-32k": ("squad", 32_000, 2_500_000),
     "squad-8k": ("squad", 8_192, 1_000_000),
-    "english-32k": ("english", 32_000, 1_000_000),
+    "english-32k": ("english", 32_000, 600_000),
     "english-8k": ("english", 8_192, 1_000_000),
 }
 """name -> (text, vocabulary, tokens that the recipe `small` sees)"""
