@@ -34,7 +34,7 @@ TITLES = ["--title-key", "title", "--title-key", "source"]
 RUNS = {
     "squad-32k": ("squad", 32_000, 2_500_000),
     "squad-8k": ("squad", 8_192, 1_000_000),
-    "english-32k": ("english", 32_000, 600_000),
+    "english-32k": ("english", 32_000, 400_000),
     "english-8k": ("english", 8_192, 1_000_000),
 }
 """name -> (text, vocabulary, tokens that the recipe `small` sees)"""
@@ -54,7 +54,7 @@ def run(name: str) -> dict[str, Any]:
     pretrain.main([*words, "--out", str(out)])
     evaluation = WORK / f"{name}-evaluation"
     if not (evaluation / "eval.json").exists():
-        documents = None if text == "squad" else 300
+        documents = None if text == "squad" else 80
         cfg = EvaluateConfig(ngram=True, documents=documents)
         write_report(evaluate(out / "model", data, cfg), evaluation)
     return summary(name, data, out, evaluation)
