@@ -32,18 +32,18 @@ SOURCES = {"squad": SQUAD, "english": [str(SHARED / "pretrain_en"), *SQUAD]}
 TITLES = ["--title-key", "title", "--title-key", "source"]
 """Chapters of a book have its name as their source; a book goes to one side."""
 RUNS = {
-    "squad-32k": ("squad", 32_000, 2_500_000),
-    "squad-8k": ("squad", 8_192, 1_000_000),
-    "english-32k": ("english", 32_000, 400_000),
-    "english-8k": ("english", 8_192, 1_000_000),
+    "squad-32k": ("squad", 32_000, 2_500_000, ()),
+    "squad-8k": ("squad", 8_192, 1_000_000, ()),
+    "english-32k": ("english", 32_000, 400_000, ("validation.every=20",)),
+    "english-8k": ("english", 8_192, 1_000_000, ()),
 }
-"""name -> (text, vocabulary, tokens that the recipe `small` sees)"""
+"""name -> (text, vocabulary, tokens that the recipe `small` sees, further settings)"""
 MEASURED = ("model", "ngram")
 
 
 def run(name: str) -> dict[str, Any]:
     """All stages of one run; finished ones are not repeated."""
-    text, vocab_size, budget = RUNS[name]
+    text, vocab_size, budget, settings = RUNS[name]
     data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
     if not (data / "index.json").exists():
         prepare_main([*SOURCES[text], *TITLES, "--out", str(data)])
@@ -51,7 +51,7 @@ def run(name: str) -> dict[str, Any]:
         words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
         tokenizer.train_main(words)
     words = ["small", f"data={data}", f"tokenizer={vocabulary}", f"duration={budget} tokens"]
-    pretrain.main([*words, "--out", str(out)])
+    pretrain.main([*words, *settings, "--out", str(out)])
     evaluation = WORK / f"{name}-evaluation"
     if not (evaluation / "eval.json").exists():
         documents = None if text == "squad" else 80
@@ -62,7 +62,7 @@ def run(name: str) -> dict[str, Any]:
 
 def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any]:
     """What the results file says of one run."""
-    text, vocab_size, budget = RUNS[name]
+    text, vocab_size, budget, _ = RUNS[name]
     mend = "delete the folder and repeat"
     report = read_json(data / "report.json", DataError, mend)
     measured = json.loads((evaluation / "eval.json").read_text())
