@@ -4,27 +4,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tests.tiny import VOCAB_SIZE, sentences, settings, write_prepared
 
 from openllm.core.config import read_yaml
 from openllm.core.errors import ConfigError
 from openllm.core.runs import MACHINE_KEYS
 from openllm.recipes.pretrain import main
-
-
-@pytest.fixture(autouse=True)
-def torch_as_before() -> Iterator[None]:
-    """The command sets torch up for its process; other tests share this one."""
-    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
-    yield
-    torch.set_deterministic_debug_mode(mode)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -5,26 +5,15 @@
 import json
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from openllm.core.config import parse_overrides
 from openllm.core.errors import ConfigError, StorageError
 from openllm.core.runs import RECIPE, Run
 from openllm.recipes import quickstart as q
-
-
-@pytest.fixture(autouse=True)
-def torch_as_before() -> Iterator[None]:
-    """Training sets torch up for its process; other tests share this one."""
-    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
-    yield
-    torch.set_deterministic_debug_mode(mode)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

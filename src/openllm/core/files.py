@@ -120,7 +120,7 @@ def _claim(temporary: Path, path: Path) -> int:
                 return handle
         except BlockingIOError:
             pass
-        except BaseException:
+        except BaseException:  # the claim ends with whoever made it, Ctrl-C included
             os.close(handle)
             raise
         os.close(handle)
