@@ -10,8 +10,9 @@ from tests.tolerances import assert_close
 
 from openllm.nn.attention import AttentionContext
 from openllm.nn.heads import cross_entropy_sum
+from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.model import build_model
-from openllm.nn.rope import rotary_table, rotate
+from openllm.nn.rope import rotary_table
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
@@ -72,15 +73,19 @@ def test_attention_is_causal() -> None:
 
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
     generator = torch.Generator().manual_seed(0)
-    q, k = torch.randn(2, 1, 1, 1, 16, generator=generator, dtype=torch.float64).unbind()
+    q, k = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64).unbind()
 
     def score(at: int, other: int) -> float:
         tables = [rotary_table(torch.tensor([[place]]), 16, 10_000.0) for place in (at, other)]
-        return (rotate(q, tables[0]) * rotate(k, tables[1])).sum().item()
+        return (
+            (norm_rotate(q, None, 0.0, *tables[0]) * norm_rotate(k, None, 0.0, *tables[1]))
+            .sum()
+            .item()
+        )
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)
     assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-4)
-    assert rotate(q, rotary_table(torch.tensor([[0]]), 16, 10_000.0)).allclose(q.float())
+    assert norm_rotate(q, None, 0.0, *rotary_table(torch.tensor([[0]]), 16, 10_000.0)).allclose(q)
 
 
 def test_rows_are_the_default_documents() -> None:

@@ -5,7 +5,6 @@
 # B batch, T time, D model, N query heads, K kv heads, H head dim
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,9 @@ from torch.nn import functional as F
 
 from openllm.nn.cache import KVCache
 from openllm.nn.config import ModelConfig
-from openllm.nn.rope import rotate
+from openllm.nn.kernels.attention import attention
+from openllm.nn.kernels.rows import norm_rotate
+from openllm.nn.rms_norm import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -30,36 +31,6 @@ class AttentionContext:
     def rows(cls, batch: int, time: int) -> "AttentionContext":
         """Each row is one document."""
         return cls(tuple(range(0, batch * time + 1, time)))
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens between neighbouring borders."""
-        return [end - start for start, end in pairwise(self.cu_seqlens)]
-
-
-def attend(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, context: AttentionContext) -> Tensor:
-    """Attention inside each document, (B, T, N, H).
-
-    Documents of one length are one batch; else a loop over documents, which on a CPU is faster
-    than a mask over the row.
-    """
-    lengths = context.lengths
-    if len(set(lengths)) == 1:
-        shape = (len(lengths), lengths[0])
-        q, k, v = (x.reshape(*shape, *x.shape[2:]) for x in (q_BTNH, k_BTKH, v_BTKH))
-        return _causal(q, k, v).reshape(q_BTNH.shape)
-    # split() rather than slices: its gradient is one concatenation instead of a sum of full tensors
-    parts = [x.flatten(0, 1).split(lengths) for x in (q_BTNH, k_BTKH, v_BTKH)]
-    out = [_causal(q[None], k[None], v[None])[0] for q, k, v in zip(*parts, strict=True)]
-    return torch.cat(out).reshape(q_BTNH.shape)
-
-
-def _causal(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
-    grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(
-        1, 2
-    )
 
 
 def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -112,25 +83,28 @@ class Attention(nn.Module):
         cache: KVCache | None,
     ) -> Tensor:
         """Mix each token with the earlier tokens of its document, (B, T, D)."""
-        q_BTNH = self.q_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        k_BTKH = self.k_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTNH = self._place(self.q_proj(x_BTD), self.q_norm, rope)
+        k_BTKH = self._place(self.k_proj(x_BTD), self.k_norm, rope)
         v_BTKH = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        if self.q_norm is not None and self.k_norm is not None:
-            # under autocast the projections are half precision, what goes through norms is not
-            q_BTNH = self.q_norm(q_BTNH.to(x_BTD.dtype))
-            k_BTKH = self.k_norm(k_BTKH.to(x_BTD.dtype))
-        if rope is not None:
-            q_BTNH, k_BTKH = rotate(q_BTNH, rope), rotate(k_BTKH, rope)
-        # On a CPU attention in half precision is slower, and its backward pass keeps megabytes of
-        # compiled code for every length of a document it has met.
-        dtype = v_BTKH.dtype
-        if x_BTD.device.type == "cpu":
-            dtype = torch.promote_types(dtype, torch.float32)
-        q_BTNH, k_BTKH, v_BTKH = q_BTNH.to(dtype), k_BTKH.to(dtype), v_BTKH.to(dtype)
         if cache is None:
+            rows = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
             with torch.autocast(x_BTD.device.type, enabled=False):
-                out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, context)
+                out_BTNH = attention(*rows, context.cu_seqlens).view_as(q_BTNH)
         else:
             cache.write(self.layer, k_BTKH, v_BTKH)
             out_BTNH = attend_cached(q_BTNH, cache, self.layer)
         return self.o_proj(out_BTNH.flatten(2))
+
+    def _place(
+        self, x_BTD: Tensor, norm: nn.Module | None, rope: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Heads (B, T, N, H), normalised and turned to their positions."""
+        x_BTNH = x_BTD.unflatten(-1, (-1, self.head_dim))
+        gain, eps = None, 0.0
+        if rope is not None and isinstance(norm, RMSNorm):
+            gain, eps = norm.weight, norm.eps
+        elif norm is not None:
+            x_BTNH = norm(x_BTNH.float()).to(x_BTNH.dtype)
+        if rope is None:
+            return x_BTNH
+        return norm_rotate(x_BTNH.flatten(0, 1), gain, eps, *rope).view_as(x_BTNH)

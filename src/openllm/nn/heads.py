@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from openllm.nn.kernels.rows import softmax_slope_
 
 IGNORE = -100
 """Target of a token that is not predicted."""
@@ -50,28 +53,6 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
-    """Put d loss / d scores in the place of scores; returns the sum of the losses."""
-    wide = sum_dtype(scores_RV.device)
-    total = torch.zeros((), dtype=wide, device=scores_RV.device)
-    rows = max(1, CACHED_LOGITS // scores_RV.shape[1])
-    for scores, target in zip(scores_RV.split(rows), targets_R.split(rows), strict=True):
-        kept = target != IGNORE
-        index = target.clamp_min(0)[:, None]
-        # in place from here on: logsumexp() would make a second copy of the logits
-        probs = scores.float()
-        probs -= probs.amax(1, keepdim=True)
-        picked = probs.gather(1, index)
-        norm = probs.exp_().sum(1, keepdim=True)
-        losses = (norm.log() - picked)[:, 0]
-        total += torch.where(kept, losses, 0.0).sum(dtype=wide)
-        # softmax - one-hot, zero for ignored rows
-        probs.mul_(kept[:, None] / norm)
-        probs.scatter_add_(1, index, -kept[:, None].to(probs.dtype))
-        scores.copy_(probs)
-    return total
-
-
 class _CrossEntropySum(torch.autograd.Function):
     """Sum of token losses; gradients are made chunk by chunk in the forward pass.
 
@@ -83,29 +64,45 @@ class _CrossEntropySum(torch.autograd.Function):
         ctx: Any, x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, dtype: torch.dtype
     ) -> Tensor:
         weight = weight_VD.to(dtype)
-        total = torch.zeros((), dtype=sum_dtype(x_RD.device), device=x_RD.device)
-        grad_x = torch.empty_like(x_RD)
-        grad_weight = torch.zeros_like(weight_VD)
+        wide = sum_dtype(x_RD.device)
+        total = torch.zeros((), dtype=wide, device=x_RD.device)
+        grad_x, grad_weight = torch.empty_like(x_RD), torch.empty_like(weight_VD)
         vocab_size, rows = weight.shape[0], min(_chunk_rows(weight_VD), x_RD.shape[0])
         # one set of buffers for all chunks: fresh ones of this size cost more than the arithmetic
         buffer = torch.empty(rows, vocab_size, dtype=dtype, device=x_RD.device)
-        part = torch.empty_like(weight)
+        part = grad_weight if weight.dtype == weight_VD.dtype else torch.empty_like(weight)
         for start in range(0, x_RD.shape[0], rows):
             piece = slice(start, start + rows)
             x = x_RD[piece].to(dtype)
             scores = torch.mm(x, weight.T, out=buffer[: len(x)])
-            total += _softmax_slope_(scores, targets_R[piece])
+            total += _softmax_slopes_(scores, targets_R[piece]).sum(dtype=wide)
             grad_x[piece] = scores @ weight
-            torch.mm(scores.T, x, out=part)
-            for sums, addend in zip(grad_weight.split(2048), part.split(2048), strict=True):
-                sums += addend
-        ctx.save_for_backward(grad_x, grad_weight)
+            if start == 0:
+                torch.mm(scores.T, x, out=part)
+                grad_weight.copy_(part)
+            elif part is grad_weight:
+                grad_weight.addmm_(scores.T, x)
+            else:
+                torch.mm(scores.T, x, out=part)
+                for sums, addend in zip(grad_weight.split(2048), part.split(2048), strict=True):
+                    sums += addend
+        ctx.grads = grad_x, grad_weight
         return total.float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        return grad_x * grads[0], grad_weight * grads[0], None, None
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        # in place, as a copy of the vocabulary's gradient costs more than all of its arithmetic
+        grad_x, grad_weight = ctx.grads
+        ctx.grads = None
+        return grad_x.mul_(slopes[0]), grad_weight.mul_(slopes[0]), None, None
+
+
+def _softmax_slopes_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
+    """`softmax_slope_` for some rows at a time, which then stay in the cache."""
+    rows = max(1, CACHED_LOGITS // scores_RV.shape[1])
+    parts = zip(scores_RV.split(rows), targets_R.split(rows), strict=True)
+    return torch.cat([softmax_slope_(scores, targets) for scores, targets in parts])
 
 
 def cross_entropy_sum(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openllm.nn.config import GeluConfig, ModelConfig, SwiGLUConfig
+from openllm.nn.kernels.rows import swiglu
 
 
 class SwiGLU(nn.Module):
@@ -21,7 +22,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
 
 
 class GeluMLP(nn.Module):

@@ -25,9 +25,9 @@ class RMSNormConfig(Config):
 
     def build(self, dim: int) -> nn.Module:
         """A norm over the last axis of size `dim`."""
-        from torch import nn
+        from openllm.nn.rms_norm import RMSNorm
 
-        return nn.RMSNorm(dim, eps=self.eps)
+        return RMSNorm(dim, self.eps)
 
     def num_parameters(self, dim: int) -> int:
         """Gain only."""

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Causal attention inside each document in bfloat16 (attention.cpp)."""
+
+# R tokens of all documents end to end, N query heads, K kv heads, H head dim
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from openllm.nn.kernels.library import call, library, usable
+
+MAX_HEAD_DIM = 256
+
+
+def attention_reference(
+    q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, borders: Sequence[int]
+) -> Tensor:
+    """(R, N, H): each token attends to the tokens of its document up to itself.
+
+    Documents of one length are one batch; else a loop over documents, which on a CPU is faster
+    than a mask over the row. Document d has tokens [borders[d], borders[d + 1]).
+    """
+    dtype = q_RNH.dtype
+    if q_RNH.device.type == "cpu" and dtype == torch.bfloat16:
+        # half precision is slower here, and its backward pass keeps megabytes of compiled code for
+        # every length of a document that it has met
+        q_RNH, k_RKH, v_RKH = q_RNH.float(), k_RKH.float(), v_RKH.float()
+    lengths = [end - start for start, end in pairwise(borders)]
+    if len(set(lengths)) == 1:
+        shape = (len(lengths), lengths[0])
+        parts = [x.unflatten(0, shape) for x in (q_RNH, k_RKH, v_RKH)]
+        return _causal(*parts).flatten(0, 1).to(dtype)
+    # split() rather than slices: its gradient is one concatenation instead of a sum of full tensors
+    rows = zip(*(x.split(lengths) for x in (q_RNH, k_RKH, v_RKH)), strict=True)
+    return torch.cat([_causal(q[None], k[None], v[None])[0] for q, k, v in rows]).to(dtype)
+
+
+def _causal(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(
+        1, 2
+    )
+
+
+@cache
+def _has_dot_product() -> bool:
+    kernels = library()
+    return kernels is not None and kernels.has_attention() == 1
+
+
+def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the kernel takes these: bfloat16 on a processor that multiplies it."""
+    dim = q.shape[-1]
+    return (
+        q.dtype == torch.bfloat16
+        and dim % 32 == 0
+        and dim <= MAX_HEAD_DIM
+        and usable(q, k, v)
+        and _has_dot_product()
+    )
+
+
+def attention(q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, borders: Sequence[int]) -> Tensor:
+    """As the reference."""
+    if has_kernel(q_RNH, k_RKH, v_RKH):
+        return _attention(q_RNH, k_RKH, v_RKH, torch.tensor(borders, dtype=torch.int32))[0]
+    return attention_reference(q_RNH, k_RKH, v_RKH, borders)
+
+
+def _sizes(q: Tensor, k: Tensor, borders: Tensor) -> tuple[int, int, int, int, float]:
+    return len(borders) - 1, q.shape[1], k.shape[1], q.shape[2], q.shape[2] ** -0.5
+
+
+@torch.library.custom_op("openllm::attention", mutates_args=())
+def _attention(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> tuple[Tensor, Tensor]:
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    out = torch.empty_like(q)
+    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
+    call("attention_b", q, k, v, borders, *_sizes(q, k, borders), out, lse)
+    return out, lse
+
+
+@_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    return out, q.new_empty(q.shape[:2], dtype=torch.float32)
+
+
+@torch.library.custom_op("openllm::attention_backward", mutates_args=())
+def _attention_backward(
+    slope: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, borders: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    slope, q, k, v = (x.contiguous() for x in (slope, q, k, v))
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    sizes = _sizes(q, k, borders)
+    call("attention_backward_b", slope, q, k, v, out, lse, borders, *sizes, *grads)
+    return grads
+
+
+@_attention_backward.register_fake
+def _(
+    slope: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, borders: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    form = torch.contiguous_format
+    return (
+        torch.empty_like(q, memory_format=form),
+        torch.empty_like(k, memory_format=form),
+        torch.empty_like(v, memory_format=form),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, borders = inputs
+    ctx.save_for_backward(q, k, v, *output, borders)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _slope(ctx: Any, slope: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    return (*_attention_backward(slope, *ctx.saved_tensors), None)
+
+
+_attention.register_autograd(_slope, setup_context=_keep)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The compiled kernels: built on this machine when they are first needed, then kept.
+
+Without a C++ compiler all runs on plain torch, which is said once. `OPENLLM_KERNELS=0` asks for
+plain torch.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openllm.core.download import cache_folder
+from openllm.core.log import say, warn
+
+SOURCES = ("rows.cpp", "attention.cpp")
+HEADERS = ("simd.h",)
+COMPILERS = ("c++", "g++", "clang++")
+# Sums may be reordered, so that loops become vector code; NaN and infinity stay what they are.
+FLAGS = [
+    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-fopenmp"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-fassociative-math", "-freciprocal-math"),
+]
+SIZES = {torch.float32: "f", torch.bfloat16: "b"}
+"""Letter of each dtype in the kernels' names."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None where they cannot be had."""
+    if os.environ.get("OPENLLM_KERNELS") == "0" or platform.system() != "Linux":
+        return None
+    compiler = find_compiler()
+    if compiler is None:
+        say(
+            "no C++ compiler here, so training runs on plain PyTorch, which is slower; to mend "
+            "it, install g++ (Debian, Ubuntu: apt install g++)"
+        )
+        return None
+    try:
+        return ctypes.CDLL(str(built(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        warn(
+            f"the CPU kernels could not be built ({reason.strip().splitlines()[-1]}); training "
+            "runs on plain PyTorch, which is slower"
+        )
+        return None
+
+
+def find_compiler() -> str | None:
+    """Path of the C++ compiler: `CXX`, else the first of the usual names."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+def built(compiler: str) -> Path:
+    """The shared library, compiled unless the cache holds it.
+
+    Raises:
+        OSError: the cache cannot be written, or the compiler not run.
+        subprocess.SubprocessError: the compiler failed.
+    """
+    here = Path(__file__).parent
+    runtime = openmp_runtime()
+    flags = [*FLAGS, "-mprefer-vector-width=512"] if platform.machine() == "x86_64" else FLAGS
+    command = [compiler, *flags, *(str(here / name) for name in SOURCES)]
+    if runtime is not None:
+        # torch's own threads: a second OpenMP runtime in the process would fight with them
+        command += ["-Wl,--as-needed", str(runtime)]
+    target = cache_folder() / "kernels" / f"{_key([*flags, str(runtime)], compiler)}.so"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    say("building the CPU kernels (once, some seconds)")
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        out = Path(folder) / target.name
+        subprocess.run(
+            [*command, "-o", str(out)], check=True, capture_output=True, text=True, timeout=300
+        )
+        out.replace(target)
+    return target
+
+
+def _key(settings: list[str], compiler: str) -> str:
+    """Digest of all that the compiled code depends on."""
+    here = Path(__file__).parent
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+    parts = [*((here / name).read_bytes() for name in (*SOURCES, *HEADERS)), version]
+    parts += [" ".join(settings).encode(), _instructions().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
+
+
+def _instructions() -> str:
+    """What this processor can do: a folder may be shared by machines."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^(?:flags|Features)\s*:.*$", text, re.MULTILINE)
+    return f"{platform.machine()} {found.group() if found else ''}"
+
+
+def openmp_runtime() -> Path | None:
+    """The OpenMP library that torch has loaded."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        path = Path(line.split(maxsplit=5)[-1])
+        if path.name.startswith(("libgomp", "libomp", "libiomp5")):
+            return path
+    return None
+
+
+def fingerprint() -> str:
+    """Name of the code that runs: another one gives other last bits."""
+    kernels = library()
+    return "none" if kernels is None else Path(kernels._name).stem
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels take these tensors: on a CPU, of one dtype that they know."""
+    first = tensors[0]
+    return (
+        all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
+        and first.dtype in SIZES
+        and library() is not None
+    )
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Run a kernel on tensors that lie densely in memory; its last argument is the thread count."""
+    kernels = library()
+    assert kernels is not None
+    converted = [_argument(value) for value in arguments]
+    getattr(kernels, name)(*converted, ctypes.c_int(torch.get_num_threads()))
+
+
+def _argument(value: Tensor | int | float | None) -> object:
+    if isinstance(value, Tensor):
+        assert value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return value if value is None else ctypes.c_int64(value)
