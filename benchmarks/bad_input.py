@@ -34,6 +34,7 @@ SHAPE = (
     "validation.tokens=500 'duration=4 steps'"
 )
 GOOD = f"data=data tokenizer=tokenizer {SHAPE}"
+MIX = "data mix --tokenizer tokenizer --out new a=data"
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,23 @@ CASES = [
         1,
         "precious",
     ),
+    # mixtures
+    Case("nothing to mix", MIX, 2, "two or more"),
+    Case("source without a name", f"{MIX} data", 2, "NAME=FOLDER"),
+    Case("two sources of one name", f"{MIX} a=run", 2, "two sources are called 'a'"),
+    Case("mixture of an unknown source", f"{MIX} b=run --mixtures a:1,c:1", 2, "sources are: a, b"),
+    Case("negative weight", f"{MIX} b=run --mixtures a:1,b:-1", 2, "positive numbers"),
+    Case("weight that is no number", f"{MIX} b=run --mixtures a:1,b:nan", 2, "positive numbers"),
+    Case("the same mixture twice", f"{MIX} b=run --mixtures a:1,b:1 a:.5,b:.5", 2, "are the same"),
+    Case("unknown target", f"{MIX} b=run --target c", 2, "--target c"),
+    Case("no tokens to train on", f"{MIX} b=run --tokens 0", 2, "tokens"),
+    Case("misspelt setting beside sources", f"{MIX} clip_nrom=2", 2, "did you mean 'clip_norm'"),
+    Case("setting that is an option", f"{MIX} b=run 'duration=1 epochs'", 2, "--tokens"),
+    Case("source folder missing", f"{MIX} b=none", 1, "none"),
+    Case("source of a later version", f"{MIX} b=data-later", 1, "format_version 99"),
+    Case("source that is no prepared folder", f"{MIX} b=precious", 1, "openllm data prepare"),
+    Case("the same documents twice", f"{MIX} b=data-full", 2, "same documents"),
+    Case("mixtures into a foreign folder", f"{MIX} b=run --out precious", 2, "thesis.txt"),
     # recipes and settings
     Case("unknown preset", "model inspect smal", 2, "did you mean 'small'"),
     Case("unknown recipe", f"train tini {GOOD} --out new", 2, "did you mean 'tiny'"),

@@ -11,6 +11,7 @@ from openllm.data.leaks import (
     LEAK,
     GramFilter,
     confirm,
+    find_leaked,
     leak_candidates,
     leak_filter,
     shared_phrase,
@@ -124,3 +125,20 @@ def test_the_recount_of_a_clean_folder_is_zero(tmp_path):
         "examples": [],
         "clean": True,
     }
+
+
+def test_find_leaked_names_every_held_out_text_that_training_shares():
+    draw = random.Random(7)
+    held = [[text(draw) for _ in range(4)], [], ["a short text", "another short text"]]
+    phrase = " ".join(held[0][1].split()[20 : 20 + LEAK])
+    held[0].append(f"{text(draw)} {phrase} {text(draw)}")
+    twelve = " ".join(held[0][3].split()[: LEAK - 1])
+    training = [[text(draw), f"{text(draw)} {phrase.upper()}!"], [f"x {twelve}", "A short text."]]
+    found = find_leaked(held, training)
+    assert [mask.tolist() for mask in found] == [
+        [False, True, False, False, True],
+        [],
+        [True, False],
+    ]
+    assert [mask.any() for mask in find_leaked(held, [])] == [False] * 3
+    assert find_leaked([], training) == []

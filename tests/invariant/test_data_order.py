@@ -18,6 +18,7 @@ from openllm.data.loader import (
     TokenLoader,
     bits_per_byte_per_nat,
     sample_documents,
+    sample_numbers,
 )
 from openllm.data.packing import EpochPlan
 from openllm.data.shards import Shards
@@ -163,6 +164,9 @@ def test_held_out_documents_are_sampled_whole_and_by_seed() -> None:
     assert not all(np.array_equal(a, b) for a, b in zip(documents, other, strict=True))
     everything, size = sample_documents(shards, 10_000, seed=1)
     assert len(everything) == 40 and size == 1600
+    few, more = sample_numbers(shards, 15, seed=1), sample_numbers(shards, 15, seed=1, least=7)
+    assert len(few) == 2 and len(more) == 7 and set(few.tolist()) < set(more.tolist())
+    assert len(sample_numbers(shards, 15, seed=1, least=50)) == 40
 
 
 def test_nats_become_bits_per_byte_of_the_text() -> None:

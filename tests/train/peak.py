@@ -10,11 +10,10 @@ import re
 import sys
 from pathlib import Path
 
-import torch
 from tests.tiny import random_shards
 
 from openllm.data.loader import TokenLoader
-from openllm.recipes.pretrain import build_trainer, load_config, resolve
+from openllm.recipes.pretrain import build_trainer, load_config, prepare_process, resolve
 from openllm.train.forecast import forecast
 from openllm.train.scoring import score_documents
 
@@ -22,8 +21,7 @@ from openllm.train.scoring import score_documents
 def main(preset: str, vocab_size: int, steps: int, settings: list[str]) -> dict[str, int]:
     """Forecast, some training steps, a validation."""
     cfg = resolve(load_config(preset, ["threads=1", *settings]), vocab_size)
-    torch.set_num_threads(1)
-    torch.set_deterministic_debug_mode("error")
+    prepare_process(cfg)
     batch = cfg.batch
     shards = random_shards([50 + 37 * i % 400 for i in range(300)], vocab_size)
     loader = TokenLoader(

@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "turn prepared documents into token shards",
         "openllm.recipes.tokenize:main",
     ),
+    "data mix": (
+        "find the mixture of folders that trains best",
+        "openllm.recipes.mix:main",
+    ),
     "tokenizer train": ("train a tokenizer on documents", "openllm.recipes.tokenizer:train_main"),
     "tokenizer inspect": (
         "measure a tokenizer and compare sizes",

@@ -268,7 +268,7 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def environment(*, instruction_set: str, threads: int, device: str) -> dict[str, Any]:
+def environment(*, instruction_set: str, threads: int, device: str, kernels: str) -> dict[str, Any]:
     """What a run's numbers depend on beside its recipe."""
     return {
         "openllm": importlib.metadata.version("openllm-lab"),
@@ -280,6 +280,7 @@ def environment(*, instruction_set: str, threads: int, device: str) -> dict[str,
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "instruction_set": instruction_set,
+        "kernels": kernels,
         "threads": threads,
         "device": device,
         "compile": False,

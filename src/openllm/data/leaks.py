@@ -82,6 +82,35 @@ def confirm(hashes: np.ndarray, batches: Iterable[Numbered], seed: int = 0) -> n
     return owners[where]
 
 
+def find_leaked(
+    held: Sequence[Sequence[str]], training: Iterable[Sequence[str]]
+) -> list[np.ndarray]:
+    """Which held-out texts share a 13-gram with training text; exact, for texts that fit memory.
+
+    A text of fewer words is shared where a training text has the same words and no others.
+
+    Args:
+        held: some collections of held-out texts.
+        training: the training texts, a batch at a time; they are read once.
+
+    Returns:
+        For each collection bool [D].
+    """
+    grams = [ngrams(split_words(texts), LEAK, whole=True) for texts in held]
+    wanted = np.unique(np.concatenate([own.hashes for own in grams] or [np.zeros(0, np.uint64)]))
+    shared = np.zeros(len(wanted), dtype=bool)
+    for texts in training if len(wanted) else ():
+        found = ngrams(split_words(texts), LEAK, whole=True).hashes
+        place = np.minimum(np.searchsorted(wanted, found), len(wanted) - 1)
+        shared[place[wanted[place] == found]] = True
+    leaked = []
+    for own in grams:
+        hits = shared[np.searchsorted(wanted, own.hashes)]
+        counts = np.concatenate(([0], np.cumsum(hits)))
+        leaked.append(counts[own.bounds[1:]] > counts[own.bounds[:-1]])
+    return leaked
+
+
 def shared_phrase(text: str, other: str) -> str:
     """The first 13-gram of `text` that stands in `other` too, or ""."""
     words = split_words([text])

@@ -3,7 +3,7 @@
 """Batches of packed rows, each a pure function of (seed, step), so there is no state to save."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,19 +54,16 @@ class TokenLoader:
         self.rows_per_epoch = int(self._lengths.sum()) // seq_len
         if self.rows_per_epoch < 1:
             raise DataError(
-                f"the training split has {int(self._lengths.sum())} tokens, less than one row of "
-                f"{seq_len}; add text or set batch.seq_len lower"
+                f"the split '{shards.split}' of {shards.folder} has {int(self._lengths.sum())} "
+                f"tokens, less than one row of {seq_len}; add text or set batch.seq_len lower"
             )
         self._plan = lru_cache(maxsize=2)(lambda epoch: EpochPlan(self._lengths, seed, epoch))
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of a training step."""
         first = step * self.rows_per_step
-        rows = range(first, first + self.rows_per_step)
-        return [
-            self._batch(rows[start : start + self.micro_rows])
-            for start in range(0, len(rows), self.micro_rows)
-        ]
+        rows = [(self.shards, self.pieces(first + row)) for row in range(self.rows_per_step)]
+        return lay_out(rows, self.seq_len, self.micro_rows)
 
     def pieces(self, row: int) -> list[Piece]:
         """The pieces of documents in a row, counted through all epochs."""
@@ -79,36 +76,62 @@ class TokenLoader:
             for piece in self.pieces(row):
                 yield self.shards.document(piece.document)[piece.start : piece.end + 1]
 
-    def _batch(self, rows: range) -> Batch:
-        shape = (len(rows), self.seq_len)
-        tokens = np.empty(shape, np.int64)
-        targets = np.full(shape, IGNORE, np.int64)
-        positions = np.empty(shape, np.int64)
-        borders = [0]
-        for line, row in enumerate(rows):
-            column = 0
-            for piece in self.pieces(row):
-                document = self.shards.document(piece.document)
-                length = piece.end - piece.start
-                here = slice(column, column + length)
-                tokens[line, here] = document[piece.start : piece.end]
-                positions[line, here] = np.arange(length)
-                following = document[piece.start + 1 : piece.end + 1]
-                targets[line, column : column + len(following)] = following
-                column += length
-                borders.append(line * self.seq_len + column)
-        return Batch(tokens, targets, positions, tuple(borders))
+
+Row = tuple[Shards, Sequence[Piece]]
+"""Pieces of documents that together fill a row, and where these documents lie."""
+
+
+def lay_out(rows: Sequence[Row], seq_len: int, micro_rows: int) -> list[Batch]:
+    """Batches of `micro_rows` rows each, in order; the last may have fewer."""
+    return [
+        _batch(rows[start : start + micro_rows], seq_len)
+        for start in range(0, len(rows), micro_rows)
+    ]
+
+
+def _batch(rows: Sequence[Row], seq_len: int) -> Batch:
+    shape = (len(rows), seq_len)
+    tokens = np.empty(shape, np.int64)
+    targets = np.full(shape, IGNORE, np.int64)
+    positions = np.empty(shape, np.int64)
+    borders = [0]
+    for line, (shards, pieces) in enumerate(rows):
+        column = 0
+        for piece in pieces:
+            document = shards.document(piece.document)
+            length = piece.end - piece.start
+            here = slice(column, column + length)
+            tokens[line, here] = document[piece.start : piece.end]
+            positions[line, here] = np.arange(length)
+            following = document[piece.start + 1 : piece.end + 1]
+            targets[line, column : column + len(following)] = following
+            column += length
+            borders.append(line * seq_len + column)
+    return Batch(tokens, targets, positions, tuple(borders))
+
+
+def sample_numbers(shards: Shards, tokens: int, seed: int, least: int = 1) -> NDArray[np.int64]:
+    """Numbers of seeded whole documents of about `tokens` tokens, and of `least` documents or all.
+
+    Returns:
+        In the order of the documents.
+
+    Raises:
+        DataError: there are none.
+    """
+    order = np.random.Generator(np.random.Philox(seed)).permutation(shards.num_documents)
+    sizes = np.cumsum(np.diff(shards.offsets.astype(np.int64))[order])
+    chosen = np.sort(order[: max(least, int(np.searchsorted(sizes, tokens)) + 1)])
+    if not len(chosen):
+        raise DataError(f"{shards.folder} has no '{shards.split}' documents; hold some out")
+    return chosen
 
 
 def sample_documents(
     shards: Shards, tokens: int, seed: int
 ) -> tuple[list[NDArray[np.integer]], int]:
     """Seeded whole documents of about `tokens` tokens, and the UTF-8 bytes of their text."""
-    order = np.random.Generator(np.random.Philox(seed)).permutation(shards.num_documents)
-    sizes = np.cumsum(np.diff(shards.offsets.astype(np.int64))[order])
-    chosen = np.sort(order[: int(np.searchsorted(sizes, tokens)) + 1])
-    if not len(chosen):
-        raise DataError(f"{shards.folder} has no '{shards.split}' documents; hold some out")
+    chosen = sample_numbers(shards, tokens, seed)
     return [shards.document(int(i)) for i in chosen], int(shards.doc_bytes[chosen].sum())
 
 

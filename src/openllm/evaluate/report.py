@@ -162,7 +162,7 @@ def markdown(result: Result, picture: str | None = None) -> str:
         f"- text: {data['name']}{split}, fingerprint {str(data['fingerprint'])[:12]}",
     ]
     for table in tables(result):
-        lines += ["", f"## {table.title}", "", *_markdown_table(table), "", table.note]
+        lines += ["", f"## {table.title}", "", *markdown_table(table), "", table.note]
         if table.title == "Held-out text" and picture:
             lines += ["", f"![loss by position, and bits per byte]({picture})"]
     if result.get("generation"):
@@ -174,7 +174,8 @@ def _or_unknown(value: int | None) -> str:
     return "an unknown number of" if value is None else f"{value:,}"
 
 
-def _markdown_table(table: Table) -> list[str]:
+def markdown_table(table: Table) -> list[str]:
+    """The lines of a table, without its title and note."""
     rules = ["---", *["---:"] * (len(table.header) - 1)]
     return [f"| {' | '.join(row)} |" for row in (table.header, rules, *table.rows)]
 

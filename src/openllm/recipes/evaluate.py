@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         sys.stdout.write(json.dumps(finite(result), ensure_ascii=False) + "\n")
     else:
-        _show(tables(result))
+        show(tables(result))
     # behind the table: what was measured must not be lost to a disk that is full by now
     if args.out is not None:
         write_report(result, Path(args.out))
@@ -211,7 +211,7 @@ def _baseline(seen: "TrainingText", tokenizer: "Tokenizer", cfg: EvaluateConfig)
     )
 
 
-def _show(found: Sequence[Table]) -> None:
+def show(found: Sequence[Table]) -> None:
     """Print tables to standard output."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

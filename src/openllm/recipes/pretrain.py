@@ -20,6 +20,7 @@ from openllm.train.schedule import duration_steps
 
 if TYPE_CHECKING:
     from openllm.data.loader import TokenLoader
+    from openllm.data.mixture import MixtureLoader
     from openllm.data.shards import Shards
     from openllm.train.forecast import Forecast
     from openllm.train.loop import Trainer
@@ -105,10 +106,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
         TrainingError: the run diverged or ran out of memory.
         KeyboardInterrupt: it was interrupted; the run folder can be resumed.
     """
-    import torch
-
     from openllm.checkpoint.hf_keys import OWN, architecture
-    from openllm.data.loader import TokenLoader
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
     from openllm.text.tokenizer import Tokenizer
@@ -123,19 +121,11 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
             "no transformers architecture has the shape of this model; its folder will be for "
             "OpenLLM alone"
         )
-    torch.set_num_threads(cfg.threads or 1)
-    # as use_deterministic_algorithms(True), which would load the compiler, too
-    torch.set_deterministic_debug_mode("error")
+    prepare_process(cfg)
     shards = tokenize(data, vocabulary)
-    loader = TokenLoader(
-        Shards.open(shards, "train", tokenizer.fingerprint),
-        seq_len=cfg.batch.seq_len,
-        rows_per_step=cfg.batch.rows,
-        micro_rows=cfg.batch.micro_rows,
-        seed=cfg.seed,
-    )
+    loader = build_loader(cfg, Shards.open(shards, "train", tokenizer.fingerprint))
     held_out = Shards.open(shards, "validation", tokenizer.fingerprint)
-    with _memory_errors(cfg):
+    with memory_errors(cfg):
         if dry_run:
             trainer = build_trainer(cfg, loader)
             outlook = forecast(cfg, trainer, index["corpus"], len(held_out.tokens))
@@ -148,6 +138,18 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
             _train(run, cfg, loader, held_out, index)
         finally:
             run.close()
+
+
+def prepare_process(cfg: PretrainConfig) -> None:
+    """Set up torch and the allocator for a resolved recipe."""
+    import torch
+
+    from openllm.transform.memory import keep_freed_memory
+
+    torch.set_num_threads(cfg.threads or 1)
+    # as use_deterministic_algorithms(True), which would load the compiler, too
+    torch.set_deterministic_debug_mode("error")
+    keep_freed_memory()
 
 
 def _folders(cfg: PretrainConfig) -> tuple[Path, Path]:
@@ -164,7 +166,20 @@ def _folders(cfg: PretrainConfig) -> tuple[Path, Path]:
     return Path(cfg.data), Path(cfg.tokenizer)
 
 
-def build_trainer(cfg: PretrainConfig, loader: "TokenLoader") -> "Trainer":
+def build_loader(cfg: PretrainConfig, shards: "Shards") -> "TokenLoader":
+    """The batches of a training split."""
+    from openllm.data.loader import TokenLoader
+
+    return TokenLoader(
+        shards,
+        seq_len=cfg.batch.seq_len,
+        rows_per_step=cfg.batch.rows,
+        micro_rows=cfg.batch.micro_rows,
+        seed=cfg.seed,
+    )
+
+
+def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") -> "Trainer":
     """Model, optimizers and loop of a resolved recipe, without hooks."""
     from openllm.nn.model import build_model
     from openllm.train.loop import Trainer
@@ -243,7 +258,7 @@ def _train(
 
 
 @contextmanager
-def _memory_errors(cfg: PretrainConfig) -> Iterator[None]:
+def memory_errors(cfg: PretrainConfig) -> Iterator[None]:
     """Turn a lack of memory into the error that says what to change."""
     import torch
 
@@ -259,16 +274,23 @@ def _memory_errors(cfg: PretrainConfig) -> Iterator[None]:
         raise out_of_memory(cfg) from error
 
 
-def _check_machine(run: Run, cfg: PretrainConfig, step: int) -> None:
-    """Record the environment, or say how it and the settings differ from those at the beginning."""
+def describe_machine(cfg: PretrainConfig) -> dict[str, Any]:
+    """What the numbers of a resolved recipe depend on beside it."""
     import torch
 
-    env = environment(
+    from openllm.nn.kernels.library import fingerprint as kernels
+
+    return environment(
         instruction_set=torch.backends.cpu.get_cpu_capability(),
         threads=cfg.threads or 1,
         device=cfg.device,
+        kernels=kernels(),
     )
-    for difference in [*run.changes, *run.check_env(env)]:
+
+
+def _check_machine(run: Run, cfg: PretrainConfig, step: int) -> None:
+    """Record the environment, or say how it and the settings differ from those at the beginning."""
+    for difference in [*run.changes, *run.check_env(describe_machine(cfg))]:
         message = (
             f"this run began otherwise ({difference}); numbers will agree closely, not bit by bit"
         )

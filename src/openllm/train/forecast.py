@@ -144,10 +144,17 @@ def training_bytes(cfg: PretrainConfig) -> int:
             model.zero_grad()
         tokens = torch.zeros(min(batch.micro_rows, batch.rows), batch.seq_len, dtype=torch.long)
         with arithmetic(precision, "cpu"):
-            states = model(tokens).x.flatten(0, 1)
+            # the vocabulary's two gradients are added in place, but not where tensors are fake
+            embedding = model.embed_tokens.weight.detach()
+            embeds = torch.nn.functional.embedding(tokens, embedding).requires_grad_()
+            states = model(embeds=embeds).x.flatten(0, 1)
             loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
         loss.backward()
-        del states, loss
+        del states, loss, embeds
+        last = torch.zeros_like(embedding)
+        if not cfg.model.tie_embeddings:
+            model.embed_tokens.weight.grad = last
+        del last
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         del average
     return live.peak

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What `openllm data mix` is asked to compare: its arguments, checked before a folder is opened."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from openllm.core.config import Config
+from openllm.core.errors import ConfigError
+from openllm.data.mixture import EQUAL, NATURAL, Mixture, refuse_twins
+from openllm.recipes.pretrain import load_config
+from openllm.train.config import PretrainConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][\w-]*")
+_FIXED = {
+    "data": "folders are given as NAME=FOLDER; call the source otherwise",
+    "tokenizer": "give --tokenizer FOLDER",
+    "duration": "give --tokens",
+}
+
+
+class MixConfig(Config):
+    """How much is trained and scored."""
+
+    tokens: int = Field(500_000, ge=1, description="training tokens of each run")
+    seeds: int = Field(2, ge=1, le=100, description="runs of each mixture")
+    score_tokens: int = Field(100_000, ge=1, description="about so many of each target are scored")
+    resamples: int = Field(1000, ge=40, description="of the bootstrap")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compared, as far as the command line says.
+
+    Attributes:
+        folders: name of a source -> prepared folder.
+        tokenizer: its folder.
+        mixtures: as written; none: each source alone, `natural` and `equal`.
+        targets: sources whose validation sides are scored.
+        recipe: settings of all runs, but for data, tokenizer and duration.
+        cfg: how much is trained and scored.
+    """
+
+    folders: Mapping[str, Path]
+    tokenizer: Path
+    mixtures: Sequence[str]
+    targets: Sequence[str]
+    recipe: PretrainConfig
+    cfg: MixConfig
+
+    def __post_init__(self) -> None:
+        for name in self.targets:
+            if name not in self.folders:
+                raise ConfigError(
+                    f"--target {name} is no source; sources are: {', '.join(self.folders)}"
+                )
+        alike = dict.fromkeys(self.folders, 1)
+        refuse_twins([Mixture.parse(text, alike) for text in self.mixtures if text != NATURAL])
+
+    def find_mixtures(self, sizes: Mapping[str, int]) -> list[Mixture]:
+        """The mixtures, given the tokens of each source."""
+        if self.mixtures:
+            found = [Mixture.parse(text, sizes) for text in self.mixtures]
+            refuse_twins(found)
+            return found
+        usual = [Mixture.parse(text, sizes) for text in (*sizes, NATURAL, EQUAL)]
+        # where all sources are of one size, natural shares are equal ones
+        return usual[:-1] if usual[-2].shares == usual[-1].shares else usual
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the command line."""
+    default = MixConfig()
+    parser = argparse.ArgumentParser(
+        prog="openllm data mix",
+        description="Train tiny models on mixtures of prepared folders and say which mixture gives "
+        "the fewest bits per byte on held-out text. Repeating the command does what is missing.",
+        epilog="example: openllm data mix squad=data/squad books=data/books --tokenizer "
+        "data/tokenizer --target squad --mixtures squad:1 books:1 squad:0.5,books:0.5 "
+        "--out runs/mix",
+    )
+    add = parser.add_argument
+    what = "prepared folders, and key=value settings of the recipe such as model.dim=128"
+    add("sources", nargs="+", metavar="NAME=FOLDER", help=what)
+    add("--tokenizer", required=True, metavar="DIR", help="tokenizer folder or model folder")
+    add("--out", required=True, metavar="DIR", help="folder for results, report and picture")
+    what = "score the validation side of this source (default: of all); repeatable"
+    add("--target", action="append", default=[], metavar="NAME", help=what)
+    what = (
+        "such as squad:0.7,books:0.3, the name of one source, natural (by size) or equal "
+        "(default: each source alone, natural, equal)"
+    )
+    add("--mixtures", action="extend", nargs="+", default=[], metavar="MIXTURE", help=what)
+    add("--recipe", default="tiny", help="a shipped recipe, or a YAML file")
+    add("--tokens", type=int, default=default.tokens, help="training tokens of each run")
+    add("--seeds", type=int, default=default.seeds, help="runs of each mixture")
+    what = "about how many tokens of each target are scored, and at least 20 documents"
+    add("--score-tokens", type=int, default=default.score_tokens, metavar="TOKENS", help=what)
+    add("--resamples", type=int, default=default.resamples, help="of the bootstrap")
+    add("--dry-run", action="store_true", help="show plan and forecast, and stop")
+    add("--json", action="store_true", help="print the report (or the plan) as JSON")
+    return parser
+
+
+def read_request(args: argparse.Namespace) -> Request:
+    """Check all that can be checked without opening a folder.
+
+    Raises:
+        ConfigError: something in it is wrong; the message says what.
+    """
+    # a setting behind --mixtures looks to argparse like one more of them
+    stray = [text for text in args.mixtures if "=" in text]
+    mixtures = [text for text in args.mixtures if "=" not in text]
+    folders, settings = sort_arguments([*args.sources, *stray])
+    values = {name: getattr(args, name) for name in MixConfig.model_fields}
+    cfg = MixConfig.parse(values, "data mix")
+    recipe = load_config(args.recipe, [*settings, f"duration={cfg.tokens} tokens"])
+    targets = tuple(dict.fromkeys(args.target)) or tuple(folders)
+    return Request(folders, Path(args.tokenizer), mixtures, targets, recipe, cfg)
+
+
+def sort_arguments(arguments: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Tell sources from settings: a setting's key has a dot, or is one of a recipe's.
+
+    Raises:
+        ConfigError: an argument that is neither, or fewer than two sources.
+    """
+    fields = sorted(PretrainConfig.model_fields)
+    folders: dict[str, Path] = {}
+    settings: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"cannot read '{argument}'; sources are written NAME=FOLDER, settings key=value"
+            )
+        if name in _FIXED:
+            raise ConfigError(f"'{name}' is no setting of this command; {_FIXED[name]}")
+        if "." in name or name in fields:
+            settings.append(argument)
+            continue
+        close = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
+        if close and not Path(value).exists():
+            raise ConfigError(f"unknown setting '{name}'; did you mean '{close[0]}'?")
+        if not _NAME.fullmatch(name) or name in (NATURAL, EQUAL):
+            raise ConfigError(
+                f"'{name}' cannot name a source; use letters, digits, '_' and '-', and not "
+                f"'{NATURAL}' or '{EQUAL}'"
+            )
+        if name in folders:
+            raise ConfigError(f"two sources are called '{name}'; give each its own name")
+        folders[name] = Path(value)
+    if len(folders) < 2:
+        raise ConfigError("there is nothing to mix; name two or more sources as NAME=FOLDER")
+    return folders, settings

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""How the kernels are built, kept, and done without."""
+
+import ctypes
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tolerances import assert_close
+
+from openllm.nn.config import ModelConfig
+from openllm.nn.kernels import attention
+from openllm.nn.kernels import library as kernels
+from openllm.nn.model import build_model
+
+
+@pytest.fixture(autouse=True)
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing is loaded or built yet; afterwards all is as before."""
+    monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path / "cache"))
+    for cached in (kernels.library, attention._has_dot_product):
+        cached.cache_clear()
+    yield
+    for cached in (kernels.library, attention._has_dot_product):
+        cached.cache_clear()
+
+
+def compiler(folder: Path, script: str) -> str:
+    """A compiler that is a shell script."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return str(path)
+
+
+def hidden() -> torch.Tensor:
+    model = build_model(ModelConfig(vocab_size=50, dim=32, num_layers=1, max_positions=16))
+    with torch.no_grad():
+        return model(torch.arange(32).reshape(2, 16)).x
+
+
+needs_compiler = pytest.mark.skipif(kernels.find_compiler() is None, reason="no compiler")
+
+
+@needs_compiler
+def test_built_once_then_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert isinstance(kernels.library(), ctypes.CDLL)
+    assert "building the CPU kernels" in capsys.readouterr().err
+    files = list((tmp_path / "cache" / "kernels").iterdir())
+    assert [file.suffix for file in files] == [".so"]
+    assert kernels.fingerprint() == files[0].stem
+    kernels.library.cache_clear()
+    monkeypatch.setattr(kernels.subprocess, "run", _only_versions(kernels.subprocess.run))
+    assert kernels.library() is not None
+    assert capsys.readouterr().err == ""
+
+
+def _only_versions(run: object) -> object:
+    def checked(command: list[str], **options: object) -> object:
+        assert command[1:] == ["--version"], "it was compiled again"
+        return run(command, **options)
+
+    return checked
+
+
+@needs_compiler
+def test_other_flags_are_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = kernels.built(str(kernels.find_compiler()))
+    monkeypatch.setattr(kernels, "FLAGS", [*kernels.FLAGS, "-DOTHER"])
+    assert kernels.built(str(kernels.find_compiler())) != first
+
+
+def test_without_a_compiler_plain_torch_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_kernels = hidden()
+    capsys.readouterr()
+    kernels.library.cache_clear()
+    monkeypatch.setattr(kernels, "find_compiler", lambda: None)
+    assert_close(hidden(), with_kernels)
+    hidden()
+    assert capsys.readouterr().err.count("apt install g++") == 1
+    assert kernels.fingerprint() == "none"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo oh dear >&2; exit 1", "oh dear"),
+        ("test $1 = --version || echo no library > /dev/null", "No such file"),
+        ('test $1 = --version || for a; do :; done; test $1 = --version || echo x > "$a"', "file"),
+    ],
+    ids=["fails", "makes nothing", "makes nonsense"],
+)
+def test_a_broken_compiler_is_told_and_done_without(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    script: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("CXX", compiler(tmp_path, script))
+    assert hidden().isfinite().all()
+    error = capsys.readouterr().err
+    assert said in error and "plain PyTorch" in error
+    assert kernels.library() is None
+
+
+def test_they_can_be_switched_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENLLM_KERNELS", "0")
+    assert kernels.library() is None
+    assert hidden().isfinite().all()
+    assert capsys.readouterr().err == ""
+
+
+def test_one_openmp_runtime() -> None:
+    """A second one would bring a second team of threads."""
+    if kernels.library() is None:
+        pytest.skip("no kernels on this machine")
+    hidden()
+    maps = Path("/proc/self/maps").read_text()
+    found = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}
+    assert found == {str(kernels.openmp_runtime())}
