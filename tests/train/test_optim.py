@@ -3,12 +3,15 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from tests.golden.record import CURVES, FILE, curve
 from tests.tiny import SHAPES, random_model
+from tests.tolerances import assert_close
 
+from openllm.train.muon import Muon, orthogonalize
 from openllm.train.optim import AdamWConfig, MuonConfig, OptimConfig
 
 
@@ -69,3 +72,49 @@ def test_loss_curves_are_as_recorded(name: str) -> None:
     # other processors round otherwise, and twenty steps let that grow
     assert found == pytest.approx(recorded, rel=2e-3)
     assert found[-1] < found[0] - 0.5
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 48), (48, 200)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_orthogonalize(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    random = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, values, right = torch.linalg.svd(random, full_matrices=False)
+    found = orthogonalize(left * torch.linspace(0.05, 3, len(values)) @ right, 5, dtype).float()
+    assert found.shape == shape
+    spread = torch.linalg.svdvals(found)
+    assert spread.min() > 0.6 and spread.max() < 1.3
+    # same singular vectors: U^T (U S V^T) V is diagonal
+    inner = left.T @ found @ right.T
+    assert (inner - inner.diagonal().diag()).abs().max() < (1e-4 if dtype == torch.float32 else 0.1)
+
+
+def test_muon_stands_where_torchs_does() -> None:
+    """Momentum, decay and scale are those of torch; its products are rounded."""
+    ours, theirs = (
+        torch.nn.Parameter(torch.randn(24, 40, generator=torch.Generator().manual_seed(1)))
+        for _ in range(2)
+    )
+    settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.3}
+    mine = Muon([ours], cautious=False, ns_steps=5, dtype=torch.float32, **settings)
+    peer = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", ns_steps=5, **settings)
+    for step in range(4):
+        slope = torch.randn(24, 40, generator=torch.Generator().manual_seed(10 + step))
+        ours.grad, theirs.grad = slope, slope.clone()
+        mine.step()
+        peer.step()
+        # torch's products are in bfloat16
+        assert_close(ours, theirs, torch.bfloat16)
+
+
+def test_cautious_decay_takes_weights_that_the_update_shrinks_alone() -> None:
+    weight = torch.nn.Parameter(torch.ones(8, 8))
+    plain = torch.nn.Parameter(torch.ones(8, 8))
+    gradient = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    settings: dict[str, Any] = {"momentum": 0.0, "ns_steps": 5, "dtype": torch.float32}
+    for parameter, cautious, decay in ((weight, True, 0.5), (plain, False, 0.0)):
+        parameter.grad = gradient.clone()
+        Muon([parameter], lr=0.1, cautious=cautious, weight_decay=decay, **settings).step()
+    shrunk = plain < 1
+    assert shrunk.any() and not shrunk.all()
+    assert torch.allclose((plain - weight)[shrunk], torch.tensor(0.05))
+    assert torch.equal(weight[~shrunk], plain[~shrunk])

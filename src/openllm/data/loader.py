@@ -41,10 +41,17 @@ class Batch:
 
 
 class TokenLoader:
-    """Rows of a split, shuffled anew each epoch."""
+    """Rows of a split, its documents shuffled in each epoch (or in the first one for all)."""
 
     def __init__(
-        self, shards: Shards, *, seq_len: int, rows_per_step: int, micro_rows: int, seed: int
+        self,
+        shards: Shards,
+        *,
+        seq_len: int,
+        rows_per_step: int,
+        micro_rows: int,
+        seed: int,
+        reshuffle: bool = True,
     ) -> None:
         self.shards = shards
         self.seq_len = seq_len
@@ -57,7 +64,9 @@ class TokenLoader:
                 f"the split '{shards.split}' of {shards.folder} has {int(self._lengths.sum())} "
                 f"tokens, less than one row of {seq_len}; add text or set batch.seq_len lower"
             )
-        self._plan = lru_cache(maxsize=2)(lambda epoch: EpochPlan(self._lengths, seed, epoch))
+        self._plan = lru_cache(maxsize=2)(
+            lambda epoch: EpochPlan(self._lengths, seed, epoch if reshuffle else 0)
+        )
 
     def step(self, step: int) -> list[Batch]:
         """The micro-batches of a training step."""

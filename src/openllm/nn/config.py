@@ -76,6 +76,9 @@ class ModelConfig(Config):
     tie_embeddings: bool = True
     dropout: float = Field(0.0, ge=0, lt=1, description="on embeddings and residual branches")
     init_std: float = Field(0.02, gt=0)
+    init_residual: float = Field(
+        1.0, ge=0, description="factor on matrices that write into the residual stream; 0: zeros"
+    )
     norm: NormConfig = RMSNormConfig()
     position: PositionConfig = RopeConfig()
     attention: AttentionConfig = AttentionConfig()

@@ -8,7 +8,8 @@ from torch import nn
 from openllm.nn.config import ModelConfig
 
 RESIDUAL = ("o_proj.weight", "down_proj.weight")
-"""Matrices that write into the residual stream: scaled by 1/sqrt(2 x layers) as in GPT-2."""
+"""Matrices that write into the residual stream: scaled by 1/sqrt(2 x layers) as in GPT-2, and by
+`init_residual`."""
 
 
 @torch.no_grad()
@@ -22,5 +23,5 @@ def init_weights(module: nn.Module, cfg: ModelConfig, seed: int) -> None:
             parameter.fill_(1.0)
         else:
             scaled = name.endswith(RESIDUAL)
-            std = cfg.init_std * ((2 * cfg.num_layers) ** -0.5 if scaled else 1.0)
-            parameter.normal_(0.0, std, generator=generator)
+            factor = cfg.init_residual * (2 * cfg.num_layers) ** -0.5 if scaled else 1.0
+            parameter.normal_(0.0, cfg.init_std * factor, generator=generator)

@@ -64,6 +64,8 @@ def resolve(cfg: PretrainConfig, vocab_size: int) -> PretrainConfig:
     """
     import torch
 
+    from openllm.transform.precision import has_fast_bf16
+
     device = cfg.device
     if device == "auto":
         mps = torch.backends.mps.is_available()
@@ -85,17 +87,6 @@ def resolve(cfg: PretrainConfig, vocab_size: int) -> PretrainConfig:
     return cfg.model_copy(
         update={"device": device, "precision": precision, "model": model, "threads": threads}
     )
-
-
-def has_fast_bf16(device: str) -> bool:
-    """Whether matrix products in bfloat16 run in hardware."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == "mps":
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool = False) -> None:
@@ -176,6 +167,7 @@ def build_loader(cfg: PretrainConfig, shards: "Shards") -> "TokenLoader":
         rows_per_step=cfg.batch.rows,
         micro_rows=cfg.batch.micro_rows,
         seed=cfg.seed,
+        reshuffle=cfg.batch.reshuffle,
     )
 
 

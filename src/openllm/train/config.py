@@ -18,6 +18,7 @@ class BatchConfig(Config):
     tokens: int = Field(8192, ge=1, description="tokens in a step")
     seq_len: int = Field(512, ge=2, description="tokens in a row")
     micro_rows: int = Field(4, ge=1, description="rows read at once; less needs less memory")
+    reshuffle: bool = Field(True, description="another order of the documents in each epoch")
 
     @property
     def rows(self) -> int:

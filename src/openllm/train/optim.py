@@ -39,21 +39,23 @@ class AdamWConfig(Config):
 class MuonConfig(Config):
     """Muon for the matrices of the blocks, AdamW for embeddings, head and gains.
 
-    Muon orthogonalises each matrix's momentum (https://kellerjordan.github.io/posts/muon);
-    updates are scaled to AdamW's typical size (arXiv:2502.16982), so that learning rates and
-    weight decay carry over.
+    Updates have AdamW's typical size, so that learning rates and weight decay carry over.
     """
 
     kind: Literal["muon"] = "muon"
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.1, ge=0)
+    cautious: bool = Field(False, description="decay only weights that the update shrinks, too")
     ns_steps: int = Field(5, ge=1, le=12, description="Newton-Schulz iterations")
     adamw: AdamWConfig = AdamWConfig(lr=3e-3)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
         """Muon, then AdamW."""
-        from torch.optim import Muon
+        import torch
+
+        from openllm.train.muon import Muon
+        from openllm.transform.precision import has_fast_bf16
 
         blocks = {p for name, p in model.named_parameters() if ".layers." in f".{name}"}
         hidden = [p for p in model.parameters() if p in blocks and p.ndim == 2]
@@ -64,8 +66,9 @@ class MuonConfig(Config):
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            cautious=self.cautious,
             ns_steps=self.ns_steps,
-            adjust_lr_fn="match_rms_adamw",
+            dtype=torch.bfloat16 if has_fast_bf16(hidden[0].device.type) else torch.float32,
         )
         return [muon, _adamw(self.adamw, others, plain)]
 

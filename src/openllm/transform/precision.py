@@ -10,6 +10,15 @@ import torch
 Precision = Literal["fp32", "bf16"]
 
 
+def has_fast_bf16(device: str) -> bool:
+    """Whether matrix products in bfloat16 run in hardware."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def arithmetic(precision: Precision, device: str) -> AbstractContextManager[object]:
     """The context in which forward passes of this precision run."""
     if precision == "bf16":

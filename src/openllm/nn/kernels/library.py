@@ -110,12 +110,15 @@ def _instructions() -> str:
 
 
 def openmp_runtime() -> Path | None:
-    """The OpenMP library that torch has loaded."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        path = Path(line.split(maxsplit=5)[-1])
-        if path.name.startswith(("libgomp", "libomp", "libiomp5")):
-            return path
-    return None
+    """The OpenMP library that torch has loaded; other packages may have brought theirs."""
+    loaded = {
+        Path(line.split(maxsplit=5)[-1])
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    }
+    found = [path for path in loaded if path.name.startswith(("libgomp", "libomp", "libiomp5"))]
+    packages = Path(torch.__file__).parents[1]
+    beside_torch = [packages / "torch", packages / "torch.libs"]
+    return min(found, key=lambda p: not any(map(p.is_relative_to, beside_torch)), default=None)
 
 
 def fingerprint() -> str:
