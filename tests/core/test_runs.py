@@ -59,7 +59,9 @@ def test_settings_that_suit_the_machine_may_change(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint_begins_with_what_suits_the_machine(tmp_path: Path) -> None:
-    env = environment(instruction_set="AVX512", threads=2, device="cpu", kernels="none")
+    env = environment(
+        instruction_set="AVX512", threads=2, device="cpu", kernels="none", compiled=False
+    )
     first = opened(tmp_path, batch={"micro_rows": 4})
     assert first.check_env(env) == []
     first.close()
@@ -202,7 +204,9 @@ def test_a_torn_event_does_not_spoil_the_others(tmp_path: Path) -> None:
 
 def test_another_machine_is_named(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    env = environment(instruction_set="AVX512", threads=2, device="cpu", kernels="none")
+    env = environment(
+        instruction_set="AVX512", threads=2, device="cpu", kernels="none", compiled=False
+    )
     assert run.check_env(env) == []
     assert run.check_env(env) == []
     assert run.check_env({**env, "torch": "9", "cpu": "another"}) == [

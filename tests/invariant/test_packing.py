@@ -9,7 +9,7 @@ from tests.tiny import SHAPES, make_batch, random_model
 from tests.tolerances import assert_close, assert_gradients_close
 
 from openllm.data.loader import Batch
-from openllm.nn.attention import AttentionContext
+from openllm.nn.context import AttentionContext
 from openllm.nn.model import Transformer
 from openllm.train.objective import NextToken
 

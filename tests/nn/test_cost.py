@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.tiny import SHAPES, make_batch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from openllm.nn.attention import AttentionContext
 from openllm.nn.cache import KVCache
 from openllm.nn.config import (
     AttentionConfig,
@@ -21,6 +20,7 @@ from openllm.nn.config import (
     RopeConfig,
     SwiGLUConfig,
 )
+from openllm.nn.context import AttentionContext
 from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer, build_model

@@ -8,7 +8,7 @@ import torch
 from tests.tiny import SHAPES, random_model
 from tests.tolerances import assert_close
 
-from openllm.nn.attention import AttentionContext
+from openllm.nn.context import AttentionContext
 from openllm.nn.heads import cross_entropy_sum
 from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.model import build_model

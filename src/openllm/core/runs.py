@@ -268,7 +268,9 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def environment(*, instruction_set: str, threads: int, device: str, kernels: str) -> dict[str, Any]:
+def environment(
+    *, instruction_set: str, threads: int, device: str, kernels: str, compiled: bool
+) -> dict[str, Any]:
     """What a run's numbers depend on beside its recipe."""
     return {
         "openllm": importlib.metadata.version("openllm-lab"),
@@ -283,7 +285,7 @@ def environment(*, instruction_set: str, threads: int, device: str, kernels: str
         "kernels": kernels,
         "threads": threads,
         "device": device,
-        "compile": False,
+        "compile": compiled,
         "world_size": 1,
     }
 

@@ -4,33 +4,16 @@
 
 # B batch, T time, D model, N query heads, K kv heads, H head dim
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openllm.nn.cache import KVCache
 from openllm.nn.config import ModelConfig
+from openllm.nn.context import AttentionContext
 from openllm.nn.kernels.attention import attention
 from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.rms_norm import RMSNorm
-
-
-@dataclass(frozen=True)
-class AttentionContext:
-    """Where documents begin and end.
-
-    `cu_seqlens` are the borders 0 = c0 < c1 < ... = B * T in the flattened batch; the border of
-    a row is always a border. A token attends to earlier tokens between the same two borders.
-    """
-
-    cu_seqlens: tuple[int, ...]
-
-    @classmethod
-    def rows(cls, batch: int, time: int) -> "AttentionContext":
-        """Each row is one document."""
-        return cls(tuple(range(0, batch * time + 1, time)))
 
 
 def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -89,7 +72,7 @@ class Attention(nn.Module):
         if cache is None:
             rows = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
             with torch.autocast(x_BTD.device.type, enabled=False):
-                out_BTNH = attention(*rows, context.cu_seqlens).view_as(q_BTNH)
+                out_BTNH = attention(*rows, context).view_as(q_BTNH)
         else:
             cache.write(self.layer, k_BTKH, v_BTKH)
             out_BTNH = attend_cached(q_BTNH, cache, self.layer)

@@ -6,9 +6,10 @@
 
 from torch import Tensor, nn
 
-from openllm.nn.attention import Attention, AttentionContext
+from openllm.nn.attention import Attention
 from openllm.nn.cache import KVCache
 from openllm.nn.config import ModelConfig
+from openllm.nn.context import AttentionContext
 from openllm.nn.mlp import build_mlp
 
 

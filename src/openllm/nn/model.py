@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from openllm.nn.attention import AttentionContext
 from openllm.nn.block import Block
 from openllm.nn.cache import KVCache
 from openllm.nn.config import LearnedPositionConfig, ModelConfig, RopeConfig
+from openllm.nn.context import AttentionContext
 from openllm.nn.init import init_weights
 from openllm.nn.rope import rotary_table
 

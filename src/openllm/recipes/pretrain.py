@@ -85,7 +85,13 @@ def resolve(cfg: PretrainConfig, vocab_size: int) -> PretrainConfig:
     model = cfg.model.model_copy(update={"vocab_size": vocab_size})
     threads = cfg.threads or torch.get_num_threads()
     return cfg.model_copy(
-        update={"device": device, "precision": precision, "model": model, "threads": threads}
+        update={
+            "device": device,
+            "precision": precision,
+            "compile": device == "cuda" if cfg.compile == "auto" else cfg.compile,
+            "model": model,
+            "threads": threads,
+        }
     )
 
 
@@ -176,11 +182,14 @@ def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") ->
     from openllm.nn.model import build_model
     from openllm.train.loop import Trainer
     from openllm.train.objective import NextToken
+    from openllm.transform.compile import compile_blocks
     from openllm.transform.memory import checkpoint_activations
 
     model = build_model(cfg.model, seed=cfg.seed).to(cfg.device)
     if cfg.activation_checkpointing:
         checkpoint_activations(model)
+    if cfg.compile is True:
+        compile_blocks(model)
     total = duration_steps(
         cfg.duration,
         tokens_per_step=cfg.batch.tokens,
@@ -277,6 +286,7 @@ def describe_machine(cfg: PretrainConfig) -> dict[str, Any]:
         threads=cfg.threads or 1,
         device=cfg.device,
         kernels=kernels(),
+        compiled=cfg.compile is True,
     )
 
 

@@ -64,6 +64,9 @@ class PretrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' average")
     activation_checkpointing: bool = False
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile; auto: on a GPU, for a CPU has kernels of its own"
+    )
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from openllm.data.loader import Batch
-from openllm.nn.attention import AttentionContext
+from openllm.nn.context import AttentionContext
 from openllm.nn.heads import cross_entropy_sum
 from openllm.nn.model import Transformer
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openllm.nn.attention import AttentionContext
+from openllm.nn.context import AttentionContext
 from openllm.nn.heads import token_logprobs
 from openllm.nn.model import Transformer
 from openllm.transform.precision import Precision, arithmetic

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.tolerances import assert_close
 from torch import Tensor
 
+from openllm.nn.context import AttentionContext
 from openllm.nn.kernels.attention import attention, attention_reference, has_kernel
 
 HALF = torch.zeros(1, 1, 64, dtype=torch.bfloat16)
@@ -27,9 +28,13 @@ def inputs(tokens: int, heads: int, groups: int, dim: int, *, scale: float = 1.0
     ]
 
 
+def marks(*borders: int) -> AttentionContext:
+    return AttentionContext(borders)
+
+
 def check(lengths: list[int], heads: int, groups: int, dim: int, *, scale: float = 1.0) -> None:
-    borders = tuple(accumulate(lengths, initial=0))
-    halves = inputs(borders[-1], heads, groups, dim, scale=scale)
+    borders = marks(*accumulate(lengths, initial=0))
+    halves = inputs(sum(lengths), heads, groups, dim, scale=scale)
     wide = [x.detach().float().requires_grad_() for x in halves]
     actual = attention(*halves, borders)
     expected = attention_reference(*wide, borders)
@@ -75,21 +80,21 @@ def test_any_documents(lengths: list[int], groups: int, shared: int, dim: int) -
 
 def test_a_document_does_not_see_its_neighbours() -> None:
     q, k, v = (x.detach() for x in inputs(150, 4, 2, 64))
-    alone = attention(q[40:110], k[40:110], v[40:110], (0, 70))
-    assert attention(q, k, v, (0, 40, 110, 150))[40:110].equal(alone)
+    alone = attention(q[40:110], k[40:110], v[40:110], marks(0, 70))
+    assert attention(q, k, v, marks(0, 40, 110, 150))[40:110].equal(alone)
 
 
 def test_later_tokens_are_not_seen() -> None:
     q, k, v = (x.detach() for x in inputs(100, 2, 2, 64))
-    before = attention(q, k, v, (0, 100))
+    before = attention(q, k, v, marks(0, 100))
     k[77:], v[77:] = 9.0, 9.0
-    assert attention(q, k, v, (0, 100))[:77].equal(before[:77])
+    assert attention(q, k, v, marks(0, 100))[:77].equal(before[:77])
 
 
 def test_nan_stays() -> None:
     q, k, v = (x.detach() for x in inputs(100, 2, 2, 64))
     k[50, 1, 3] = float("nan")
-    out = attention(q, k, v, (0, 100))
+    out = attention(q, k, v, marks(0, 100))
     assert out[50:, 1].isnan().all()
     assert out[:50].isfinite().all() and out[:, 0].isfinite().all()
 
@@ -101,7 +106,7 @@ def test_same_bits_with_any_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            out = attention(q, k, v, (0, 120, 300))
+            out = attention(q, k, v, marks(0, 120, 300))
             results.append([out, *torch.autograd.grad(out.float().square().sum(), (q, k, v))])
     finally:
         torch.set_num_threads(before)

@@ -12,7 +12,6 @@ import torch
 from tests.tolerances import assert_close
 
 from openllm.nn.config import ModelConfig
-from openllm.nn.kernels import attention
 from openllm.nn.kernels import library as kernels
 from openllm.nn.model import build_model
 
@@ -21,11 +20,9 @@ from openllm.nn.model import build_model
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nothing is loaded or built yet; afterwards all is as before."""
     monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path / "cache"))
-    for cached in (kernels.library, attention._has_dot_product):
-        cached.cache_clear()
+    kernels.library.cache_clear()
     yield
-    for cached in (kernels.library, attention._has_dot_product):
-        cached.cache_clear()
+    kernels.library.cache_clear()
 
 
 def compiler(folder: Path, script: str) -> str:

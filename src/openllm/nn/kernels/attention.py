@@ -4,8 +4,6 @@
 
 # R tokens of all documents end to end, N query heads, K kv heads, H head dim
 
-from collections.abc import Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -13,25 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openllm.nn.kernels.library import call, library, usable
+from openllm.nn.context import AttentionContext
+from openllm.nn.kernels.library import call, has_dot_product, usable
 
 MAX_HEAD_DIM = 256
 
 
+@torch.compiler.disable
 def attention_reference(
-    q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, borders: Sequence[int]
+    q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, context: AttentionContext
 ) -> Tensor:
     """(R, N, H): each token attends to the tokens of its document up to itself.
 
     Documents of one length are one batch; else a loop over documents, which on a CPU is faster
-    than a mask over the row. Document d has tokens [borders[d], borders[d + 1]).
+    than a mask over the row.
     """
     dtype = q_RNH.dtype
     if q_RNH.device.type == "cpu" and dtype == torch.bfloat16:
         # half precision is slower here, and its backward pass keeps megabytes of compiled code for
         # every length of a document that it has met
         q_RNH, k_RKH, v_RKH = q_RNH.float(), k_RKH.float(), v_RKH.float()
-    lengths = [end - start for start, end in pairwise(borders)]
+    lengths = [end - start for start, end in pairwise(context.cu_seqlens)]
     if len(set(lengths)) == 1:
         shape = (len(lengths), lengths[0])
         parts = [x.unflatten(0, shape) for x in (q_RNH, k_RKH, v_RKH)]
@@ -49,12 +49,6 @@ def _causal(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
     )
 
 
-@cache
-def _has_dot_product() -> bool:
-    kernels = library()
-    return kernels is not None and kernels.has_attention() == 1
-
-
 def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the kernel takes these: bfloat16 on a processor that multiplies it."""
     dim = q.shape[-1]
@@ -63,15 +57,15 @@ def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and dim % 32 == 0
         and dim <= MAX_HEAD_DIM
         and usable(q, k, v)
-        and _has_dot_product()
+        and has_dot_product()
     )
 
 
-def attention(q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, borders: Sequence[int]) -> Tensor:
+def attention(q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, context: AttentionContext) -> Tensor:
     """As the reference."""
     if has_kernel(q_RNH, k_RKH, v_RKH):
-        return _attention(q_RNH, k_RKH, v_RKH, torch.tensor(borders, dtype=torch.int32))[0]
-    return attention_reference(q_RNH, k_RKH, v_RKH, borders)
+        return _attention(q_RNH, k_RKH, v_RKH, context.borders)[0]
+    return attention_reference(q_RNH, k_RKH, v_RKH, context)
 
 
 def _sizes(q: Tensor, k: Tensor, borders: Tensor) -> tuple[int, int, int, int, float]:

@@ -127,13 +127,26 @@ def fingerprint() -> str:
     return "none" if kernels is None else Path(kernels._name).stem
 
 
+@torch.compiler.assume_constant_result
+def available() -> bool:
+    """Whether there are kernels."""
+    return library() is not None
+
+
+@torch.compiler.assume_constant_result
+def has_dot_product() -> bool:
+    """Whether there is a kernel for attention: it needs a processor that multiplies bfloat16."""
+    kernels = library()
+    return kernels is not None and kernels.has_attention() == 1
+
+
 def usable(*tensors: Tensor) -> bool:
     """Whether the kernels take these tensors: on a CPU, of one dtype that they know."""
     first = tensors[0]
     return (
         all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
         and first.dtype in SIZES
-        and library() is not None
+        and available()
     )
 
 
