@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""What each ingredient of the recipes is worth: a queue of training runs on real text.
+
+    python benchmarks/ablate.py                    all rows that have no result yet
+    python benchmarks/ablate.py --only tiny:recipe --only 'tiny:no *'
+    python benchmarks/ablate.py --list             rows, and what is done
+    python benchmarks/ablate.py --report           the table and the picture alone
+
+SQuAD, held out by article. Each run is a process of its own; its result goes to
+benchmarks/results/ablate.json as soon as it is there, under a digest of all that determines it.
+The queue may be stopped at any time and goes on where it was: runs of ours inside of a run, too.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ablation.report import plot, table
+from ablation.rows import ROWS, SIZES, Row
+from ablation.runs import WORK, prepare_size, run
+from record import RESULTS, record
+
+from openllm.core.log import say
+from openllm.core.runs import source_commit
+
+FILE = RESULTS / "ablate.json"
+
+
+def digest(row: Row, seed: int) -> str:
+    """Name of a run: of what it trains on what, not of how the row is called."""
+    size = SIZES[row.size]
+    parts = [row.kind, row.tokens or size.tokens, sorted(row.settings), size.dump(row), seed]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def results() -> dict[str, Any]:
+    """What is done, by digest."""
+    return json.loads(FILE.read_text())["runs"] if FILE.exists() else {}
+
+
+def keep(key: str, value: dict[str, Any]) -> None:
+    """Add one result to the file."""
+    record("ablate", {"what": "training runs on SQuAD", "runs": {**results(), key: value}})
+
+
+def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
+    """Rows and seeds in the order of the queue: the seeds of the rows that are compared first."""
+    chosen = [
+        row
+        for row in ROWS
+        if not patterns or any(fnmatch.fnmatch(row.label, pattern) for pattern in patterns)
+    ]
+    return [(row, seed) for seed in range(3) for row in chosen if seed < row.seeds]
+
+
+def main() -> None:
+    """Run what is missing, then write the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], help="pattern of SIZE:ROW")
+    parser.add_argument("--list", action="store_true", help="show the rows and stop")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--worker", nargs=2, metavar=("LABEL", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        label, seed = args.worker
+        row = next(row for row in ROWS if row.label == label)
+        print(json.dumps(run(row, int(seed), WORK / digest(row, int(seed)))))
+        return
+    queue = wanted(args.only)
+    missing = [(row, seed) for row, seed in queue if digest(row, seed) not in results()]
+    if args.list:
+        for row, seed in queue:
+            found = results().get(digest(row, seed))
+            state = f"{found['test_bpb']:.4f}" if found else "-"
+            print(f"{row.label:44s} {seed}  {state}")
+        return
+    if not args.report:
+        for number, (row, seed) in enumerate(missing, 1):
+            say(f"[{number}/{len(missing)}] {row.label}, seed {seed}")
+            prepare_size(SIZES[row.size], row)
+            command = [sys.executable, __file__, "--worker", row.label, str(seed)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                say(f"{row.label}, seed {seed}: failed ({done.returncode}); going on")
+                continue
+            found = json.loads(done.stdout.splitlines()[-1])
+            keep(digest(row, seed), {"row": row.label, "commit": source_commit(), **found})
+            say(f"    {found['test_bpb']:.4f} bits per byte in {found['seconds']:.0f} s")
+    named = {
+        (row.label, seed): found
+        for row in ROWS
+        for seed in range(row.seeds)
+        if (found := results().get(digest(row, seed)))
+    }
+    print(table(named))
+    plot(named, Path(RESULTS / "ablate.png"))
+
+
+if __name__ == "__main__":
+    main()
