@@ -193,6 +193,17 @@ CASES = [
     Case("run of other data", f"train tiny {GOOD} --out run-other", 2, "--fresh"),
     Case("run folder of another kind", f"train tiny {GOOD} --out precious", 2, "precious"),
     Case("run folder is a file", f"train tiny {GOOD} --out empty.txt", 1, "empty.txt"),
+    # the speed of the machine
+    Case("unknown preset of the bench", "bench --presets smal", 2, "large, medium, small, tiny"),
+    Case("preset without a name", "bench --presets tiny,,small", 2, "there is no ''"),
+    Case("no time to measure", "bench --minutes 0", 2, "between 0 and 1440"),
+    Case("time that is no number", "bench --minutes nan", 2, "--minutes nan"),
+    Case("no threads", "bench --threads 0", 2, "--threads 0 must lie between 1 and"),
+    Case("more threads than cores", "bench --threads 99999", 2, "the cores here"),
+    Case("unknown device", "bench --device tpu", 2, "invalid choice: 'tpu'"),
+    Case("report into a folder", "bench --out precious", 2, "name a file"),
+    Case("report over another file", "bench --out precious/thesis.txt", 2, "thesis.txt"),
+    Case("report over a JSON of ours", "bench --out data/index.json", 2, "no report of"),
     # model folders
     Case("no such model", "generate none --prompt a", 1, "none"),
     Case("no model there", "generate precious --prompt a", 1, "precious"),

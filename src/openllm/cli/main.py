@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
     "generate": ("let a model continue a prompt", "openllm.recipes.generate:main"),
     "recipes list": ("list the recipes that ship with OpenLLM", "openllm.recipes.catalogue:main"),
+    "bench": ("measure how fast this machine trains and generates", "openllm.recipes.bench:main"),
     "doctor": ("check this machine and this installation", "openllm.cli.doctor:main"),
 }
 """Verb, or noun and verb -> (one line of help, "module:function" taking the other arguments)."""

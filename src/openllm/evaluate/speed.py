@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""How fast this machine is: its limits (best of several tries) and our work on it (medians)."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+
+from openllm.engine.llm import LLM
+from openllm.engine.request import SamplingParams
+from openllm.nn.config import ModelConfig
+from openllm.nn.cost import matmul_parameters, train_flops
+from openllm.nn.kernels import library
+from openllm.nn.model import Transformer, build_model
+from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
+from openllm.text.tokenizer import Piece, Tokenizer
+from openllm.train.config import PretrainConfig
+from openllm.train.forecast import matmul_peak, optimizer_flops, training_rate
+from openllm.transform.precision import has_fast_bf16
+
+DOCUMENT_TOKENS = 256
+"""Length of the documents that training is measured with; a row holds several."""
+
+DECODED_TOKENS = 16
+"""New tokens of one timed request."""
+
+BUFFER_BYTES = 2**30
+"""What is read to measure the memory: many times the largest caches."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the hardware gives, and what takes some of it away."""
+
+    device: str
+    cores: int
+    threads: int
+    fp32_flops: float
+    bf16_flops: float | None
+    """None: no instructions for it here."""
+    memory_bytes_per_second: float
+    """Of the processor, where text is generated."""
+    kernels: bool
+    kernels_mend: str | None
+    busy_elsewhere: float
+    """Cores that other programs kept busy meanwhile."""
+
+    def peak(self, precision: str) -> float:
+        """Rate of matrix products of a precision, in FLOP/s."""
+        bf16 = self.bf16_flops if precision == "bf16" else None
+        return self.fp32_flops if bf16 is None else bf16
+
+
+@dataclass(frozen=True)
+class Training:
+    """Steps of one recipe on this machine."""
+
+    tokens_per_second: float
+    step_tokens: int
+    step_flops: int
+    """Of the model, forward and backward."""
+    optimizer_flops: int
+    peak_flops: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Time of one step."""
+        return self.step_tokens / self.tokens_per_second
+
+    @property
+    def share_of_peak(self) -> float:
+        """The model's operations in a second, relative to the peak of matrix products."""
+        return self.step_flops / self.step_seconds / self.peak_flops
+
+    @property
+    def optimizer_share_of_peak(self) -> float:
+        """The same for the matrix products of the optimizer."""
+        return self.optimizer_flops / self.step_seconds / self.peak_flops
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Greedy generation for one request."""
+
+    tokens_per_second: float
+    bytes_per_token: int
+    memory_bytes_per_second: float
+
+    @property
+    def limit(self) -> float:
+        """Tokens per second if reading the weights took all of the time."""
+        return self.memory_bytes_per_second / self.bytes_per_token
+
+    @property
+    def share_of_limit(self) -> float:
+        """How near it is to that."""
+        return self.tokens_per_second / self.limit
+
+
+def measure_machine(device: str, seconds: float) -> Machine:
+    """The limits, each measured for a third of `seconds`; other programs are not looked at."""
+    part, place = seconds / 3, torch.device(device)
+    mend = kernels_mend()
+    return Machine(
+        device=device,
+        cores=len(cores()),
+        threads=torch.get_num_threads(),
+        fp32_flops=matmul_peak("fp32", place, part),
+        bf16_flops=matmul_peak("bf16", place, part) if has_fast_bf16(device) else None,
+        memory_bytes_per_second=memory_bandwidth(part),
+        kernels=mend is None,
+        kernels_mend=mend,
+        busy_elsewhere=0.0,
+    )
+
+
+def memory_bandwidth(seconds: float) -> float:
+    """Bytes that the processor reads from memory in a second."""
+    size = min(BUFFER_BYTES, free_bytes("cpu") // 8)
+    # written once: pages of zeros that nobody wrote are all one page, which stays in the cache
+    buffer = torch.ones(size // 4)
+    buffer.sum()
+    best, began = 0.0, time.perf_counter()
+    while best == 0.0 or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        buffer.sum()
+        best = max(best, buffer.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def training_flops(cfg: PretrainConfig) -> tuple[int, int]:
+    """Operations of a step of a resolved recipe: of the model, and of its optimizer."""
+    length = min(DOCUMENT_TOKENS, cfg.batch.seq_len)
+    with torch.device("meta"):
+        model = Transformer(cfg.model)
+    flops = train_flops(cfg.model, [length]) * cfg.batch.tokens // length
+    return flops, optimizer_flops(model, cfg.optim)
+
+
+def measure_training(cfg: PretrainConfig, peak_flops: float, seconds: float) -> Training:
+    """Whole steps of a resolved recipe for `seconds`, and one before them to warm up."""
+    flops, optimizer = training_flops(cfg)
+    length = min(DOCUMENT_TOKENS, cfg.batch.seq_len)
+    rate = training_rate(cfg, document_tokens=length, seconds=seconds)
+    return Training(rate, cfg.batch.tokens, flops, optimizer, peak_flops)
+
+
+def decoded_bytes(cfg: ModelConfig) -> int:
+    """Bytes of weights that are read for one token: the engine keeps them in float32."""
+    return 4 * matmul_parameters(cfg)
+
+
+def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Decoding:
+    """The engine with random weights, one request at a time for `seconds`, one to warm up."""
+    model, tokenizer = build_model(cfg), stand_in_tokenizer(cfg.vocab_size)
+    with torch.no_grad():
+        model.output_weight[tokenizer.eos_id] = 0  # a score of 0 is never the best of thousands
+    llm = LLM(model, tokenizer)
+    params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
+    rates: list[float] = []
+    llm.generate(["a"], params)
+    began = time.perf_counter()
+    while not rates or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        (answer,) = llm.generate(["a"], params)
+        rates.append(len(answer.token_ids) / (time.perf_counter() - start))
+    return Decoding(median(rates), decoded_bytes(cfg), bandwidth)
+
+
+def stand_in_tokenizer(vocab_size: int) -> Tokenizer:
+    """A tokenizer of that size with made-up words, for a model that nobody trained."""
+    proto = ModelProto()
+    proto.trainer_spec.model_type = TrainerSpec.BPE
+    proto.trainer_spec.byte_fallback = True
+    for name, piece in (("unk", UNK), ("bos", BOS), ("eos", EOS), ("pad", PAD)):
+        setattr(proto.trainer_spec, f"{name}_id", CONTROLS.index(piece))
+        setattr(proto.trainer_spec, f"{name}_piece", piece)
+    proto.normalizer_spec.name = "identity"
+    proto.normalizer_spec.add_dummy_prefix = False
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    for piece in CONTROLS:
+        proto.pieces.add(piece=piece, type=Piece.UNKNOWN if piece == UNK else Piece.CONTROL)
+    for byte in range(256):
+        proto.pieces.add(piece=f"<0x{byte:02X}>", type=Piece.BYTE)
+    for number in range(len(proto.pieces), vocab_size):
+        proto.pieces.add(piece=f"word{number}", score=-float(number))
+    return Tokenizer(proto.SerializeToString(), "the stand-in tokenizer")
+
+
+def kernels_mend() -> str | None:
+    """What would give this machine the CPU kernels; None where it has them."""
+    if library.available():
+        return None
+    if os.environ.get("OPENLLM_KERNELS") == "0":
+        return "unset OPENLLM_KERNELS"
+    if platform.system() != "Linux":
+        return "they are for Linux only"
+    if library.find_compiler() is None:
+        return "install g++ (Debian, Ubuntu: apt install g++)"
+    return "the compiler failed, see the warning"
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a new program could have on this device."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if not meminfo.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = meminfo.read_text(encoding="utf-8").splitlines()
+    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
+        free.append(int(text))  # of a container
+    return min(free)
+
+
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+
+
+class OtherWork:
+    """Watches from its making on what other programs do on our cores."""
+
+    def __init__(self) -> None:
+        self._load = os.getloadavg()[0]
+        self._began = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def cores(self) -> float:
+        """How many cores they kept busy on average; without /proc/stat, the load at the start."""
+        began, busy, own = self._began
+        now = _busy_seconds()
+        if busy is None or now is None:
+            return self._load
+        elapsed = max(time.monotonic() - began, 1e-9)
+        return max(0.0, (now - busy - (_own_seconds() - own)) / elapsed)
+
+
+def _own_seconds() -> float:
+    return sum(os.times()[:4])
+
+
+def _busy_seconds() -> float | None:
+    """What our cores have worked since the machine started, for whomever; None: it is not told."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    ours = {f"cpu{number}" for number in cores()}
+    ticks = 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, *counts = line.split()
+        if name in ours:
+            user, nice, system, _, _, irq, softirq, steal = map(int, counts[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
