@@ -43,6 +43,7 @@ def test_cross_entropy_is_torchs_at_any_chunk_size(
     chunk_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, weight, targets = example()
+    monkeypatch.setattr(heads, "CHUNK_UNIT", 1)
     monkeypatch.setattr(heads, "CHUNK_LOGITS", chunk_rows * weight.shape[0])
     for ours, theirs in zip(*both_ways(x, weight, targets), strict=True):
         assert_close(ours, theirs)
@@ -99,6 +100,7 @@ def test_cross_entropy_of_bfloat16_states_gives_bfloat16_gradients() -> None:
 @pytest.mark.parametrize("chunk_rows", [1, 4, 1000])
 def test_token_logprobs_are_log_softmax(chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, targets = example(ignored=0)
+    monkeypatch.setattr(heads, "CHUNK_UNIT", 1)
     monkeypatch.setattr(heads, "CHUNK_LOGITS", chunk_rows * weight.shape[0])
     targets[3] = (x @ weight.T)[3].argmax()
     values, hits = token_logprobs(x, weight, targets)

@@ -19,7 +19,7 @@ from openllm.nn.cost import matmul_parameters, train_flops
 from openllm.nn.kernels import library
 from openllm.nn.model import Transformer, build_model
 from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
-from openllm.text.tokenizer import Piece, Tokenizer
+from openllm.text.tokenizer import SPACE, Piece, Tokenizer
 from openllm.train.config import PretrainConfig
 from openllm.train.forecast import matmul_peak, optimizer_flops, training_rate
 from openllm.transform.precision import has_fast_bf16
@@ -125,12 +125,16 @@ def memory_bandwidth(seconds: float) -> float:
     size = min(BUFFER_BYTES, free_bytes("cpu") // 8)
     # written once: pages of zeros that nobody wrote are all one page, which stays in the cache
     buffer = torch.ones(size // 4)
-    buffer.sum()
     best, began = 0.0, time.perf_counter()
-    while best == 0.0 or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        buffer.sum()
-        best = max(best, buffer.nbytes / (time.perf_counter() - start))
+    for read in (buffer.sum, buffer.max):  # which of them computes less differs between machines
+        read()
+        rounds = 0
+        while rounds == 0 or time.perf_counter() - began < seconds / 2:
+            start = time.perf_counter()
+            read()
+            best = max(best, buffer.nbytes / (time.perf_counter() - start))
+            rounds += 1
+        began = time.perf_counter()
     return best
 
 
@@ -188,6 +192,7 @@ def stand_in_tokenizer(vocab_size: int) -> Tokenizer:
         proto.pieces.add(piece=piece, type=Piece.UNKNOWN if piece == UNK else Piece.CONTROL)
     for byte in range(256):
         proto.pieces.add(piece=f"<0x{byte:02X}>", type=Piece.BYTE)
+    proto.pieces.add(piece=SPACE)
     for number in range(len(proto.pieces), vocab_size):
         proto.pieces.add(piece=f"word{number}", score=-float(number))
     return Tokenizer(proto.SerializeToString(), "the stand-in tokenizer")

@@ -16,8 +16,11 @@ from openllm.nn.kernels.rows import softmax_slope_
 IGNORE = -100
 """Target of a token that is not predicted."""
 
-CHUNK_LOGITS = 16 * 2**20
+CHUNK_LOGITS = 32 * 2**20
 """Logits made at a time; a whole batch of them would dominate the memory of a step."""
+
+CHUNK_UNIT = 64
+"""Products with a multiple of this many rows are a few percent faster."""
 
 CACHED_LOGITS = 2**20
 """Logits that go through the softmax at a time, in float32, while they stay in the cache."""
@@ -28,15 +31,15 @@ def logits(x: Tensor, weight_VD: Tensor) -> Tensor:
     return F.linear(x, weight_VD.to(x.dtype)).float()
 
 
-def _chunk_rows(weight_VD: Tensor) -> int:
-    return max(1, CHUNK_LOGITS // weight_VD.shape[0])
+def _chunk_rows(weight_VD: Tensor, logits: int) -> int:
+    return max(1, logits // weight_VD.shape[0] // CHUNK_UNIT) * CHUNK_UNIT
 
 
 @torch.no_grad()
 def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target in nats (float32), and whether it is the most likely token."""
     values, hits = [], []
-    rows = _chunk_rows(weight_VD)
+    rows = _chunk_rows(weight_VD, CHUNK_LOGITS // 2)  # they are float32
     for x, target in zip(x_RD.split(rows), targets_R.split(rows), strict=True):
         scores = logits(x, weight_VD)
         best, index = scores.max(1, keepdim=True)
@@ -67,7 +70,8 @@ class _CrossEntropySum(torch.autograd.Function):
         wide = sum_dtype(x_RD.device)
         total = torch.zeros((), dtype=wide, device=x_RD.device)
         grad_x, grad_weight = torch.empty_like(x_RD), torch.empty_like(weight_VD)
-        vocab_size, rows = weight.shape[0], min(_chunk_rows(weight_VD), x_RD.shape[0])
+        vocab_size, rows = weight.shape[0], _chunk_rows(weight_VD, CHUNK_LOGITS)
+        rows = min(rows, x_RD.shape[0])
         # one set of buffers for all chunks: fresh ones of this size cost more than the arithmetic
         buffer = torch.empty(rows, vocab_size, dtype=dtype, device=x_RD.device)
         part = grad_weight if weight.dtype == weight_VD.dtype else torch.empty_like(weight)
