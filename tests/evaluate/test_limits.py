@@ -50,18 +50,31 @@ def test_what_limits_training(model: float, optimizer: float, said: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("share", "products", "said"),
     [
-        (0.12, "limited by overhead per operation: 12% of the memory bandwidth"),
-        (0.45, "limited by memory and by overhead per operation: 45% of the memory"),
-        (0.85, "limited by reading the weights from memory: 85% of the memory bandwidth"),
-        (1.4, "weights stay in the processor's cache (140% of the memory bandwidth)"),
+        (
+            0.12,
+            0.2,
+            "limited by overhead per operation: matrix products take 20% of the time (12% of the "
+            "memory bandwidth)",
+        ),
+        (
+            0.3,
+            0.8,
+            "limited by matrix products of a single row, which reach 30% of the memory bandwidth",
+        ),
+        (0.85, 0.9, "limited by reading the weights from memory: 85% of the memory bandwidth"),
+        (1.4, 0.9, "weights stay in the processor's cache (140% of the memory bandwidth)"),
     ],
 )
-def test_what_limits_decoding(share: float, said: str) -> None:
+def test_what_limits_decoding(share: float, products: float, said: str) -> None:
     decoding = Decoding(
-        tokens_per_second=100 * share, bytes_per_token=100, memory_bytes_per_second=1e4
+        tokens_per_second=100 * share,
+        product_seconds=products / (100 * share),
+        bytes_per_token=100,
+        memory_bytes_per_second=1e4,
     )
+    assert decoding.share_of_limit == pytest.approx(share)
     assert said in decoding_limit("x", decoding)
 
 

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import example, given, settings
@@ -61,7 +62,7 @@ def test_long_texts_are_cut_without_a_trace(
     tokenizer: Tokenizer, reference: sentencepiece.SentencePieceProcessor, text: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("openllm.text.tokenizer._PART_CHARS", 3)
+        patch.setattr("openllm.text.words._PART_CHARS", 3)
         assert tokenizer.encode(text) == reference.encode(text)
 
 
@@ -105,10 +106,27 @@ def test_lone_surrogates_become_replacement_characters(tokenizer: Tokenizer) -> 
 
 def test_words_beyond_the_cache(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     small = pickle.loads(pickle.dumps(tokenizer))
-    monkeypatch.setattr("openllm.text.tokenizer._CACHE_SIZE", 3)
-    texts = ["one two three four five six", "six five four three two one"]
-    assert small.encode_batch(texts) == tokenizer.encode_batch(texts)
-    assert 0 < len(small._cache) <= 3
+    monkeypatch.setattr("openllm.text.words._CACHE_SIZE", 3)
+    texts = ["one two three four five six", "six five four three two one", "one, two! three?"]
+    for _ in range(3):
+        assert small.encode_batch(texts) == tokenizer.encode_batch(texts)
+    cache = small._words._cache
+    assert 0 < len(cache) <= 3 and 0 < len(cache._older) <= 3
+
+
+def test_endless_words_are_not_kept(tokenizer: Tokenizer) -> None:
+    small = pickle.loads(pickle.dumps(tokenizer))
+    text = "a" * 100 + " " + "b" * 100
+    assert small.encode(text) == tokenizer.encode(text)
+    assert not small._words._cache
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=TEXTS)
+def test_packed_ids_are_the_same_ids(tokenizer: Tokenizer, text: str) -> None:
+    assert np.frombuffer(tokenizer.encode_packed(text), np.uint16).tolist() == tokenizer.encode(
+        text
+    )
 
 
 @given(ids=st.lists(st.integers(0, 999)))

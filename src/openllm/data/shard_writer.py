@@ -45,13 +45,12 @@ class Batch:
 def encode_documents(texts: list[str], tokenizer: Tokenizer) -> Batch:
     """Each text as bos + ids + eos."""
     dtype = token_dtype(tokenizer.vocab_size)
-    encoded = [
-        np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], dtype=dtype)
-        for text in texts
-    ]
+    native = dtype.newbyteorder("=")
+    begin, end = (np.array(i, native).tobytes() for i in (tokenizer.bos_id, tokenizer.eos_id))
+    encoded = [begin + tokenizer.encode_packed(text) + end for text in texts]
     return Batch(
-        tokens=b"".join(encoded),
-        lengths=[len(ids) for ids in encoded],
+        tokens=np.frombuffer(b"".join(encoded), native).astype(dtype, copy=False).tobytes(),
+        lengths=[len(ids) // dtype.itemsize for ids in encoded],
         sizes=[len(text.encode("utf-8", "replace")) for text in texts],
         words=[len(text.split()) for text in texts],
     )

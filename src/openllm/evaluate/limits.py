@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from openllm.evaluate.speed import Decoding, Machine, Training
 
-MOST, SOME = 0.6, 0.3
-"""Shares of a limit from which on it is the limit, or half of it."""
+MOST = 0.6
+"""Share of a limit, or of the time, from which on it is what limits."""
 
 CACHED = 1.1
 """Share of the memory's limit above which the weights cannot have come from memory."""
@@ -45,9 +45,15 @@ def decoding_limit(name: str, decoding: "Decoding") -> str:
         )
     if share >= MOST:
         return f"decoding `{name}` is limited by reading the weights from memory: {what}"
-    if share >= SOME:
-        return f"decoding `{name}` is limited by memory and by overhead per operation: {what}"
-    return f"decoding `{name}` is limited by overhead per operation: {what}"
+    products = decoding.share_of_products
+    if products >= MOST:
+        return (
+            f"decoding `{name}` is limited by matrix products of a single row, which reach {what}"
+        )
+    return (
+        f"decoding `{name}` is limited by overhead per operation: matrix products take "
+        f"{products:.0%} of the time ({what})"
+    )
 
 
 def machine_limits(machine: "Machine") -> list[str]:

@@ -11,6 +11,8 @@ from statistics import median
 
 import torch
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+from torch import nn
+from torch.nn import functional as F
 
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
@@ -19,7 +21,8 @@ from openllm.nn.cost import matmul_parameters, train_flops
 from openllm.nn.kernels import library
 from openllm.nn.model import Transformer, build_model
 from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
-from openllm.text.tokenizer import SPACE, Piece, Tokenizer
+from openllm.text.tokenizer import Tokenizer
+from openllm.text.words import SPACE, Piece
 from openllm.train.config import PretrainConfig
 from openllm.train.forecast import matmul_peak, optimizer_flops, training_rate
 from openllm.transform.precision import has_fast_bf16
@@ -89,6 +92,8 @@ class Decoding:
     """Greedy generation for one request."""
 
     tokens_per_second: float
+    product_seconds: float
+    """Time that the matrix products of a token take by themselves."""
     bytes_per_token: int
     memory_bytes_per_second: float
 
@@ -101,6 +106,11 @@ class Decoding:
     def share_of_limit(self) -> float:
         """How near it is to that."""
         return self.tokens_per_second / self.limit
+
+    @property
+    def share_of_products(self) -> float:
+        """Part of the time that goes to matrix products."""
+        return self.product_seconds * self.tokens_per_second
 
 
 def measure_machine(device: str, seconds: float) -> Machine:
@@ -124,7 +134,7 @@ def memory_bandwidth(seconds: float) -> float:
     """Bytes that the processor reads from memory in a second."""
     size = min(BUFFER_BYTES, free_bytes("cpu") // 8)
     # written once: pages of zeros that nobody wrote are all one page, which stays in the cache
-    buffer = torch.ones(size // 4)
+    buffer = torch.ones(size // 8, dtype=torch.int64)  # the fewest operations for a byte
     best, began = 0.0, time.perf_counter()
     for read in (buffer.sum, buffer.max):  # which of them computes less differs between machines
         read()
@@ -167,14 +177,28 @@ def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Deco
         model.output_weight[tokenizer.eos_id] = 0  # a score of 0 is never the best of thousands
     llm = LLM(model, tokenizer)
     params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
-    rates: list[float] = []
     llm.generate(["a"], params)
+    rates, products = [], [product_seconds(model)]
     began = time.perf_counter()
     while not rates or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         (answer,) = llm.generate(["a"], params)
         rates.append(len(answer.token_ids) / (time.perf_counter() - start))
-    return Decoding(median(rates), decoded_bytes(cfg), bandwidth)
+        products.append(product_seconds(model))
+    return Decoding(median(rates), median(products[1:]), decoded_bytes(cfg), bandwidth)
+
+
+@torch.inference_mode()
+def product_seconds(model: Transformer) -> float:
+    """Time of all matrix products of one token, one behind the other."""
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    if model.lm_head is None:
+        weights.append(model.output_weight)
+    rows = {weight.shape[1]: torch.ones(1, weight.shape[1]) for weight in weights}
+    start = time.perf_counter()
+    for weight in weights:
+        F.linear(rows[weight.shape[1]], weight)
+    return time.perf_counter() - start
 
 
 def stand_in_tokenizer(vocab_size: int) -> Tokenizer:

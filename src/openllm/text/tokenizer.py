@@ -11,9 +11,8 @@ A tokenizer folder (or a model folder, which holds the same files):
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
@@ -22,32 +21,10 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from openllm.core.errors import TokenizerError
 from openllm.core.files import read_json, recover_folder
+from openllm.text.words import CONTROLS, SPACE, Piece, WordEncoder, code_of, word_pattern
 
 MODEL_FILE = "tokenizer.model"
 SETTINGS_FILE = "openllm_tokenizer.json"
-SPACE = "\u2581"
-"""How SentencePiece writes a space inside a piece."""
-
-Piece = ModelProto.SentencePiece
-_CONTROLS = (Piece.CONTROL, Piece.UNKNOWN)
-
-# Two ways to cut text into words: at spaces and newlines, and also around punctuation. Where no
-# piece reaches across such a cut, words encoded one by one give the ids of the whole text, and the
-# ids of frequent words can be kept. `_word_pattern` tests that for each vocabulary.
-_S = rf" {SPACE}"
-_PUNCTUATION = (
-    r"!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u2010-\u2580\u2582-\u2bff"
-    r"\u3000-\u303f\uff01-\uff0f\uff1a-\uff20\U0001f000-\U0001faff"
-)
-_CUTS = (
-    re.compile(rf"\n+|[{_S}]*[^{_S}\n{_PUNCTUATION}]+|[{_S}]*[{_PUNCTUATION}]+|[{_S}]+"),
-    re.compile(rf"\n+|[{_S}]*[^{_S}\n]+|[{_S}]+"),
-)
-_BORDER = re.compile(rf"(?<![{_S}]) |(?<!\n)\n")
-"""A place where both cut."""
-_PART_CHARS = 20_000
-_CACHE_SIZE = 40_000  # words, about 8 MB
-_CACHE_MAX_CHARS = 40
 
 
 class Tokenizer:
@@ -79,13 +56,14 @@ class Tokenizer:
                 "train one with: openllm tokenizer train DATA --out DIR"
             )
         self.controls = {
-            piece.piece: index for index, piece in enumerate(pieces) if piece.type in _CONTROLS
+            piece.piece: index for index, piece in enumerate(pieces) if piece.type in CONTROLS
         }
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces = [piece.piece for piece in pieces]
         self._bytes = dict(enumerate(_surface(piece) for piece in pieces))
-        self._words = _word_pattern(proto)
-        self._cache = _WordCache(self._encode_whole, self.vocab_size)
+        self._code = code_of(self.vocab_size)
+        pattern = word_pattern(proto)
+        self._words = pattern and WordEncoder(self._encode_whole, pattern, self._code)
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
         return Tokenizer, (self._model,)
@@ -127,10 +105,13 @@ class Tokenizer:
         """Ids of `text`; never a control token, whatever the text says."""
         if self._words is None:
             return self._encode_whole(text)
-        ids: list[int] = []
-        for part in _parts(text):
-            ids += chain.from_iterable(map(self._cache.__getitem__, self._words.findall(part)))
-        return ids
+        return array(self._code, self._words.encode(text)).tolist()
+
+    def encode_packed(self, text: str) -> bytes:
+        """The same ids as bytes: uint16, or uint32 where they need it, in the machine's order."""
+        if self._words is None:
+            return array(self._code, self._encode_whole(text)).tobytes()
+        return self._words.encode(text)
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -198,52 +179,8 @@ def parse_model(model: bytes, source: str) -> ModelProto:
 
 def _surface(piece: Piece) -> bytes:
     """The bytes of one piece in text."""
-    if piece.type in _CONTROLS:
+    if piece.type in CONTROLS:
         return b""
     if piece.type == Piece.BYTE:
         return bytes([int(piece.piece[1:-1], 16)])
     return piece.piece.replace(SPACE, " ").encode("utf-8")
-
-
-def _parts(text: str) -> Iterator[str]:
-    """A long text in parts, so that its words are not all in memory at once."""
-    start = 0
-    while len(text) - start > _PART_CHARS:
-        border = _BORDER.search(text, start + _PART_CHARS)
-        if border is None:
-            break
-        yield text[start : border.start()]
-        start = border.start()
-    yield text[start:] if start else text
-
-
-class _WordCache(dict[str, tuple[int, ...]]):
-    """Word -> ids, for the words met lately."""
-
-    def __init__(self, encode: Callable[[str], list[int]], vocab_size: int) -> None:
-        super().__init__()
-        self._encode = encode
-        self._ids = list(range(vocab_size))  # each id is one object, not one for each word
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple([self._ids[index] for index in self._encode(word)])
-        if len(self) >= _CACHE_SIZE:  # the words of the subject at hand are soon back
-            self.clear()
-        if len(word) <= _CACHE_MAX_CHARS:
-            self[word] = ids
-        return ids
-
-
-def _word_pattern(proto: ModelProto) -> re.Pattern[str] | None:
-    """The finest cut into words that leaves the ids of every text as they are, if there is one."""
-    normalizer = proto.normalizer_spec
-    plain = (
-        normalizer.name == "identity"
-        and not normalizer.add_dummy_prefix
-        and not normalizer.remove_extra_whitespaces
-        and all(piece.type in (Piece.NORMAL, Piece.BYTE, *_CONTROLS) for piece in proto.pieces)
-    )
-    if not plain:
-        return None
-    normal = [piece.piece for piece in proto.pieces if piece.type == Piece.NORMAL]
-    return next((cut for cut in _CUTS if all(map(cut.fullmatch, normal))), None)

@@ -100,6 +100,8 @@ def matmul_peak(precision: Precision, device: torch.device, seconds: float = 0.5
 def _synchronize(device: torch.device, result: torch.Tensor) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def optimizer_flops(model: Transformer, optim: OptimConfig) -> int:
