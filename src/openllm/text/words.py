@@ -48,7 +48,7 @@ class WordEncoder:
         self, encode: Callable[[str], list[int]], pattern: re.Pattern[str], code: str
     ) -> None:
         self._find = pattern.findall
-        self._cache = _Cache(lambda word: array(code, encode(word)).tobytes())
+        self._cache = _Cache(encode, code)
 
     def encode(self, text: str) -> bytes:
         """Packed ids of a text of any length."""
@@ -59,15 +59,15 @@ class WordEncoder:
 class _Cache(dict[str, bytes]):
     """Word -> packed ids, for the words met lately: one generation is filled, one is looked up."""
 
-    def __init__(self, encode: Callable[[str], bytes]) -> None:
+    def __init__(self, encode: Callable[[str], list[int]], code: str) -> None:
         super().__init__()
-        self._encode = encode
+        self._encode, self._code = encode, code
         self._older: dict[str, bytes] = {}
 
     def __missing__(self, word: str) -> bytes:
         ids = self._older.get(word)
         if ids is None:
-            ids = self._encode(word)
+            ids = array(self._code, self._encode(word)).tobytes()
         if len(word) <= _CACHE_MAX_CHARS:
             if len(self) >= _CACHE_SIZE:
                 self._older = dict(self)
