@@ -17,6 +17,8 @@ from openllm.nn.config import (
     GeluConfig,
     LearnedPositionConfig,
     ModelConfig,
+    ReluSquaredConfig,
+    ResearchConfig,
     RopeConfig,
     SwiGLUConfig,
 )
@@ -73,6 +75,13 @@ configs = st.builds(
     mlp=st.one_of(
         st.builds(SwiGLUConfig, hidden_dim=st.integers(1, 40)),
         st.builds(GeluConfig, hidden_dim=st.integers(1, 40)),
+        st.builds(ReluSquaredConfig, hidden_dim=st.integers(1, 40)),
+    ),
+    research=st.builds(
+        ResearchConfig,
+        unet_skips=st.booleans(),
+        embedding_mix=st.booleans(),
+        value_embeddings=st.booleans(),
     ),
 )
 
@@ -89,6 +98,7 @@ def test_parameters_are_exact(cfg: ModelConfig) -> None:
     assert count.mlp == sum(n for name, n in named.items() if ".mlp." in name)
     assert count.attention == sum(n for name, n in named.items() if "_proj" in name) - count.mlp
     assert count.norms == sum(n for name, n in named.items() if "norm" in name)
+    assert count.research == sum(n for name, n in named.items() if name.startswith("research."))
     assert count.head == named.get("lm_head.weight", 0)
 
 

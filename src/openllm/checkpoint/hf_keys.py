@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from openllm.core.errors import CheckpointError, ConfigError
-from openllm.nn.config import ModelConfig, RopeConfig
+from openllm.nn.config import ModelConfig, ResearchConfig, RopeConfig
 
 OWN = "openllm"
 """The `model_type` of a shape that no public architecture expresses."""
@@ -30,6 +30,8 @@ GPT2_NAMES = {
 
 def architecture(cfg: ModelConfig) -> str:
     """The public architecture that expresses `cfg`: `qwen3`, `llama` or `gpt2`; else `OWN`."""
+    if cfg.research != ResearchConfig():
+        return OWN
     shape = cfg.attention
     kinds = (cfg.norm.kind, cfg.position.kind, cfg.mlp.kind)
     if kinds == ("rms", "rope", "swiglu") and not shape.bias:

@@ -64,11 +64,14 @@ class Attention(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         context: AttentionContext,
         cache: KVCache | None,
+        extra_value: Tensor | None = None,
     ) -> Tensor:
         """Mix each token with the earlier tokens of its document, (B, T, D)."""
         q_BTNH = self._place(self.q_proj(x_BTD), self.q_norm, rope)
         k_BTKH = self._place(self.k_proj(x_BTD), self.k_norm, rope)
         v_BTKH = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        if extra_value is not None:
+            v_BTKH = v_BTKH + extra_value.to(v_BTKH.dtype)
         if cache is None:
             rows = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
             with torch.autocast(x_BTD.device.type, enabled=False):

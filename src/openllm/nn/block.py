@@ -30,8 +30,9 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         context: AttentionContext,
         cache: KVCache | None = None,
+        extra_value: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        mixed = self.self_attn(self.input_layernorm(x_BTD), rope, context, cache)
+        mixed = self.self_attn(self.input_layernorm(x_BTD), rope, context, cache, extra_value)
         x_BTD = x_BTD + self.dropout(mixed)
         return x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))

@@ -63,7 +63,26 @@ class GeluConfig(Config):
     hidden_dim: int = Field(2048, ge=1)
 
 
-MLPConfig = Annotated[SwiGLUConfig | GeluConfig, Field(discriminator="kind")]
+class ReluSquaredConfig(Config):
+    """Two linear maps without bias and a squared ReLU between them (arXiv:2109.08668)."""
+
+    kind: Literal["relu2"] = "relu2"
+    hidden_dim: int = Field(2048, ge=1)
+
+
+MLPConfig = Annotated[SwiGLUConfig | GeluConfig | ReluSquaredConfig, Field(discriminator="kind")]
+
+
+class ResearchConfig(Config):
+    """Ingredients that no public architecture has; a model with one is for OpenLLM alone."""
+
+    unet_skips: bool = Field(
+        False, description="layers of the second half see what those of the first half gave"
+    )
+    embedding_mix: bool = Field(False, description="each layer sees the embedding again")
+    value_embeddings: bool = Field(
+        False, description="the token's own vector is added to the first and last layers' values"
+    )
 
 
 class ModelConfig(Config):
@@ -83,6 +102,7 @@ class ModelConfig(Config):
     position: PositionConfig = RopeConfig()
     attention: AttentionConfig = AttentionConfig()
     mlp: MLPConfig = SwiGLUConfig()
+    research: ResearchConfig = ResearchConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openllm.nn.config import GeluConfig, LearnedPositionConfig, ModelConfig
+from openllm.nn.config import GeluConfig, LearnedPositionConfig, ModelConfig, ReluSquaredConfig
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,13 @@ class Parameters:
     attention: int
     mlp: int
     norms: int
+    research: int
     head: int
 
     @property
     def total(self) -> int:
         """All weights; a tied head counts once, with the embeddings."""
-        return self.embeddings + self.attention + self.mlp + self.norms + self.head
+        return sum(vars(self).values())
 
 
 def parameters(cfg: ModelConfig) -> Parameters:
@@ -34,6 +35,8 @@ def parameters(cfg: ModelConfig) -> Parameters:
     hidden = cfg.mlp.hidden_dim
     if isinstance(cfg.mlp, GeluConfig):
         mlp = 2 * cfg.dim * hidden + hidden + cfg.dim
+    elif isinstance(cfg.mlp, ReluSquaredConfig):
+        mlp = 2 * cfg.dim * hidden
     else:
         mlp = 3 * cfg.dim * hidden
     norms = 2 * cfg.norm.num_parameters(cfg.dim)
@@ -45,8 +48,16 @@ def parameters(cfg: ModelConfig) -> Parameters:
         attention=cfg.num_layers * attention,
         mlp=cfg.num_layers * mlp,
         norms=cfg.num_layers * norms + cfg.norm.num_parameters(cfg.dim),
+        research=_research(cfg, key),
         head=0 if cfg.tie_embeddings else cfg.vocab_size * cfg.dim,
     )
+
+
+def _research(cfg: ModelConfig, key_width: int) -> int:
+    tables = len({0, cfg.num_layers - 1}) if cfg.research.value_embeddings else 0
+    skips = cfg.num_layers // 2 if cfg.research.unet_skips else 0
+    mixes = cfg.num_layers if cfg.research.embedding_mix else 0
+    return tables * (cfg.vocab_size * key_width + 1) + skips + mixes
 
 
 def matmul_parameters(cfg: ModelConfig) -> int:
@@ -54,7 +65,7 @@ def matmul_parameters(cfg: ModelConfig) -> int:
     shape = cfg.attention
     heads = shape.num_heads + shape.kv_heads
     attention = 2 * cfg.dim * heads * shape.head_dim
-    matrices = 2 if isinstance(cfg.mlp, GeluConfig) else 3
+    matrices = 2 if isinstance(cfg.mlp, GeluConfig | ReluSquaredConfig) else 3
     return (
         cfg.num_layers * (attention + matrices * cfg.dim * cfg.mlp.hidden_dim)
         + cfg.vocab_size * cfg.dim

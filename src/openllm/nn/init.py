@@ -14,10 +14,13 @@ RESIDUAL = ("o_proj.weight", "down_proj.weight")
 
 @torch.no_grad()
 def init_weights(module: nn.Module, cfg: ModelConfig, seed: int) -> None:
-    """Normal matrices with `init_std`, zero biases, unit gains; a function of the seed alone."""
+    """Normal matrices with `init_std`, zero biases, unit gains, but zero gains in `research`.
+
+    A function of the seed alone.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith("bias") or (name.startswith("research.") and parameter.ndim < 2):
             parameter.zero_()
         elif parameter.ndim < 2:
             parameter.fill_(1.0)

@@ -7,7 +7,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openllm.nn.config import GeluConfig, ModelConfig, SwiGLUConfig
+from openllm.nn.config import GeluConfig, ModelConfig, ReluSquaredConfig, SwiGLUConfig
 from openllm.nn.kernels.rows import swiglu
 
 
@@ -38,6 +38,19 @@ class GeluMLP(nn.Module):
         return self.down_proj(F.gelu(self.up_proj(x_BTD), approximate="tanh"))
 
 
+class ReluSquaredMLP(nn.Module):
+    """down(relu(up(x))^2) (arXiv:2109.08668)."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.down_proj(F.relu(self.up_proj(x_BTD)).square())
+
+
 def build_mlp(cfg: ModelConfig) -> nn.Module:
     """The MLP that `cfg.mlp` names."""
     match cfg.mlp:
@@ -45,3 +58,5 @@ def build_mlp(cfg: ModelConfig) -> nn.Module:
             return SwiGLU(cfg.dim, cfg.mlp.hidden_dim)
         case GeluConfig():
             return GeluMLP(cfg.dim, cfg.mlp.hidden_dim)
+        case ReluSquaredConfig():
+            return ReluSquaredMLP(cfg.dim, cfg.mlp.hidden_dim)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from openllm.nn.block import Block
 from openllm.nn.cache import KVCache
-from openllm.nn.config import LearnedPositionConfig, ModelConfig, RopeConfig
+from openllm.nn.config import LearnedPositionConfig, ModelConfig, ResearchConfig, RopeConfig
 from openllm.nn.context import AttentionContext
 from openllm.nn.init import init_weights
+from openllm.nn.research import Research
 from openllm.nn.rope import rotary_table
 
 
@@ -39,6 +40,7 @@ class Transformer(nn.Module):
         self.embed_positions = nn.Embedding(cfg.max_positions, cfg.dim) if learned else None
         self.dropout = nn.Dropout(cfg.dropout)
         self.layers = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.num_layers))
+        self.research = None if cfg.research == ResearchConfig() else Research(cfg)
         self.norm = cfg.norm.build(cfg.dim)
         self.lm_head = (
             None if cfg.tie_embeddings else nn.Linear(cfg.dim, cfg.vocab_size, bias=False)
@@ -82,8 +84,15 @@ class Transformer(nn.Module):
             rope = rotary_table(positions, self.cfg.attention.head_dim, self.cfg.position.theta)
         context = attn or AttentionContext.rows(batch, time)
         x_BTD = self.dropout(x_BTD)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, rope, context, cache)
+        first_BTD, given = x_BTD, []
+        for number, layer in enumerate(self.layers):
+            value = None
+            if self.research is not None:
+                x_BTD = self.research.enter(number, x_BTD, first_BTD, given)
+                value = self.research.extra_value(number, tokens)
+            x_BTD = layer(x_BTD, rope, context, cache, value)
+            if self.research is not None:
+                given.append(x_BTD)
         if cache is not None:
             cache.advance(time)
         return Hidden(self.norm(x_BTD), {})
