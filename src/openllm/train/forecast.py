@@ -140,7 +140,7 @@ def training_bytes(cfg: PretrainConfig) -> int:
         optimizers = optim.build(model)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        for optimizer in optimizers:
+        for optimizer in [*optimizers, *optimizers]:  # from the second step on all state is there
             optimizer.step()
         if batch.rows <= batch.micro_rows:  # else gradients stay from one micro-batch to the next
             model.zero_grad()

@@ -10,30 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-A, B, C = 3.4445, -4.7750, 2.0315
-"""Of a x + b x^3 + c x^5, which brings singular values towards 1 whatever the rounding.
-
-Coefficients that get there faster (arXiv:2505.16932) amplify the errors of bfloat16 (docs/LOG.md).
-"""
-
-
-def orthogonalize(matrix: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """About U V^T of the singular value decomposition, by `steps` Newton-Schulz iterations.
-
-    Args:
-        matrix: of two axes; not all zero.
-        steps: 5 bring singular values of 0.003 of the norm and above to between 0.6 and 1.21.
-        dtype: of the products; bfloat16 is enough.
-    """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(dtype)
-    x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        polynomial = (gram @ gram).mul_(C).add_(gram, alpha=B)
-        polynomial.diagonal().add_(A)
-        x = polynomial @ x  # plain products: on a CPU addmm() takes half as long again
-    return x.T if tall else x
+from openllm.nn.kernels.orthogonalize import orthogonalize_
 
 
 class Muon(Optimizer):
@@ -74,22 +51,37 @@ class Muon(Optimizer):
         """Update all matrices that have a gradient."""
         assert closure is None
         for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[Parameter]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    mean = self._mean(matrix).lerp_(matrix.grad, 1 - group["momentum"])
-                    update = matrix.grad.lerp(mean, group["momentum"])
-                    self._apply(matrix, orthogonalize(update, self.ns_steps, self.dtype), group)
+                    by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
+            for matrices in by_shape.values():
+                updates = self._updates(matrices, group["momentum"])
+                orthogonalize_(updates, self.ns_steps, self.dtype)
+                for matrix, update in zip(matrices, updates, strict=True):
+                    self._apply(_wide(matrix), update, group)
 
-    def _mean(self, matrix: Parameter) -> Tensor:
-        state = self.state[matrix]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(matrix)
-        return state["momentum_buffer"]
+    def _updates(self, matrices: Sequence[Parameter], momentum: float) -> Tensor:
+        """Nesterov momentum of matrices of one shape, each lying on its side if it is tall."""
+        stack = _wide(matrices[0]).new_empty(len(matrices), *_wide(matrices[0]).shape)
+        for matrix, update in zip(matrices, stack, strict=True):
+            state, gradient = self.state[matrix], matrix.grad
+            assert gradient is not None
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(matrix)
+            mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+            torch.lerp(_wide(gradient), _wide(mean), momentum, out=update)
+        return stack
 
-    def _apply(self, matrix: Parameter, update: Tensor, group: dict[str, Any]) -> None:
+    def _apply(self, matrix: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         lr, decay = group["lr"], group["weight_decay"]
         if group["cautious"] and decay:
             matrix.addcmul_(matrix, (update * matrix > 0).to(matrix.dtype), value=-lr * decay)
         else:
             matrix.mul_(1 - lr * decay)
         matrix.add_(update, alpha=-lr * 0.2 * max(matrix.shape) ** 0.5)
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    """The matrix with no more rows than columns."""
+    return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

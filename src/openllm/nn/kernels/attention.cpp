@@ -3,37 +3,22 @@
 // Causal attention inside each document, bfloat16 in and out, sums in float32.
 //
 // Blocks of queries meet blocks of keys, so that scores stay in the cache (arXiv:2205.14135); the
-// backward pass computes them again. The processor's dot product takes pairs of bfloat16: in a
-// product A B, A holds pairs along the summed axis as they lie in memory, and B is packed so that
-// one vector holds the pairs of 16 columns.
+// backward pass computes them again.
 
 #include <omp.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "simd.h"
+#include "product.h"
 
 #ifdef __AVX512BF16__
-#include <immintrin.h>
 
 namespace {
 
 constexpr int64_t BLOCK = 64;  // queries and keys that meet at a time
-constexpr int64_t LANES = 16;  // columns of one vector
-constexpr int64_t ROWS = 4;    // rows of a product that are made together
-
-using Pair = uint32_t;  // two bfloat16
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-// A document's queries of one head, or its keys: row i stands at data + i * stride.
-struct Rows {
-  const bf16* data;
-  int64_t stride, count;
-
-  const bf16* row(int64_t i) const { return data + i * stride; }
-};
 
 __m512 exp16(__m512 x) {
   x = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896f));
@@ -49,47 +34,7 @@ __m512 exp16(__m512 x) {
   return _mm512_scalef_ps(p, whole);
 }
 
-// C[ROWS][16 V] (+)= A[ROWS][pairs] B[pairs][16 V]
-template <int V>
-void product(const Pair* a, int64_t lda, const Pair* b, int64_t ldb, float* c, int64_t ldc,
-             int64_t pairs, bool add) {
-  __m512 sum[ROWS][V];
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < V; v++)
-      sum[r][v] = add ? _mm512_loadu_ps(c + r * ldc + v * LANES) : _mm512_setzero_ps();
-  for (int64_t p = 0; p < pairs; p++) {
-    __m512i right[V];
-    for (int v = 0; v < V; v++) right[v] = _mm512_loadu_si512(b + p * ldb + v * LANES);
-    for (int r = 0; r < ROWS; r++) {
-      __m512i left = _mm512_set1_epi32(static_cast<int>(a[r * lda + p]));
-      for (int v = 0; v < V; v++)
-        sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)left, (__m512bh)right[v]);
-    }
-  }
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < V; v++) _mm512_storeu_ps(c + r * ldc + v * LANES, sum[r][v]);
-}
-
-// C[rows][columns] (+)= A B; rows is a multiple of ROWS, columns of LANES.
-void multiply(const Pair* a, int64_t lda, const Pair* b, int64_t ldb, float* c, int64_t ldc,
-              int64_t rows, int64_t columns, int64_t pairs, bool add) {
-  for (int64_t r = 0; r < rows; r += ROWS) {
-    for (int64_t j = 0; j < columns;) {
-      const Pair* left = a + r * lda;
-      float* out = c + r * ldc + j;
-      switch (std::min<int64_t>(4, (columns - j) / LANES)) {
-        case 4: product<4>(left, lda, b + j, ldb, out, ldc, pairs, add); j += 4 * LANES; break;
-        case 3: product<3>(left, lda, b + j, ldb, out, ldc, pairs, add); j += 3 * LANES; break;
-        case 2: product<2>(left, lda, b + j, ldb, out, ldc, pairs, add); j += 2 * LANES; break;
-        default: product<1>(left, lda, b + j, ldb, out, ldc, pairs, add); j += LANES; break;
-      }
-    }
-  }
-}
-
-// Copies of rows [0, count) in one of three layouts; rows up to `padded` are zero.
-
-// [row][pair of columns]: as they are
+// [row][pair of columns]: as they are; rows up to `padded` are zero
 void pack_rows(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   for (int64_t i = 0; i < padded; i++) {
     if (i < x.count)
@@ -99,39 +44,14 @@ void pack_rows(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   }
 }
 
-// [pair of columns][row]: B of a product that sums over columns
-void pack_columns(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
-  for (int64_t i = 0; i < padded; i += LANES) {
-    for (int64_t p = 0; p < dim / 2; p++) {
-      Pair* place = out + p * padded + i;
-      for (int64_t lane = 0; lane < LANES; lane++) {
-        if (i + lane < x.count)
-          memcpy(place + lane, x.row(i + lane) + 2 * p, sizeof(Pair));
-        else
-          place[lane] = 0;
-      }
-    }
-  }
-}
-
-// [pair of rows][column]: B of a product that sums over rows
-void pack_pairs(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
-  for (int64_t p = 0; p < padded / 2; p++) {
-    const bf16* even = 2 * p < x.count ? x.row(2 * p) : nullptr;
-    const bf16* odd = 2 * p + 1 < x.count ? x.row(2 * p + 1) : nullptr;
-    for (int64_t j = 0; j < dim; j++) {
-      Pair low = even ? even[j] : 0, high = odd ? odd[j] : 0;
-      out[p * dim + j] = low | high << 16;
-    }
-  }
-}
-
 // [column][pair of rows]: A of a product that sums over rows; `pairs` holds [pair of rows][column]
 void turn_pairs(const Pair* pairs, int64_t dim, int64_t padded, Pair* out) {
-  for (int64_t p0 = 0; p0 < padded / 2; p0 += LANES)
-    for (int64_t j = 0; j < dim; j++)
-      for (int64_t p = p0; p < std::min(p0 + LANES, padded / 2); p++)
-        out[j * (padded / 2) + p] = pairs[p * dim + j];
+  for (int64_t p = 0; p < padded / 2; p += LANES)
+    for (int64_t j = 0; j < dim; j += LANES) {
+      const Pair* tile[LANES];
+      for (int64_t lane = 0; lane < LANES; lane++) tile[lane] = pairs + (p + lane) * dim + j;
+      turn_tile(tile, out + j * (padded / 2) + p, padded / 2);
+    }
 }
 
 // float [rows][BLOCK] -> pairs along a row, [rows][BLOCK / 2]

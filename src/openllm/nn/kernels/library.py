@@ -23,13 +23,13 @@ from torch import Tensor
 from openllm.core.download import cache_folder
 from openllm.core.log import say, warn
 
-SOURCES = ("rows.cpp", "attention.cpp")
-HEADERS = ("simd.h",)
+SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp")
+HEADERS = ("simd.h", "product.h")
 COMPILERS = ("c++", "g++", "clang++")
 # Sums may be reordered, so that loops become vector code; NaN and infinity stay what they are.
 FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-fopenmp"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-fassociative-math", "-freciprocal-math"),
 ]
 SIZES = {torch.float32: "f", torch.bfloat16: "b"}
@@ -135,7 +135,7 @@ def available() -> bool:
 
 @torch.compiler.assume_constant_result
 def has_dot_product() -> bool:
-    """Whether there is a kernel for attention: it needs a processor that multiplies bfloat16."""
+    """Whether there are kernels with products: they need a processor that multiplies bfloat16."""
     kernels = library()
     return kernels is not None and kernels.has_attention() == 1
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Orthogonal matrices by Newton-Schulz iterations (orthogonalize.cpp), for the Muon optimizer."""
+
+# M matrices, R rows, C columns
+
+import torch
+from torch import Tensor
+
+from openllm.nn.kernels.library import call, has_dot_product, usable
+
+A, B, C = 3.4445, -4.7750, 2.0315
+"""Of a x + b x^3 + c x^5, which brings singular values towards 1 whatever the rounding.
+
+Coefficients that get there faster (arXiv:2505.16932) amplify the errors of bfloat16 (docs/LOG.md).
+"""
+
+UNIT = 32
+"""Rows and columns that the kernel takes are multiples of this."""
+
+LARGEST = 512
+"""Rows up to which the kernel is faster than torch's products."""
+
+
+def orthogonalize_reference_(stack_MRC: Tensor, steps: int, dtype: torch.dtype) -> None:
+    """Replace each matrix by about U V^T of its singular value decomposition.
+
+    Args:
+        stack_MRC: float32, with no more rows than columns.
+        steps: 5 bring singular values of 0.003 of the norm and above to between 0.6 and 1.21.
+        dtype: of the products; bfloat16 is enough.
+    """
+    for matrix in stack_MRC:
+        x = matrix.to(dtype)
+        x = x / (x.norm() + 1e-7)
+        for _ in range(steps):
+            gram = x @ x.T
+            polynomial = (gram @ gram).mul_(C).add_(gram, alpha=B)
+            polynomial.diagonal().add_(A)
+            x = polynomial @ x  # plain products: on a CPU addmm() takes half as long again
+        matrix.copy_(x)
+
+
+def orthogonalize_(stack_MRC: Tensor, steps: int, dtype: torch.dtype) -> None:
+    """As the reference."""
+    rows, columns = stack_MRC.shape[1:]
+    fits = rows % UNIT == 0 and columns % UNIT == 0 and rows <= LARGEST
+    if dtype == torch.bfloat16 and fits and usable(stack_MRC) and has_dot_product():
+        _orthogonalize(stack_MRC, steps)
+    else:
+        orthogonalize_reference_(stack_MRC, steps, dtype)
+
+
+@torch.library.custom_op("openllm::orthogonalize", mutates_args=("matrices",))
+def _orthogonalize(matrices: Tensor, steps: int) -> None:
+    call("orthogonalize_b", matrices, *matrices.shape, steps)
+
+
+@_orthogonalize.register_fake
+def _(matrices: Tensor, steps: int) -> None:
+    return None
