@@ -52,6 +52,18 @@ class Row:
 
 SIZES = {
     "tiny": Size("tiny", 2048, 1_000_000, (), (256, 4, 4)),
+    "1M": Size(
+        "tiny",
+        2048,
+        1_000_000,
+        (
+            "model.dim=128",
+            "model.num_layers=3",
+            "model.attention.num_heads=2",
+            "model.mlp.hidden_dim=384",
+        ),
+        (128, 3, 2),
+    ),
     "12M": Size(
         "tiny",
         8192,
@@ -68,52 +80,86 @@ SIZES = {
 }
 
 
-def _baselines(size: str, rates: tuple[float, ...], best: float, tokens: int) -> list[Row]:
-    """The textbook GPT with AdamW: three seeds at the best rate, one beside it each."""
+Settings = tuple[str, ...]
+
+ADAMW = ("optim.kind=adamw", "optim.weight_decay=0.1")
+CHANGES: dict[str, Settings] = {
+    "AdamW 0.002": (*ADAMW, "optim.lr=0.002"),
+    "AdamW 0.004": (*ADAMW, "optim.lr=0.004"),
+    "Muon half": ("optim.lr=0.0015",),
+    "Muon double": ("optim.lr=0.006",),
+    "3 Newton-Schulz iterations": ("optim.ns_steps=3",),
+    "1,024 tokens a step": ("batch.tokens=1024", "batch.micro_rows=1"),
+    "4,096 tokens a step": ("batch.tokens=4096",),
+    "rows of 512": ("batch.seq_len=512", "batch.micro_rows=4"),
+    "cosine": ("schedule.kind=cosine",),
+    "decay 0.9": ("schedule.decay=0.9",),
+    "decay 0.3": ("schedule.decay=0.3",),
+    "residual matrices begin at zero": ("model.init_residual=0",),
+    "no weight decay": ("optim.weight_decay=0", "optim.adamw.weight_decay=0"),
+    "weight decay 0.4": ("optim.weight_decay=0.4",),
+    "cautious weight decay": ("optim.cautious=true",),
+    "no query-key norm": ("model.attention.qk_norm=false",),
+    "average of weights 0.99": ("ema=0.99",),
+    "dropout 0.1": ("model.dropout=0.1",),
+}
+"""Of what a shipped recipe may use."""
+
+RESEARCH: dict[str, Settings] = {
+    "research: U-net skips": ("model.research.unet_skips=true",),
+    "research: embedding mix": ("model.research.embedding_mix=true",),
+    "research: value embeddings": ("model.research.value_embeddings=true",),
+    "research: squared ReLU": ("model.mlp.kind=relu2", "model.mlp.hidden_dim=1152"),
+}
+"""What no public architecture has; the squared ReLU has as many weights as the gated MLP."""
+
+EPOCHS: dict[str, Settings] = {
+    "four epochs": (),
+    "four epochs, dropout 0.1": ("model.dropout=0.1",),
+    "four epochs, weight decay 0.4": ("optim.weight_decay=0.4",),
+    "four epochs, one order": ("batch.reshuffle=false",),
+    "four epochs, average of weights 0.998": ("ema=0.998",),
+}
+
+
+def _baselines(size: str, settings: dict[str, Settings], best: str, tokens: int) -> list[Row]:
+    """The textbook GPT with AdamW: three seeds of the best settings, one of the others."""
     return [
-        Row(
-            size,
-            f"baseline lr {rate}",
-            (f"lr={rate}",),
-            "plain",
-            seeds=3 if rate == best else 1,
-            tokens=tokens,
+        Row(size, f"baseline {name}", values, "plain", 3 if name == best else 1, tokens)
+        for name, values in settings.items()
+    ]
+
+
+def _ours(size: str, changes: dict[str, Settings], tokens: int | None = None) -> list[Row]:
+    return [Row(size, name, values, tokens=tokens) for name, values in changes.items()]
+
+
+def _plain(rates: tuple[float, ...], tokens_per_step: int) -> dict[str, Settings]:
+    return {
+        f"{rate}, {tokens_per_step:,} a step": (
+            f"lr={rate}",
+            f"tokens_per_step={tokens_per_step}",
         )
         for rate in rates
-    ]
-
-
-def _ours(size: str) -> list[Row]:
-    adamw = ("optim.kind=adamw", "optim.weight_decay=0.1")
-    changes: dict[str, tuple[str, ...]] = {
-        "AdamW 0.002": (*adamw, "optim.lr=0.002"),
-        "AdamW 0.004": (*adamw, "optim.lr=0.004"),
-        "Muon half": ("optim.lr=0.0015",),
-        "Muon double": ("optim.lr=0.006",),
-        "3 Newton-Schulz iterations": ("optim.ns_steps=3",),
-        "1,024 tokens a step": ("batch.tokens=1024", "batch.micro_rows=1"),
-        "4,096 tokens a step": ("batch.tokens=4096",),
-        "rows of 512": ("batch.seq_len=512", "batch.micro_rows=4"),
-        "cosine": ("schedule.kind=cosine",),
-        "decay 0.9": ("schedule.decay=0.9",),
-        "decay 0.3": ("schedule.decay=0.3",),
-        "residual matrices begin at zero": ("model.init_residual=0",),
-        "no weight decay": ("optim.weight_decay=0", "optim.adamw.weight_decay=0"),
-        "weight decay 0.4": ("optim.weight_decay=0.4",),
-        "cautious weight decay": ("optim.cautious=true",),
-        "no query-key norm": ("model.attention.qk_norm=false",),
-        "average of weights 0.99": ("ema=0.99",),
-        "dropout 0.1": ("model.dropout=0.1",),
     }
-    return [
-        Row(size, "recipe", seeds=3),
-        *(Row(size, name, settings) for name, settings in changes.items()),
-    ]
 
 
 ROWS = (
-    *_baselines("tiny", (0.001, 0.002, 0.004, 0.008), 0.004, 2_000_000),
-    *_ours("tiny"),
-    *_baselines("12M", (0.001, 0.002, 0.004), 0.002, 2_000_000),
-    *_ours("12M"),
+    *_baselines(
+        "tiny",
+        {**_plain((0.002, 0.004, 0.008), 2048), **_plain((0.002, 0.004), 4096)},
+        "0.004, 2,048 a step",
+        2_000_000,
+    ),
+    Row("tiny", "recipe", seeds=3),
+    *_ours("tiny", CHANGES | RESEARCH),
+    *(Row("tiny", f"vocabulary {size:,}", vocab_size=size) for size in (1024, 4096, 8192)),
+    *_ours("tiny", EPOCHS, 5_400_000),
+    *_baselines(
+        "12M", _plain((0.001, 0.002, 0.004), 2048), "0.002, 2,048 a step", 2_000_000
+    ),
+    Row("12M", "recipe", seeds=3),
+    *_ours("12M", CHANGES),
+    Row("1M", "recipe"),
+    *_ours("1M", {name: CHANGES[name] for name in ("Muon half", "Muon double")}),
 )
