@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ HEADERS = ("simd.h", "product.h")
 COMPILERS = ("c++", "g++", "clang++")
 # Sums may be reordered, so that loops become vector code; NaN and infinity stay what they are.
 FLAGS = [
-    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-fopenmp"),
+    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-w", "-fopenmp"),
     *("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-fassociative-math", "-freciprocal-math"),
 ]
@@ -72,25 +73,30 @@ def built(compiler: str) -> Path:
         OSError: the cache cannot be written, or the compiler not run.
         subprocess.SubprocessError: the compiler failed.
     """
-    here = Path(__file__).parent
     runtime = openmp_runtime()
     flags = [*FLAGS, "-mprefer-vector-width=512"] if platform.machine() == "x86_64" else FLAGS
-    command = [compiler, *flags, *(str(here / name) for name in SOURCES)]
-    if runtime is not None:
-        # torch's own threads: a second OpenMP runtime in the process would fight with them
-        command += ["-Wl,--as-needed", str(runtime)]
-    target = cache_folder() / "kernels" / f"{_key([*flags, str(runtime)], compiler)}.so"
+    # torch's own threads: a second OpenMP runtime in the process would fight with them
+    libraries = [] if runtime is None else ["-Wl,--as-needed", str(runtime)]
+    target = cache_folder() / "kernels" / f"{_key([*flags, *libraries], compiler)}.so"
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     say("building the CPU kernels (once, some seconds)")
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor() as pool:
+        sources = {Path(folder) / f"{name}.o": Path(__file__).parent / name for name in SOURCES}
+        commands = [
+            [compiler, *flags, "-c", str(source), "-o", str(made)]
+            for made, source in sources.items()
+        ]
+        list(pool.map(_run, commands))
         out = Path(folder) / target.name
-        subprocess.run(
-            [*command, "-o", str(out)], check=True, capture_output=True, text=True, timeout=300
-        )
+        _run([compiler, "-shared", "-fopenmp", *map(str, sources), *libraries, "-o", str(out)])
         out.replace(target)
     return target
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
 
 
 def _key(settings: list[str], compiler: str) -> str:
