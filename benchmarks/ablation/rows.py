@@ -155,9 +155,7 @@ ROWS = (
     *_ours("tiny", CHANGES | RESEARCH),
     *(Row("tiny", f"vocabulary {size:,}", vocab_size=size) for size in (1024, 4096, 8192)),
     *_ours("tiny", EPOCHS, 5_400_000),
-    *_baselines(
-        "12M", _plain((0.001, 0.002, 0.004), 2048), "0.002, 2,048 a step", 2_000_000
-    ),
+    *_baselines("12M", _plain((0.001, 0.002, 0.004), 2048), "0.002, 2,048 a step", 2_000_000),
     Row("12M", "recipe", seeds=3),
     *_ours("12M", CHANGES),
     Row("1M", "recipe"),
