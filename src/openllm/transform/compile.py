@@ -2,6 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Let torch write one kernel for many operations."""
 
+import torch
+
+from openllm.nn.kernels import attention
 from openllm.nn.model import Transformer
 
 
@@ -10,6 +13,8 @@ def compile_blocks(model: Transformer) -> Transformer:
 
     The head stays as it is: it is fused already, and its chunks would be unrolled.
     """
+    # its loop over documents would be compiled anew for each batch
+    attention.attention_reference = torch.compiler.disable(attention.attention_reference)
     for block in model.layers:
         block.compile()
     return model

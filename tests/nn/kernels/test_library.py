@@ -4,6 +4,8 @@
 
 import ctypes
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +129,14 @@ def test_threads_are_torchs() -> None:
     hidden()
     after = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     assert not [path for path in after - before if "omp" in Path(path).name]
+
+
+def test_a_forward_pass_does_not_load_the_compiler() -> None:
+    """It takes a second or two, which everybody who generates a line of text would wait."""
+    script = (
+        "import sys, torch; from openllm.nn.config import ModelConfig as C; "
+        "from openllm.nn.model import build_model; "
+        "build_model(C(vocab_size=50, num_layers=1))(torch.zeros(1, 4, dtype=torch.long)); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0

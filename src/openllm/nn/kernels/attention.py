@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openllm.nn.context import AttentionContext
-from openllm.nn.kernels.library import call, has_dot_product, usable
+from openllm.nn.kernels.library import call, has_dot_product, operation, usable
 
 MAX_HEAD_DIM = 256
 
 
-@torch.compiler.disable
 def attention_reference(
     q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, context: AttentionContext
 ) -> Tensor:
@@ -72,42 +71,9 @@ def _sizes(q: Tensor, k: Tensor, borders: Tensor) -> tuple[int, int, int, int, f
     return len(borders) - 1, q.shape[1], k.shape[1], q.shape[2], q.shape[2] ** -0.5
 
 
-@torch.library.custom_op("openllm::attention", mutates_args=())
-def _attention(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> tuple[Tensor, Tensor]:
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    out = torch.empty_like(q)
-    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    call("attention_b", q, k, v, borders, *_sizes(q, k, borders), out, lse)
-    return out, lse
-
-
-@_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> tuple[Tensor, Tensor]:
+def _fake(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     return out, q.new_empty(q.shape[:2], dtype=torch.float32)
-
-
-@torch.library.custom_op("openllm::attention_backward", mutates_args=())
-def _attention_backward(
-    slope: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, borders: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    slope, q, k, v = (x.contiguous() for x in (slope, q, k, v))
-    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    sizes = _sizes(q, k, borders)
-    call("attention_backward_b", slope, q, k, v, out, lse, borders, *sizes, *grads)
-    return grads
-
-
-@_attention_backward.register_fake
-def _(
-    slope: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, borders: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    form = torch.contiguous_format
-    return (
-        torch.empty_like(q, memory_format=form),
-        torch.empty_like(k, memory_format=form),
-        torch.empty_like(v, memory_format=form),
-    )
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -120,4 +86,32 @@ def _slope(ctx: Any, slope: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     return (*_attention_backward(slope, *ctx.saved_tensors), None)
 
 
-_attention.register_autograd(_slope, setup_context=_keep)
+@operation(fake=_fake, setup_context=_keep, backward=_slope)
+def _attention(q: Tensor, k: Tensor, v: Tensor, borders: Tensor) -> tuple[Tensor, Tensor]:
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    out = torch.empty_like(q)
+    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
+    call("attention_b", q, k, v, borders, *_sizes(q, k, borders), out, lse)
+    return out, lse
+
+
+def _fake_backward(
+    slope: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, borders: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    form = torch.contiguous_format
+    return (
+        torch.empty_like(q, memory_format=form),
+        torch.empty_like(k, memory_format=form),
+        torch.empty_like(v, memory_format=form),
+    )
+
+
+@operation(fake=_fake_backward)
+def _attention_backward(
+    slope: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, borders: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    slope, q, k, v = (x.contiguous() for x in (slope, q, k, v))
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    sizes = _sizes(q, k, borders)
+    call("attention_backward_b", slope, q, k, v, out, lse, borders, *sizes, *grads)
+    return grads

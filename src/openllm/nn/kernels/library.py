@@ -14,9 +14,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,17 +135,20 @@ def fingerprint() -> str:
     return "none" if kernels is None else Path(kernels._name).stem
 
 
-@torch.compiler.assume_constant_result
 def available() -> bool:
     """Whether there are kernels."""
     return library() is not None
 
 
-@torch.compiler.assume_constant_result
 def has_dot_product() -> bool:
     """Whether there are kernels with products: they need a processor that multiplies bfloat16."""
     kernels = library()
     return kernels is not None and kernels.has_attention() == 1
+
+
+for _function in (available, has_dot_product):
+    # as torch.compiler.assume_constant_result(), which would load the compiler
+    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -171,3 +176,40 @@ def _argument(value: Tensor | int | float | None) -> object:
     if isinstance(value, float):
         return ctypes.c_float(value)
     return value if value is None else ctypes.c_int64(value)
+
+
+_OPERATIONS = torch.library.Library("openllm", "FRAGMENT")
+
+
+def operation(
+    *,
+    fake: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+    mutates: Sequence[str] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function an operation of torch, `torch.ops.openllm.NAME`.
+
+    As `torch.library.custom_op`, whose first call would load the compiler: a second or two.
+
+    Args:
+        fake: what it returns, without the numbers.
+        setup_context: keeps what `backward` needs.
+        backward: gradients of the arguments.
+        mutates: names of the arguments that it changes.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__.strip("_")
+        schema = torch.library.infer_schema(function, mutates_args=mutates)
+        _OPERATIONS.define(f"{name}{schema}")
+        _OPERATIONS.impl(name, function, "CPU")
+        qualified = f"openllm::{name}"
+        torch.library.register_fake(qualified, fake, lib=_OPERATIONS)
+        if backward is not None:
+            torch.library.register_autograd(
+                qualified, backward, setup_context=setup_context, lib=_OPERATIONS
+            )
+        return getattr(torch.ops.openllm, name).default
+
+    return register

@@ -7,7 +7,7 @@
 import torch
 from torch import Tensor
 
-from openllm.nn.kernels.library import call, has_dot_product, usable
+from openllm.nn.kernels.library import call, has_dot_product, operation, usable
 
 A, B, C = 3.4445, -4.7750, 2.0315
 """Of a x + b x^3 + c x^5, which brings singular values towards 1 whatever the rounding.
@@ -51,11 +51,10 @@ def orthogonalize_(stack_MRC: Tensor, steps: int, dtype: torch.dtype) -> None:
         orthogonalize_reference_(stack_MRC, steps, dtype)
 
 
-@torch.library.custom_op("openllm::orthogonalize", mutates_args=("matrices",))
+def _fake(matrices: Tensor, steps: int) -> None:
+    return None
+
+
+@operation(fake=_fake, mutates=["matrices"])
 def _orthogonalize(matrices: Tensor, steps: int) -> None:
     call("orthogonalize_b", matrices, *matrices.shape, steps)
-
-
-@_orthogonalize.register_fake
-def _(matrices: Tensor, steps: int) -> None:
-    return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openllm.nn.kernels.library import SIZES, call, usable
+from openllm.nn.kernels.library import SIZES, call, operation, usable
 
 
 def rms_norm_reference(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -29,37 +29,8 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     return _rms_norm(x, gain, eps, torch.get_autocast_dtype("cpu") if half else x.dtype)[0]
 
 
-@torch.library.custom_op("openllm::rms_norm", mutates_args=())
-def _rms_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    x = x.contiguous()
-    dim = x.shape[-1]
-    out = torch.empty_like(x, dtype=dtype)
-    inverse = x.new_empty(x.shape[:-1])
-    rows = x.numel() // dim
-    call(f"rms_norm_f{SIZES[dtype]}", x, gain, out, inverse, rows, dim, eps)
-    return out, inverse
-
-
-@_rms_norm.register_fake
-def _(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _fake_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x, dtype=dtype), x.new_empty(x.shape[:-1])
-
-
-@torch.library.custom_op("openllm::rms_norm_backward", mutates_args=())
-def _rms_norm_backward(
-    slope: Tensor, x: Tensor, gain: Tensor, inverse: Tensor
-) -> tuple[Tensor, Tensor]:
-    slope, x = slope.contiguous(), x.contiguous()
-    dim = x.shape[-1]
-    grad_x, grad_gain = torch.empty_like(x), torch.empty_like(gain)
-    name = f"rms_norm_backward_f{SIZES[slope.dtype]}"
-    call(name, slope, x, gain, inverse, grad_x, grad_gain, x.numel() // dim, dim)
-    return grad_x, grad_gain
-
-
-@_rms_norm_backward.register_fake
-def _(slope: Tensor, x: Tensor, gain: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(gain)
 
 
 def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -71,7 +42,33 @@ def _slope_norm(ctx: Any, slope: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     return (*_rms_norm_backward(slope, *ctx.saved_tensors), None, None)
 
 
-_rms_norm.register_autograd(_slope_norm, setup_context=_keep_norm)
+@operation(fake=_fake_norm, setup_context=_keep_norm, backward=_slope_norm)
+def _rms_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    x = x.contiguous()
+    dim = x.shape[-1]
+    out = torch.empty_like(x, dtype=dtype)
+    inverse = x.new_empty(x.shape[:-1])
+    rows = x.numel() // dim
+    call(f"rms_norm_f{SIZES[dtype]}", x, gain, out, inverse, rows, dim, eps)
+    return out, inverse
+
+
+def _fake_norm_backward(
+    slope: Tensor, x: Tensor, gain: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(gain)
+
+
+@operation(fake=_fake_norm_backward)
+def _rms_norm_backward(
+    slope: Tensor, x: Tensor, gain: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    slope, x = slope.contiguous(), x.contiguous()
+    dim = x.shape[-1]
+    grad_x, grad_gain = torch.empty_like(x), torch.empty_like(gain)
+    name = f"rms_norm_backward_f{SIZES[slope.dtype]}"
+    call(name, slope, x, gain, inverse, grad_x, grad_gain, x.numel() // dim, dim)
+    return grad_x, grad_gain
 
 
 def norm_rotate_reference(
@@ -95,39 +92,10 @@ def norm_rotate(
     return _norm_rotate(x_RND, gain, eps, cosines, sines)
 
 
-@torch.library.custom_op("openllm::norm_rotate", mutates_args=())
-def _norm_rotate(
+def _fake_rotate(
     x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
 ) -> Tensor:
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    call(f"norm_rotate_{SIZES[x.dtype]}", x, gain, cosines, sines, out, *x.shape, eps)
-    return out
-
-
-@_norm_rotate.register_fake
-def _(x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("openllm::norm_rotate_backward", mutates_args=())
-def _norm_rotate_backward(
-    slope: Tensor, x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
-) -> tuple[Tensor, Tensor]:
-    slope, x = slope.contiguous(), x.contiguous()
-    grad_x = torch.empty_like(x)
-    grad_gain = x.new_empty(0 if gain is None else gain.shape[0], dtype=torch.float32)
-    name = f"norm_rotate_backward_{SIZES[x.dtype]}"
-    call(name, slope, x, gain, cosines, sines, grad_x, grad_gain, *x.shape, eps)
-    return grad_x, grad_gain
-
-
-@_norm_rotate_backward.register_fake
-def _(
-    slope: Tensor, x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
-) -> tuple[Tensor, Tensor]:
-    grad_gain = x.new_empty(0 if gain is None else gain.shape[0], dtype=torch.float32)
-    return torch.empty_like(x, memory_format=torch.contiguous_format), grad_gain
 
 
 def _keep_rotate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -141,7 +109,33 @@ def _slope_rotate(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, None if gain is None else grad_gain, None, None, None
 
 
-_norm_rotate.register_autograd(_slope_rotate, setup_context=_keep_rotate)
+@operation(fake=_fake_rotate, setup_context=_keep_rotate, backward=_slope_rotate)
+def _norm_rotate(
+    x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
+) -> Tensor:
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    call(f"norm_rotate_{SIZES[x.dtype]}", x, gain, cosines, sines, out, *x.shape, eps)
+    return out
+
+
+def _fake_rotate_backward(
+    slope: Tensor, x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
+) -> tuple[Tensor, Tensor]:
+    grad_gain = x.new_empty(0 if gain is None else gain.shape[0], dtype=torch.float32)
+    return torch.empty_like(x, memory_format=torch.contiguous_format), grad_gain
+
+
+@operation(fake=_fake_rotate_backward)
+def _norm_rotate_backward(
+    slope: Tensor, x: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
+) -> tuple[Tensor, Tensor]:
+    slope, x = slope.contiguous(), x.contiguous()
+    grad_x = torch.empty_like(x)
+    grad_gain = x.new_empty(0 if gain is None else gain.shape[0], dtype=torch.float32)
+    name = f"norm_rotate_backward_{SIZES[x.dtype]}"
+    call(name, slope, x, gain, cosines, sines, grad_x, grad_gain, *x.shape, eps)
+    return grad_x, grad_gain
 
 
 def swiglu_reference(gate: Tensor, up: Tensor) -> Tensor:
@@ -154,32 +148,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return _swiglu(gate, up) if usable(gate, up) else swiglu_reference(gate, up)
 
 
-@torch.library.custom_op("openllm::swiglu", mutates_args=())
-def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    gate, up = gate.contiguous(), up.contiguous()
-    out = torch.empty_like(gate)
-    call(f"swiglu_{SIZES[gate.dtype]}", gate, up, out, gate.numel())
-    return out
-
-
-@_swiglu.register_fake
-def _(gate: Tensor, up: Tensor) -> Tensor:
+def _fake_swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return torch.empty_like(gate, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("openllm::swiglu_backward", mutates_args=())
-def _swiglu_backward(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    slope, gate, up = slope.contiguous(), gate.contiguous(), up.contiguous()
-    grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
-    name = f"swiglu_backward_{SIZES[gate.dtype]}"
-    call(name, slope, gate, up, grad_gate, grad_up, gate.numel())
-    return grad_gate, grad_up
-
-
-@_swiglu_backward.register_fake
-def _(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    form = torch.contiguous_format
-    return torch.empty_like(gate, memory_format=form), torch.empty_like(up, memory_format=form)
 
 
 def _keep_swiglu(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -190,7 +160,26 @@ def _slope_swiglu(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
     return _swiglu_backward(slope, *ctx.saved_tensors)
 
 
-_swiglu.register_autograd(_slope_swiglu, setup_context=_keep_swiglu)
+@operation(fake=_fake_swiglu, setup_context=_keep_swiglu, backward=_slope_swiglu)
+def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    gate, up = gate.contiguous(), up.contiguous()
+    out = torch.empty_like(gate)
+    call(f"swiglu_{SIZES[gate.dtype]}", gate, up, out, gate.numel())
+    return out
+
+
+def _fake_swiglu_backward(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    form = torch.contiguous_format
+    return torch.empty_like(gate, memory_format=form), torch.empty_like(up, memory_format=form)
+
+
+@operation(fake=_fake_swiglu_backward)
+def _swiglu_backward(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    slope, gate, up = slope.contiguous(), gate.contiguous(), up.contiguous()
+    grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+    name = f"swiglu_backward_{SIZES[gate.dtype]}"
+    call(name, slope, gate, up, grad_gate, grad_up, gate.numel())
+    return grad_gate, grad_up
 
 
 def softmax_slope_reference_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
@@ -219,13 +208,12 @@ def softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
     return softmax_slope_reference_(scores_RV, targets_R)
 
 
-@torch.library.custom_op("openllm::softmax_slope", mutates_args=("scores",))
+def _fake_slope(scores: Tensor, targets: Tensor) -> Tensor:
+    return scores.new_empty(len(scores), dtype=torch.float32)
+
+
+@operation(fake=_fake_slope, mutates=["scores"])
 def _softmax_slope(scores: Tensor, targets: Tensor) -> Tensor:
     losses = scores.new_empty(len(scores), dtype=torch.float32)
     call(f"softmax_slope_{SIZES[scores.dtype]}", scores, targets, *scores.shape, losses)
     return losses
-
-
-@_softmax_slope.register_fake
-def _(scores: Tensor, targets: Tensor) -> Tensor:
-    return scores.new_empty(len(scores), dtype=torch.float32)
