@@ -134,9 +134,7 @@ class Trainer:
         batches = self.batches(self.step)
         sums = self.backward(batches)
         loss = sum(sums.values())
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.clip_norm or float("inf")
-        ).item()
+        norm = self._clip()
         applied = bool(np.isfinite(loss) and np.isfinite(norm))
         if applied:
             for optimizer in self.optimizers:
@@ -165,6 +163,15 @@ class Trainer:
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0.0) + part.item()
         return sums
+
+    def _clip(self) -> float:
+        """Norm of the whole gradient, before it is cut down to `clip_norm`."""
+        parameters = list(self.model.parameters())
+        total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = total.item()
+        if 0 < self.clip_norm < norm:  # else a pass over all gradients would multiply them by 1
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, total)
+        return norm
 
     @torch.no_grad()
     def _update_ema(self) -> None:
