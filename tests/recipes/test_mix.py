@@ -20,8 +20,8 @@ from openllm.cli import main as cli
 from openllm.core.errors import ConfigError, DataError, OpenLLMError, TrainingError
 from openllm.core.runs import read_metrics
 from openllm.evaluate.compare import compare
-from openllm.recipes import mix, mix_runs
-from openllm.recipes.mix_report import verdict
+from openllm.recipes.mixing import command, runs
+from openllm.recipes.mixing.report import verdict
 
 STEPS = 2
 TOKENS = 256 * STEPS
@@ -32,7 +32,7 @@ def quick() -> Iterator[None]:
     """No measured forecast; torch afterwards as before, as module fixtures train, too."""
     mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mix, "PROBE_SECONDS", 0.0)
+        patch.setattr(command, "PROBE_SECONDS", 0.0)
         patch.setattr("openllm.train.forecast.peak_bytes", lambda cfg: 0)
         yield
     torch.set_deterministic_debug_mode(mode)
@@ -68,7 +68,7 @@ def arguments(folder: Path, *more: str, out: str = "out", **options: Any) -> lis
 
 
 def run(folder: Path, *more: str, **options: Any) -> int:
-    return mix.main(arguments(folder, *more, **options))
+    return command.main(arguments(folder, *more, **options))
 
 
 def report(folder: Path, out: str = "out") -> dict[str, Any]:
@@ -79,13 +79,13 @@ def report(folder: Path, out: str = "out") -> dict[str, Any]:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Which runs are trained, as (mixture, seed)."""
     done: list[tuple[str, int]] = []
-    real = mix_runs.run
+    real = runs.run
 
     def noting(bench: Any, mixture: Any, seed: int, *others: Any) -> None:
         done.append((mixture.name, seed))
         real(bench, mixture, seed, *others)
 
-    monkeypatch.setattr(mix_runs, "run", noting)
+    monkeypatch.setattr(runs, "run", noting)
     return done
 
 
@@ -171,7 +171,7 @@ def test_results_are_known_by_their_text_not_by_name_or_place(
 ) -> None:
     (inputs / "a").rename(inputs / "moved")
     words = [word.replace(f"a={inputs}/a", f"first={inputs}/moved") for word in arguments(inputs)]
-    assert mix.main([*words[1:], words[0]]) == 0  # the order of the sources is changed, too
+    assert command.main([*words[1:], words[0]]) == 0  # the order of the sources is changed, too
     assert trained == []
     assert report(inputs)["mixtures"]["first"]["seconds"] > 0
 
@@ -192,7 +192,7 @@ def test_other_documents_in_a_folder_are_other_results(
 
 def stop_in_run(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Ctrl-C during the first step of a run."""
-    real = mix_runs.build_trainer
+    real = runs.build_trainer
     built = 0
 
     def build(*others: Any) -> Any:
@@ -209,7 +209,7 @@ def stop_in_run(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             trainer.batches = stopping
         return trainer
 
-    monkeypatch.setattr(mix_runs, "build_trainer", build)
+    monkeypatch.setattr(runs, "build_trainer", build)
 
 
 def test_an_interrupted_queue_keeps_what_is_done(
@@ -377,7 +377,7 @@ def test_folders_that_cannot_be_compared(inputs: Path) -> None:
     with pytest.raises(ConfigError, match="is a file"):
         run(inputs, out="out/thesis.txt")
     with pytest.raises(ConfigError, match="two or more"):
-        mix.main(["a=x", "--tokenizer", "t", "--out", "o"])
+        command.main(["a=x", "--tokenizer", "t", "--out", "o"])
 
 
 SIZES = np.full(50, 100)

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "data mix": (
         "find the mixture of folders that trains best",
-        "openllm.recipes.mix:main",
+        "openllm.recipes.mixing.command:main",
     ),
     "tokenizer train": ("train a tokenizer on documents", "openllm.recipes.tokenizer:train_main"),
     "tokenizer inspect": (

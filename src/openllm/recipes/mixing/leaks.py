@@ -18,7 +18,7 @@ from openllm.core.files import read_json, write_json
 from openllm.core.log import progress
 from openllm.data.document import read_documents
 from openllm.data.leaks import LEAK, find_leaked
-from openllm.recipes.mix_runs import Bench, Source, digest_of
+from openllm.recipes.mixing.runs import Bench, Source, digest_of
 
 LEAKS = "leaks"
 _BATCH_CHARS = 1 << 19

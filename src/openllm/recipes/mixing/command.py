@@ -2,8 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm data mix`: which mixture of prepared folders trains the best model for given text.
 
-OUT/results/     one file for each mixture and seed (mix_runs.py)
-OUT/leaks/       held-out documents that another folder trains on (mix_leaks.py)
+OUT/results/     one file for each mixture and seed (runs.py)
+OUT/leaks/       held-out documents that another folder trains on (leaks.py)
 OUT/report.md    report.json  mix.png
 """
 
@@ -19,11 +19,11 @@ from openllm.core.files import storage_errors
 from openllm.core.log import format_duration, progress, say, warn
 from openllm.data.document import read_index
 from openllm.data.mixture import Mixture
-from openllm.recipes.mix_request import Request, build_parser, read_request
+from openllm.recipes.mixing.request import Request, build_parser, read_request
 from openllm.train.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from openllm.recipes.mix_runs import Bench, Source
+    from openllm.recipes.mixing.runs import Bench, Source
     from openllm.text.tokenizer import Tokenizer
 
 ENTRIES = ("results", "leaks", "report.md", "report.json", "mix.png")
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(json.dumps(finite(result), ensure_ascii=False) + "\n")
     elif not args.dry_run:
         from openllm.recipes.evaluate import show
-        from openllm.recipes.mix_report import tables
+        from openllm.recipes.mixing.report import tables
 
         show(tables(result))
         sys.stdout.write("\n".join(each["text"] for each in result["verdicts"].values()) + "\n")
@@ -66,8 +66,8 @@ def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]
         DataError: a folder that is none of ours, or no held-out text that is not trained on.
         KeyboardInterrupt: it was interrupted; finished runs are kept.
     """
-    from openllm.recipes.mix_leaks import survey
-    from openllm.recipes.mix_report import build_result, write_report
+    from openllm.recipes.mixing.leaks import survey
+    from openllm.recipes.mixing.report import build_result, write_report
     from openllm.recipes.pretrain import memory_errors, prepare_process, resolve
     from openllm.text.tokenizer import Tokenizer
 
@@ -109,7 +109,7 @@ def _open_bench(
     request: Request, out: Path, recipe: PretrainConfig, tokenizer: "Tokenizer"
 ) -> "Bench":
     from openllm.data.loader import sample_numbers
-    from openllm.recipes.mix_runs import Bench
+    from openllm.recipes.mixing.runs import Bench
 
     sources = _open_sources(request.folders, request.tokenizer, tokenizer.fingerprint)
     wanted = request.cfg.score_tokens
@@ -125,7 +125,7 @@ def _open_sources(
 ) -> dict[str, "Source"]:
     """Read all indexes, refuse what is there twice, then find or make the token shards."""
     from openllm.data.shards import Shards
-    from openllm.recipes.mix_runs import Source
+    from openllm.recipes.mixing.runs import Source
     from openllm.recipes.tokenize import tokenize
 
     indexes = {name: read_index(folder) for name, folder in folders.items()}
@@ -213,7 +213,7 @@ def _tell_leaks(leaks: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _work(bench: "Bench", mixtures: Sequence[Mixture], seeds: range) -> None:
     """Do the missing runs, seed by seed, so that an early stop leaves whole comparisons."""
-    from openllm.recipes.mix_runs import run
+    from openllm.recipes.mixing.runs import run
 
     queue = [(mixture, seed) for seed in seeds for mixture in mixtures]
     done = sum(bench.result(*item) is not None for item in queue)

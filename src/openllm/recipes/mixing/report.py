@@ -15,9 +15,9 @@ from openllm.data.mixture import Mixture
 from openllm.evaluate.compare import MIN_DOCUMENTS, Comparison, compare
 from openllm.evaluate.report import Table, finite, markdown_table
 from openllm.nn.cost import parameters
-from openllm.recipes.mix_leaks import kept
-from openllm.recipes.mix_plot import draw
-from openllm.recipes.mix_runs import Bench
+from openllm.recipes.mixing.leaks import kept
+from openllm.recipes.mixing.plot import draw
+from openllm.recipes.mixing.runs import Bench
 
 Result = Mapping[str, Any]
 PICTURE = "mix.png"
