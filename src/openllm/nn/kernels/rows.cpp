@@ -33,29 +33,36 @@ void add_up(const std::vector<float>& parts, int threads, int64_t size, float* o
 template <typename T>
 void softmax_slope(T* scores, const int64_t* targets, int64_t rows, int64_t vocab, float* losses,
                    int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t r = 0; r < rows; r++) {
-    T* row = scores + r * vocab;
-    if (targets[r] < 0) {
-      memset(row, 0, vocab * sizeof(T));
-      losses[r] = 0;
-      continue;
-    }
-    float top = get(row[0]);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> kept(vocab);
+    float* power = kept.data();
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+      T* row = scores + r * vocab;
+      if (targets[r] < 0) {
+        memset(row, 0, vocab * sizeof(T));
+        losses[r] = 0;
+        continue;
+      }
+      float top = get(row[0]);
 #pragma omp simd reduction(max : top)
-    for (int64_t i = 0; i < vocab; i++) {
-      float x = get(row[i]);
-      top = x > top ? x : top;
-    }
-    float sum = 0;
+      for (int64_t i = 0; i < vocab; i++) {
+        float x = get(row[i]);
+        top = x > top ? x : top;
+      }
+      float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < vocab; i++) sum += fast_exp(get(row[i]) - top);
-    float picked = get(row[targets[r]]);
-    losses[r] = std::log(sum) + top - picked;
-    float scale = 1 / sum;
+      for (int64_t i = 0; i < vocab; i++) {
+        power[i] = fast_exp(get(row[i]) - top);
+        sum += power[i];
+      }
+      losses[r] = std::log(sum) + top - get(row[targets[r]]);
+      float scale = 1 / sum;
 #pragma omp simd
-    for (int64_t i = 0; i < vocab; i++) put(row + i, fast_exp(get(row[i]) - top) * scale);
-    put(row + targets[r], fast_exp(picked - top) * scale - 1);
+      for (int64_t i = 0; i < vocab; i++) put(row + i, power[i] * scale);
+      put(row + targets[r], power[targets[r]] * scale - 1);
+    }
   }
 }
 
