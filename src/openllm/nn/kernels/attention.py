@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openllm.nn.context import AttentionContext
-from openllm.nn.kernels.library import call, has_dot_product, operation, usable
+from openllm.nn.kernels.library import has_dot_product
+from openllm.nn.kernels.operation import call, operation, usable
 
 MAX_HEAD_DIM = 256
 

@@ -7,7 +7,8 @@
 import torch
 from torch import Tensor
 
-from openllm.nn.kernels.library import call, has_dot_product, operation, usable
+from openllm.nn.kernels.library import has_dot_product
+from openllm.nn.kernels.operation import call, operation, usable
 
 A, B, C = 3.4445, -4.7750, 2.0315
 """Of a x + b x^3 + c x^5, which brings singular values towards 1 whatever the rounding.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openllm.nn.kernels.library import SIZES, call, operation, usable
+from openllm.nn.kernels.operation import SIZES, call, operation, usable
 
 
 def rms_norm_reference(x: Tensor, gain: Tensor, eps: float) -> Tensor:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""From torch to the kernels: which tensors they take, how they are called, how torch knows them."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openllm.nn.kernels.library import available, library
+
+SIZES = {torch.float32: "f", torch.bfloat16: "b"}
+"""Letter of each dtype in the kernels' names."""
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels take these tensors: on a CPU, of one dtype that they know."""
+    first = tensors[0]
+    return (
+        all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
+        and first.dtype in SIZES
+        and available()
+    )
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Run a kernel on tensors that lie densely in memory; its last argument is the thread count."""
+    kernels = library()
+    assert kernels is not None
+    converted = [_argument(value) for value in arguments]
+    getattr(kernels, name)(*converted, ctypes.c_int(torch.get_num_threads()))
+
+
+def _argument(value: Tensor | int | float | None) -> object:
+    if isinstance(value, Tensor):
+        assert value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return value if value is None else ctypes.c_int64(value)
+
+
+_OPERATIONS = torch.library.Library("openllm", "FRAGMENT")
+
+
+def operation(
+    *,
+    fake: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
+    mutates: Sequence[str] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function an operation of torch, `torch.ops.openllm.NAME`.
+
+    As `torch.library.custom_op`, whose first call would load the compiler: a second or two.
+
+    Args:
+        fake: what it returns, without the numbers.
+        setup_context: keeps what `backward` needs.
+        backward: gradients of the arguments.
+        mutates: names of the arguments that it changes.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__.strip("_")
+        schema = torch.library.infer_schema(function, mutates_args=mutates)
+        _OPERATIONS.define(f"{name}{schema}")
+        _OPERATIONS.impl(name, function, "CPU")
+        qualified = f"openllm::{name}"
+        torch.library.register_fake(qualified, fake, lib=_OPERATIONS)
+        if backward is not None:
+            torch.library.register_autograd(
+                qualified, backward, setup_context=setup_context, lib=_OPERATIONS
+            )
+        return getattr(torch.ops.openllm, name).default
+
+    return register
