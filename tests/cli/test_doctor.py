@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from openllm.cli import doctor
+from openllm.nn.kernels.library import available
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +86,7 @@ def test_without_a_compiler(
     monkeypatch.setenv("CXX", "no-such-compiler")
     code, found = report(capsys)
     assert code == 0 and found["compiler"]["C++ compiler"] is None
+    assert found["compiler"]["CPU kernels"] == available()
     assert any("apt install g++" in p["mend"] for p in found["problems"])
 
 

@@ -223,14 +223,14 @@ def _matmul_gflops(torch: Any, kind: str, rounds: int = 5) -> float:
 
 
 def _compiler(problems: list[Problem]) -> Facts:
-    """What `torch.compile` needs: a C++ compiler and Python's headers."""
+    """What the CPU kernels need, a C++ compiler, and `torch.compile`, Python's headers besides."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     found = next((path for path in map(shutil.which, names) if path), None)
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
     if found is None:
         problems.append(
             Problem(
-                "no C++ compiler, so models run without torch.compile",
+                "no C++ compiler, so models run without CPU kernels and torch.compile",
                 "install g++ or clang (Debian, Ubuntu: apt install g++; macOS: "
                 "xcode-select --install)",
                 core=False,
@@ -246,7 +246,19 @@ def _compiler(problems: list[Problem]) -> Facts:
             )
         )
     version_line = _first_line([found, "--version"]) if found else None
-    return {"C++ compiler": version_line, "Python headers": headers}
+    return {
+        "C++ compiler": version_line,
+        "Python headers": headers,
+        "CPU kernels": _has_kernels(),
+    }
+
+
+def _has_kernels() -> bool:
+    if _torch() is None:
+        return False
+    from openllm.nn.kernels.library import available
+
+    return available()
 
 
 def _first_line(command: list[str]) -> str:
