@@ -5,6 +5,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+PLAIN = {"lr": 0.001, "tokens_per_step": 2048.0, "weight_decay": 0.1, "warmup": 0.05}
+"""Settings of the textbook loop: cosine to zero, clipped at 1, betas 0.9 and 0.95."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -28,8 +31,10 @@ class Size:
 
     def dump(self, row: "Row") -> list[Any]:
         """What a row's result depends on."""
-        shape = self.plain if row.kind == "plain" else (self.recipe, *self.settings)
-        return [row.vocab_size or self.vocab_size, *shape]
+        vocab_size = row.vocab_size or self.vocab_size
+        if row.kind == "plain":
+            return [vocab_size, *self.plain, sorted(row.plain_settings().items())]
+        return [vocab_size, self.recipe, *self.settings, sorted(row.settings)]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Row:
     seeds: int = 1
     tokens: int | None = None
     vocab_size: int | None = None
+
+    def plain_settings(self) -> dict[str, float]:
+        """Of the textbook loop."""
+        return PLAIN | {key: float(value) for key, value in (s.split("=") for s in self.settings)}
 
     @property
     def label(self) -> str:

@@ -29,8 +29,6 @@ DATA = WORK / "squad"
 CONTEXT = 512
 """Tokens a window of the textbook GPT."""
 CHECKS = 10
-PLAIN = {"lr": 0.004, "tokens_per_step": 4096.0, "weight_decay": 0.1, "warmup": 0.05}
-"""Settings of the textbook loop: cosine to zero, clipped at 1, betas 0.9 and 0.95."""
 
 
 def vocabulary(vocab_size: int) -> Path:
@@ -104,7 +102,7 @@ def _run_ours(row: Row, size: Size, seed: int, out: Path) -> dict[str, Any]:
 
 
 def _run_plain(row: Row, size: Size, seed: int, out: Path) -> dict[str, Any]:
-    cfg = {**PLAIN, **{k: float(v) for k, v in (s.split("=") for s in row.settings)}}
+    cfg = row.plain_settings()
     torch.manual_seed(seed)
     dim, layers, heads = size.plain
     model = PlainGPT(row.vocab_size or size.vocab_size, dim, layers, heads, CONTEXT)
