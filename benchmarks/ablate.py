@@ -6,6 +6,7 @@
     python benchmarks/ablate.py --only tiny:recipe --only 'tiny:no *'
     python benchmarks/ablate.py --list             rows, and what is done
     python benchmarks/ablate.py --report           the table and the picture alone
+    python benchmarks/ablate.py --pace tiny        tokens a second of recipe and baseline, in turns
 
 SQuAD, held out by article. Each run is a process of its own; its result goes to
 benchmarks/results/ablate.json as soon as it is there, under a digest of all that determines it.
@@ -21,9 +22,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ablation.report import plot, table
+from ablation.report import best_baseline, plot, table
 from ablation.rows import ROWS, SIZES, Row
-from ablation.runs import WORK, prepare_size, run
+from ablation.runs import run
+from ablation.text import WORK, prepare_size
 from record import RESULTS, record
 
 from openllm.core.log import say
@@ -44,9 +46,37 @@ def results() -> dict[str, Any]:
     return json.loads(FILE.read_text())["runs"] if FILE.exists() else {}
 
 
-def keep(key: str, value: dict[str, Any]) -> None:
-    """Add one result to the file."""
-    record("ablate", {"what": "training runs on SQuAD", "runs": {**results(), key: value}})
+def store(part: str, key: str, value: dict[str, Any]) -> None:
+    """Add one result to a part of the file."""
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    parts = {name: known.get(name, {}) for name in ("runs", "pace")}
+    parts[part] = {**parts[part], key: value}
+    record("ablate", {"what": "training runs on SQuAD", **parts})
+
+
+def keep_pace(size: str) -> None:
+    """Measure the speed of a size's recipe and of its best baseline."""
+    from ablation.pace import measure
+
+    baseline = best_baseline(named_results(), size)
+    ours, plain = (
+        next(row for row in ROWS if row.label == label) for label in (f"{size}:recipe", baseline)
+    )
+    prepare_size(SIZES[size], ours)
+    found = measure(ours, plain)
+    store("pace", size, found)
+    print(json.dumps(found, indent=1))
+
+
+def named_results() -> dict[tuple[str, int], dict[str, Any]]:
+    """What is done, by the label of the row and the seed."""
+    done = results()
+    return {
+        (row.label, seed): done[digest(row, seed)]
+        for row in ROWS
+        for seed in range(row.seeds)
+        if digest(row, seed) in done
+    }
 
 
 def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
@@ -65,12 +95,16 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="pattern of SIZE:ROW")
     parser.add_argument("--list", action="store_true", help="show the rows and stop")
     parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--pace", choices=list(SIZES), help="measure the speed of a size and stop")
     parser.add_argument("--worker", nargs=2, metavar=("LABEL", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         label, seed = args.worker
         row = next(row for row in ROWS if row.label == label)
         print(json.dumps(run(row, int(seed), WORK / digest(row, int(seed)))))
+        return
+    if args.pace:
+        keep_pace(args.pace)
         return
     queue = wanted(args.only)
     missing = [(row, seed) for row, seed in queue if digest(row, seed) not in results()]
@@ -90,14 +124,10 @@ def main() -> None:
                 say(f"{row.label}, seed {seed}: failed ({done.returncode}); going on")
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
-            keep(digest(row, seed), {"row": row.label, "commit": source_commit(), **found})
+            value = {"row": row.label, "commit": source_commit(), **found}
+            store("runs", digest(row, seed), value)
             say(f"    {found['test_bpb']:.4f} bits per byte in {found['seconds']:.0f} s")
-    named = {
-        (row.label, seed): found
-        for row in ROWS
-        for seed in range(row.seeds)
-        if (found := results().get(digest(row, seed)))
-    }
+    named = named_results()
     print(table(named))
     plot(named, Path(RESULTS / "ablate.png"))
 
