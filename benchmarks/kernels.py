@@ -20,6 +20,7 @@ from torch import Tensor
 from openllm.nn.context import AttentionContext
 from openllm.nn.kernels import attention as att
 from openllm.nn.kernels import rows
+from openllm.nn.kernels.orthogonalize import orthogonalize_, orthogonalize_reference_
 from openllm.transform.memory import keep_freed_memory
 
 ROWS, DIM, HEADS, HEAD_DIM, HIDDEN, VOCAB = 2048, 512, 8, 64, 1536, 32_000
@@ -82,6 +83,12 @@ def pairs() -> dict[str, Pair]:
         found[f"attention, {name}"] = (
             both_ways(lambda q, k, v, c=context: att.attention(q, k, v, c), q, k, v),
             both_ways(lambda q, k, v, c=context: att.attention_reference(q, k, v, c), q, k, v),
+        )
+    for name, size in {"tiny": (16, 256, 256), "small": (24, 512, 512)}.items():
+        stack = torch.randn(size)
+        found[f"Muon's iterations, {name}"] = (
+            lambda s=stack: orthogonalize_(s.clone(), 5, torch.bfloat16),
+            lambda s=stack: orthogonalize_reference_(s.clone(), 5, torch.bfloat16),
         )
     return found
 
