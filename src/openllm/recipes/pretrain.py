@@ -141,12 +141,15 @@ def prepare_process(cfg: PretrainConfig) -> None:
     """Set up torch and the allocator for a resolved recipe."""
     import torch
 
-    from openllm.transform.memory import keep_freed_memory
+    from openllm.transform.memory import keep_freed_memory, return_freed_memory
 
     torch.set_num_threads(cfg.threads or 1)
     # as use_deterministic_algorithms(True), which would load the compiler, too
     torch.set_deterministic_debug_mode("error")
-    keep_freed_memory()
+    if cfg.activation_checkpointing:
+        return_freed_memory()
+    else:
+        keep_freed_memory()
 
 
 def _folders(cfg: PretrainConfig) -> tuple[Path, Path]:
