@@ -3,6 +3,7 @@
 """What each ingredient of the recipes is worth: a queue of training runs on real text.
 
     python benchmarks/ablate.py                    all rows that have no result yet
+    python benchmarks/ablate.py --jobs 2           two runs at once, each on half of the cores
     python benchmarks/ablate.py --only tiny:recipe --only 'tiny:no *'
     python benchmarks/ablate.py --list             rows, and what is done
     python benchmarks/ablate.py --report           the table and the picture alone
@@ -17,8 +18,11 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from openllm.core.log import say
 from openllm.core.runs import source_commit
 
 FILE = RESULTS / "ablate.json"
+FILE_LOCK = threading.Lock()
 
 
 def digest(row: Row, seed: int) -> str:
@@ -48,10 +53,11 @@ def results() -> dict[str, Any]:
 
 def store(part: str, key: str, value: dict[str, Any]) -> None:
     """Add one result to a part of the file."""
-    known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    parts = {name: known.get(name, {}) for name in ("runs", "pace")}
-    parts[part] = {**parts[part], key: value}
-    record("ablate", {"what": "training runs on SQuAD", **parts})
+    with FILE_LOCK:
+        known = json.loads(FILE.read_text()) if FILE.exists() else {}
+        parts = {name: known.get(name, {}) for name in ("runs", "pace")}
+        parts[part] = {**parts[part], key: value}
+        record("ablate", {"what": "training runs on SQuAD", **parts})
 
 
 def keep_pace(size: str) -> None:
@@ -89,6 +95,19 @@ def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
     return [(row, seed) for seed in range(3) for row in chosen if seed < row.seeds]
 
 
+def train_row(row: Row, seed: int, threads: int) -> None:
+    """One run in a process of its own; its result is stored."""
+    command = [sys.executable, __file__, "--worker", row.label, str(seed), str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        say(f"{row.label}, seed {seed}: failed ({done.returncode}); going on")
+        return
+    found = json.loads(done.stdout.splitlines()[-1])
+    value = {"row": row.label, "commit": source_commit(), "threads": threads, **found}
+    store("runs", digest(row, seed), value)
+    say(f"{row.label}, seed {seed}: {found['test_bpb']:.4f} bits per byte")
+
+
 def main() -> None:
     """Run what is missing, then write the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -96,12 +115,13 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="show the rows and stop")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--pace", choices=list(SIZES), help="measure the speed of a size and stop")
-    parser.add_argument("--worker", nargs=2, metavar=("LABEL", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        label, seed = args.worker
+        label, seed, threads = args.worker[0], int(args.worker[1]), int(args.worker[2])
         row = next(row for row in ROWS if row.label == label)
-        print(json.dumps(run(row, int(seed), WORK / digest(row, int(seed)))))
+        print(json.dumps(run(row, seed, threads, WORK / digest(row, seed))))
         return
     if args.pace:
         keep_pace(args.pace)
@@ -115,18 +135,16 @@ def main() -> None:
             print(f"{row.label:44s} {seed}  {state}")
         return
     if not args.report:
-        for number, (row, seed) in enumerate(missing, 1):
-            say(f"[{number}/{len(missing)}] {row.label}, seed {seed}")
+        for row, _ in missing:
             prepare_size(SIZES[row.size], row)
-            command = [sys.executable, __file__, "--worker", row.label, str(seed)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-            if done.returncode:
-                say(f"{row.label}, seed {seed}: failed ({done.returncode}); going on")
-                continue
-            found = json.loads(done.stdout.splitlines()[-1])
-            value = {"row": row.label, "commit": source_commit(), **found}
-            store("runs", digest(row, seed), value)
-            say(f"    {found['test_bpb']:.4f} bits per byte in {found['seconds']:.0f} s")
+        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        say(f"{len(missing)} runs, {args.jobs} at once with {threads} threads each")
+        with ThreadPoolExecutor(args.jobs) as pool:
+            try:
+                list(pool.map(lambda pair: train_row(*pair, threads), missing))
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
     named = named_results()
     print(table(named))
     plot(named, Path(RESULTS / "ablate.png"))

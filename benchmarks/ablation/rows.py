@@ -156,7 +156,11 @@ def _plain(rates: tuple[float, ...], tokens_per_step: int) -> dict[str, Settings
 ROWS = (
     *_baselines(
         "tiny",
-        {**_plain((0.0005, 0.001, 0.002, 0.004), 2048), **_plain((0.001, 0.002), 4096)},
+        {
+            **_plain((0.0005, 0.001, 0.002, 0.004), 2048),
+            **_plain((0.001, 0.002), 4096),
+            **_plain((0.001,), 1024),
+        },
         "0.001, 2,048 a step",
         2_000_000,
     ),

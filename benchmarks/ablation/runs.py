@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ablation.rows import SIZES, Row, Size
 from ablation.text import CHECKS, CONTEXT, DATA, open_shards, vocabulary
@@ -17,12 +18,13 @@ from openllm.recipes import pretrain
 from openllm.transform.precision import has_fast_bf16
 
 
-def run(row: Row, seed: int, out: Path) -> dict[str, Any]:
+def run(row: Row, seed: int, threads: int, out: Path) -> dict[str, Any]:
     """Train, then score the test articles."""
     size = SIZES[row.size]
+    torch.set_num_threads(threads)
     if row.kind == "plain":
         return run_textbook(row, size, seed)
-    return _run_ours(row, size, seed, out)
+    return _run_ours(row, size, seed, threads, out)
 
 
 def ours_settings(row: Row, size: Size, seed: int) -> list[str]:
@@ -38,11 +40,11 @@ def ours_settings(row: Row, size: Size, seed: int) -> list[str]:
     ]
 
 
-def _run_ours(row: Row, size: Size, seed: int, out: Path) -> dict[str, Any]:
+def _run_ours(row: Row, size: Size, seed: int, threads: int, out: Path) -> dict[str, Any]:
     from openllm.checkpoint.model_dir import load_model
     from openllm.train.scoring import score_documents
 
-    settings = ours_settings(row, size, seed)
+    settings = [*ours_settings(row, size, seed), f"threads={threads}"]
     cfg = pretrain.load_config(size.recipe, settings)
     steps = (row.tokens or size.tokens) // cfg.batch.tokens
     every = [f"validation.every={steps // CHECKS}", f"checkpoint.every={max(1, steps // 4)}"]
