@@ -61,31 +61,8 @@ class Row:
 
 SIZES = {
     "tiny": Size("tiny", 2048, 1_000_000, (), (256, 4, 4)),
-    "1M": Size(
-        "tiny",
-        2048,
-        1_000_000,
-        (
-            "model.dim=128",
-            "model.num_layers=3",
-            "model.attention.num_heads=2",
-            "model.mlp.hidden_dim=384",
-        ),
-        (128, 3, 2),
-    ),
-    "12M": Size(
-        "tiny",
-        8192,
-        1_000_000,
-        (
-            "model.dim=384",
-            "model.num_layers=5",
-            "model.attention.num_heads=6",
-            "model.mlp.hidden_dim=1024",
-            "optim.adamw.lr=0.004",
-        ),
-        (384, 5, 6),
-    ),
+    "1M": Size("scaled", 2048, 1_000_000, ("scale=1M",), (192, 3, 3)),
+    "12M": Size("scaled", 8192, 1_000_000, ("scale=9M", "model.mlp.hidden_dim=1024"), (384, 5, 6)),
 }
 
 
@@ -93,20 +70,15 @@ Settings = tuple[str, ...]
 
 ADAMW = ("optim.kind=adamw", "optim.weight_decay=0.1")
 CHANGES: dict[str, Settings] = {
+    "AdamW 0.001": (*ADAMW, "optim.lr=0.001"),
     "AdamW 0.002": (*ADAMW, "optim.lr=0.002"),
     "AdamW 0.004": (*ADAMW, "optim.lr=0.004"),
-    "Muon half": ("optim.lr=0.0015",),
-    "Muon double": ("optim.lr=0.006",),
     "3 Newton-Schulz iterations": ("optim.ns_steps=3",),
-    "1,024 tokens a step": ("batch.tokens=1024", "batch.micro_rows=1"),
-    "4,096 tokens a step": ("batch.tokens=4096",),
     "rows of 512": ("batch.seq_len=512", "batch.micro_rows=4"),
     "cosine": ("schedule.kind=cosine",),
     "decay 0.9": ("schedule.decay=0.9",),
     "decay 0.3": ("schedule.decay=0.3",),
     "residual matrices begin at zero": ("model.init_residual=0",),
-    "no weight decay": ("optim.weight_decay=0", "optim.adamw.weight_decay=0"),
-    "weight decay 0.4": ("optim.weight_decay=0.4",),
     "cautious weight decay": ("optim.cautious=true",),
     "no query-key norm": ("model.attention.qk_norm=false",),
     "average of weights 0.99": ("ema=0.99",),
@@ -129,6 +101,20 @@ EPOCHS: dict[str, Settings] = {
     "four epochs, one order": ("batch.reshuffle=false",),
     "four epochs, average of weights 0.998": ("ema=0.998",),
 }
+
+
+def _dial(lr: float, embedding: float, decay: float) -> dict[str, Settings]:
+    """Around what the dial sets: half and double, no decay and four times as much."""
+    return {
+        "Muon half": (f"optim.lr={lr / 2:g}",),
+        "Muon double": (f"optim.lr={lr * 2:g}",),
+        "embedding half": (f"optim.adamw.lr={embedding / 2:g}",),
+        "embedding double": (f"optim.adamw.lr={embedding * 2:g}",),
+        "1,024 tokens a step": ("batch.tokens=1024", "batch.micro_rows=1"),
+        "4,096 tokens a step": ("batch.tokens=4096",),
+        "no weight decay": ("optim.weight_decay=0", "optim.adamw.weight_decay=0"),
+        f"weight decay {decay * 4:g}": (f"optim.weight_decay={decay * 4:g}",),
+    }
 
 
 def _baselines(size: str, settings: dict[str, Settings], best: str, tokens: int) -> list[Row]:
@@ -165,12 +151,13 @@ ROWS = (
         2_000_000,
     ),
     Row("tiny", "recipe", seeds=3),
-    *_ours("tiny", CHANGES | RESEARCH),
+    *_ours("tiny", _dial(0.003, 0.015, 0.1) | CHANGES | RESEARCH),
     *(Row("tiny", f"vocabulary {size:,}", vocab_size=size) for size in (1024, 4096, 8192)),
     *_ours("tiny", EPOCHS, 5_400_000),
     *_baselines("12M", _plain((0.001, 0.002, 0.004), 2048), "0.002, 2,048 a step", 2_000_000),
     Row("12M", "recipe", seeds=3),
-    *_ours("12M", CHANGES),
+    *_ours("12M", _dial(0.0024, 0.0053, 0.24)),
+    *_ours("12M", {name: CHANGES[name] for name in ("AdamW 0.001", "AdamW 0.002", "cosine")}),
     Row("1M", "recipe"),
-    *_ours("1M", {name: CHANGES[name] for name in ("Muon half", "Muon double")}),
+    *_ours("1M", _dial(0.0035, 0.015, 0.54)),
 )

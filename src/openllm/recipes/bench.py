@@ -85,7 +85,8 @@ def configs(presets: str | None, device: str, threads: int | None) -> dict[str, 
         UsageError: there is no such preset, or not that many cores.
         ConfigError: there is no such device.
     """
-    shipped = sorted(path.stem for path in pretrain.CONFIGS.glob("*.yaml"))
+    recipes = sorted(path.stem for path in pretrain.CONFIGS.glob("*.yaml"))
+    shipped = [name for name in recipes if pretrain.load_config(name).scale is None]
     names = shipped if presets is None else [name.strip() for name in presets.split(",")]
     for name in names:
         if name not in shipped:

@@ -56,16 +56,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def resolve(cfg: PretrainConfig, vocab_size: int) -> PretrainConfig:
-    """Fill in what depends on the machine and the tokenizer.
+def resolve(cfg: PretrainConfig, vocab_size: int, *, epoch_tokens: int = 0) -> PretrainConfig:
+    """Fill in what depends on the machine, the tokenizer and the length of the text.
 
     Raises:
-        ConfigError: the recipe asks for another vocabulary than the tokenizer's.
+        ConfigError: the recipe asks for another vocabulary than the tokenizer's, or sets what
+            `scale` is to set.
     """
     import torch
 
+    from openllm.train.scale import apply_scale
     from openllm.transform.precision import has_fast_bf16
 
+    cfg = apply_scale(cfg, vocab_size, epoch_tokens)
     device = cfg.device
     if device == "auto":
         mps = torch.backends.mps.is_available()
@@ -112,15 +115,16 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     data, vocabulary = _folders(cfg)
     index = read_index(data)
     tokenizer = Tokenizer.load(vocabulary)
-    cfg = resolve(cfg, tokenizer.vocab_size)
+    shards = tokenize(data, vocabulary)
+    text = Shards.open(shards, "train", tokenizer.fingerprint)
+    cfg = resolve(cfg, tokenizer.vocab_size, epoch_tokens=len(text.tokens))
     if architecture(cfg.model) == OWN:
         warn(
             "no transformers architecture has the shape of this model; its folder will be for "
             "OpenLLM alone"
         )
     prepare_process(cfg)
-    shards = tokenize(data, vocabulary)
-    loader = build_loader(cfg, Shards.open(shards, "train", tokenizer.fingerprint))
+    loader = build_loader(cfg, text)
     held_out = Shards.open(shards, "validation", tokenizer.fingerprint)
     with memory_errors(cfg):
         if dry_run:

@@ -2,14 +2,27 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The settings of a pre-training run. Importable without torch."""
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from openllm.core.config import Config
 from openllm.nn.config import ModelConfig
 from openllm.train.optim import AdamWConfig, OptimConfig
 from openllm.train.schedule import CosineConfig, ScheduleConfig
+
+
+def _read_scale(value: Any) -> int:
+    """`12M` -> 12,000,000."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MB]?)", str(value), re.IGNORECASE)
+    if not found:
+        raise ValueError("write a number of parameters such as 12M or 1B")
+    return round(float(found[1]) * {"": 1, "m": 1e6, "b": 1e9}[found[2].lower()])
+
+
+Scale = Annotated[int, Field(ge=1_000_000, le=1_000_000_000), BeforeValidator(_read_scale)]
+"""A number of parameters such as 12M or 1B."""
 
 
 class BatchConfig(Config):
@@ -55,6 +68,9 @@ class PretrainConfig(Config):
 
     data: str | None = Field(None, description="folder made by 'openllm data prepare'")
     tokenizer: str | None = Field(None, description="folder made by 'openllm tokenizer train'")
+    scale: Scale | None = Field(
+        None, description="parameters of the blocks; sets sizes, rates, batch, weight decay"
+    )
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
     duration: str = "1 epochs"

@@ -13,8 +13,8 @@ from openllm.core.errors import ConfigError
 UNITS = ("steps", "tokens", "epochs")
 
 
-def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: float) -> int:
-    """Steps in a duration such as `500 steps`, `4_000_000 tokens` or `2 epochs`, rounded up.
+def parse_duration(duration: str) -> tuple[float, str]:
+    """`4_000_000 tokens` -> 4e6 and its unit, one of `UNITS`.
 
     Raises:
         ConfigError: it cannot be read, or it is not positive.
@@ -30,6 +30,16 @@ def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: floa
             f"cannot read duration '{duration}'; write a positive number and a unit, such as "
             "'500 steps', '4_000_000 tokens' or '2 epochs'"
         )
+    return amount, unit
+
+
+def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: float) -> int:
+    """Steps in a duration such as `500 steps`, `4_000_000 tokens` or `2 epochs`, rounded up.
+
+    Raises:
+        ConfigError: it cannot be read, or it is not positive.
+    """
+    amount, unit = parse_duration(duration)
     if unit == "tokens":
         amount /= tokens_per_step
     elif unit == "epochs":

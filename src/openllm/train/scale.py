@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""One dial for the size of a model: what follows from `scale`, the tokens and the vocabulary.
+
+The laws are measured on 1M, 3.4M and 9M parameters and a million tokens (docs/results.md);
+beyond that they extrapolate. Importable without torch.
+"""
+
+import math
+from typing import Any
+
+from openllm.core.config import merge
+from openllm.core.errors import ConfigError
+from openllm.train.config import PretrainConfig
+from openllm.train.optim import MuonConfig
+from openllm.train.schedule import parse_duration
+
+HEAD_DIM = 64
+HIDDEN_OVER_DIM = 3
+LAYERS_OVER_DIM = 1 / 64
+LAYER_PARAMETERS = 4 + 3 * HIDDEN_OVER_DIM
+"""Of one layer over the square of its width: four matrices of attention, three of the MLP."""
+
+
+def model_shape(scale: int) -> tuple[int, int]:
+    """Width and depth whose blocks have about `scale` parameters: a layer for each 64 of width."""
+    ideal = (scale / LAYER_PARAMETERS / LAYERS_OVER_DIM) ** (1 / 3)
+    unit = HEAD_DIM if ideal < 640 else 2 * HEAD_DIM
+    dim = round(ideal / unit) * unit
+    return dim, max(1, round(scale / (LAYER_PARAMETERS * dim**2)))
+
+
+def batch_tokens(tokens: float, seq_len: int) -> int:
+    """Tokens a step: the square root of the run's length, 2,048 for a million, a power of two."""
+    ideal = 2048 * math.sqrt(tokens / 1e6)
+    return max(seq_len, 2 ** round(math.log2(ideal)))
+
+
+def scaled_settings(scale: int, tokens: float, vocab_size: int, seq_len: int) -> dict[str, Any]:
+    """All that the dial sets, nested as in a recipe.
+
+    Args:
+        scale: parameters of the blocks, without the vocabulary.
+        tokens: length of the run.
+        vocab_size: pieces of the tokenizer.
+        seq_len: tokens in a row.
+    """
+    dim, layers = model_shape(scale)
+    per_step = batch_tokens(tokens, seq_len)
+    lr = 0.003 * math.sqrt(256 / dim)
+    # arXiv:2505.13738: the best time scale of decay, 1 / (lr decay), by tokens per parameter
+    decay = 0.92 * (tokens / scale) ** 0.527 / (lr * tokens / per_step)
+    return {
+        "model": {
+            "dim": dim,
+            "num_layers": layers,
+            "max_positions": max(1024, seq_len),
+            "attention": {"num_heads": dim // HEAD_DIM, "head_dim": HEAD_DIM},
+            "mlp": {"kind": "swiglu", "hidden_dim": HIDDEN_OVER_DIM * dim},
+        },
+        "batch": {
+            "tokens": per_step,
+            "seq_len": seq_len,
+            "micro_rows": min(per_step // seq_len, max(1, 4096 // seq_len)),
+        },
+        "optim": {
+            "kind": "muon",
+            "lr": _rounded(lr),
+            "weight_decay": _rounded(decay),
+            "adamw": {"lr": _rounded(0.015 * (2048 / vocab_size) ** 0.75)},
+        },
+    }
+
+
+def apply_scale(cfg: PretrainConfig, vocab_size: int, epoch_tokens: int) -> PretrainConfig:
+    """The recipe with all that `scale` sets and the recipe does not; without `scale`, the recipe.
+
+    Args:
+        cfg: a recipe.
+        vocab_size: pieces of the tokenizer.
+        epoch_tokens: tokens of an epoch; 0 where there is no text yet.
+
+    Raises:
+        ConfigError: the recipe leaves nothing to the dial, or has another optimizer than Muon, or
+            its length in tokens is not known.
+    """
+    if cfg.scale is None:
+        return cfg
+    own = cfg.model_dump(exclude_unset=True)
+    shape = own.get("model", {}).get("dim"), own.get("model", {}).get("num_layers")
+    if None not in shape and shape != model_shape(cfg.scale):
+        raise ConfigError(
+            f"scale={cfg.scale}, but the recipe sets model.dim and model.num_layers itself; begin "
+            "from the recipe 'scaled', or leave scale out"
+        )
+    if not isinstance(cfg.optim, MuonConfig):
+        raise ConfigError(
+            f"scale={cfg.scale} sets the rates of Muon, but optim.kind={cfg.optim.kind}; use "
+            "optim.kind=muon, or set the sizes one by one, without scale"
+        )
+    amount, unit = parse_duration(cfg.duration)
+    tokens = {"tokens": amount, "epochs": amount * epoch_tokens, "steps": 0}[unit]
+    if not tokens:
+        raise ConfigError(
+            f"scale={cfg.scale} needs to know how many tokens the run has, but "
+            f"duration='{cfg.duration}'; write it in tokens, such as duration='4_000_000 tokens'"
+        )
+    usual = 1024 if cfg.scale < 200_000_000 else 2048
+    seq_len = own.get("batch", {}).get("seq_len", usual)
+    dial = scaled_settings(cfg.scale, tokens, vocab_size, seq_len)
+    return PretrainConfig.parse(merge(dial, own), f"scale={cfg.scale}")
+
+
+def _rounded(value: float) -> float:
+    """Two digits: more would promise what was not measured."""
+    return float(f"{value:.2g}")
