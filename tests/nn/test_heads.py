@@ -12,7 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from openllm.nn import heads
-from openllm.nn.heads import IGNORE, cross_entropy_sum, logits, token_logprobs
+from openllm.nn.heads import (
+    IGNORE,
+    cross_entropy_sum,
+    distillation_sum,
+    logits,
+    token_logprobs,
+)
 
 
 def example(
@@ -95,6 +101,42 @@ def test_cross_entropy_of_bfloat16_states_gives_bfloat16_gradients() -> None:
     assert grad_x.dtype == torch.bfloat16
     assert_close(grad_x, exact[1], torch.bfloat16)
     assert_close(grad_weight, exact[2], torch.bfloat16)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 5, 1000])
+@pytest.mark.parametrize("cached_rows", [2, 1000])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_distillation_is_cross_entropy_to_the_mixture(
+    chunk_rows: int, cached_rows: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, targets = example()
+    vocab = len(weight)
+    monkeypatch.setattr(heads, "CHUNK_UNIT", 1)
+    monkeypatch.setattr(heads, "CHUNK_LOGITS", chunk_rows * vocab)
+    monkeypatch.setattr(heads, "CACHED_LOGITS", cached_rows * vocab)
+    generator = torch.Generator().manual_seed(1)
+    teachers = [
+        (
+            torch.randn(len(x), dim, generator=generator),
+            torch.randn(vocab, dim, generator=generator),
+        )
+        for dim in (4, 6)
+    ]
+    ours = distillation_sum(x, weight, targets, teachers, share)
+    ours_grads = torch.autograd.grad(2.5 * ours, (x, weight))
+    kept = targets != IGNORE
+    taught = torch.stack([(h @ w.T).softmax(1) for h, w in teachers]).mean(0)[kept]
+    wanted = share * taught + (1 - share) * F.one_hot(targets[kept], vocab)
+    theirs = F.cross_entropy((x @ weight.T)[kept], wanted, reduction="sum")
+    theirs_grads = torch.autograd.grad(2.5 * theirs, (x, weight))
+    for mine, other in zip((ours, *ours_grads), (theirs, *theirs_grads), strict=True):
+        assert_close(mine, other)
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
+    x, weight, targets = example()
+    distillation_sum(x, weight, targets, [(x.detach(), weight.detach())], 1.0).backward()
+    assert x.grad.abs().max() < 1e-5 and weight.grad.abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 4, 1000])

@@ -108,3 +108,32 @@ def test_a_shape_without_a_public_architecture_is_trained_and_used(
     llm = LLM.load(tmp_path / "run" / "model")
     assert (llm.model.cfg.norm.kind, llm.model.cfg.mlp.kind) == ("layer", "swiglu")
     assert len(llm.generate(["Anna found"], SamplingParams(max_new_tokens=4))) == 1
+
+
+def test_a_student_learns_from_its_teachers_and_the_text(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        train(inputs, tmp_path / f"teacher{seed}", seed=seed)
+    teachers = [str(tmp_path / f"teacher{seed}" / "model") for seed in (1, 2)]
+    taught = {"distill.teachers": f"[{','.join(teachers)}]"}
+    train(inputs, tmp_path / "alone")
+    train(inputs, tmp_path / "little", **taught, **{"distill.share": 1e-9})
+    train(inputs, tmp_path / "taught", **taught)
+    first = {
+        name: json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+        for name in ("alone", "little", "taught")
+    }
+    assert first["little"]["loss"] == pytest.approx(first["alone"]["loss"], rel=1e-4)
+    assert first["taught"]["loss"] != pytest.approx(first["alone"]["loss"], rel=1e-4)
+
+
+def test_a_teacher_of_another_tokenizer_is_refused(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(inputs, tmp_path / "teacher")
+    other_tokenizer(*inputs)
+    with pytest.raises(ConfigError, match="teacher/model has another tokenizer"):
+        train(
+            inputs, tmp_path / "run", **{"distill.teachers": f"[{tmp_path / 'teacher' / 'model'}]"}
+        )

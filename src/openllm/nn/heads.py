@@ -4,6 +4,7 @@
 
 # R rows (tokens), D model, V vocabulary
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +57,11 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-class _CrossEntropySum(torch.autograd.Function):
+Slopes = Callable[[Tensor, slice], Tensor]
+"""Puts d loss / d scores in the place of some rows' scores; returns the loss of each row."""
+
+
+class _LossSum(torch.autograd.Function):
     """Sum of token losses; gradients are made chunk by chunk in the forward pass.
 
     As in arXiv:2410.10989, so that the logits of the whole batch never exist at once.
@@ -64,7 +69,7 @@ class _CrossEntropySum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, dtype: torch.dtype
+        ctx: Any, x_RD: Tensor, weight_VD: Tensor, slopes_: Slopes, dtype: torch.dtype
     ) -> Tensor:
         weight = weight_VD.to(dtype)
         wide = sum_dtype(x_RD.device)
@@ -79,7 +84,7 @@ class _CrossEntropySum(torch.autograd.Function):
             piece = slice(start, start + rows)
             x = x_RD[piece].to(dtype)
             scores = torch.mm(x, weight.T, out=buffer[: len(x)])
-            total += _softmax_slopes_(scores, targets_R[piece]).sum(dtype=wide)
+            total += slopes_(scores, piece).sum(dtype=wide)
             grad_x[piece] = scores @ weight
             if start == 0:
                 torch.mm(scores.T, x, out=part)
@@ -102,20 +107,65 @@ class _CrossEntropySum(torch.autograd.Function):
         return grad_x.mul_(slopes[0]), grad_weight.mul_(slopes[0]), None, None
 
 
-def _softmax_slopes_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
-    """`softmax_slope_` for some rows at a time, which then stay in the cache."""
-    rows = max(1, CACHED_LOGITS // scores_RV.shape[1])
-    parts = zip(scores_RV.split(rows), targets_R.split(rows), strict=True)
-    return torch.cat([softmax_slope_(scores, targets) for scores, targets in parts])
-
-
-def cross_entropy_sum(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> Tensor:
-    """Sum over rows of -log p(target) in nats; rows whose target is `IGNORE` count nothing.
-
-    Under autocast the matrix products run in its dtype; sums stay in float32.
-    """
+def _loss_sum(x_RD: Tensor, weight_VD: Tensor, slopes_: Slopes) -> Tensor:
+    """Under autocast the matrix products run in its dtype; sums stay in float32."""
     device = x_RD.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else x_RD.dtype
     with torch.autocast(device, enabled=False):
-        return _CrossEntropySum.apply(x_RD, weight_VD, targets_R, dtype)
+        return _LossSum.apply(x_RD, weight_VD, slopes_, dtype)
+
+
+def cross_entropy_sum(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> Tensor:
+    """Sum over rows of -log p(target) in nats; rows whose target is `IGNORE` count nothing."""
+
+    def slopes_(scores: Tensor, piece: slice) -> Tensor:
+        parts = zip(*(_cached(scores, t) for t in (scores, targets_R[piece])), strict=True)
+        return torch.cat([softmax_slope_(part, targets) for part, targets in parts])
+
+    return _loss_sum(x_RD, weight_VD, slopes_)
+
+
+def distillation_sum(
+    x_RD: Tensor,
+    weight_VD: Tensor,
+    targets_R: Tensor,
+    teachers: Sequence[tuple[Tensor, Tensor]],
+    share: float,
+) -> Tensor:
+    """Sum over rows of the cross-entropy to a mixture of the target and the teachers' mean.
+
+    As in arXiv:1503.02531 at temperature 1.
+
+    Args:
+        x_RD: hidden states.
+        weight_VD: output weights.
+        targets_R: rows whose target is `IGNORE` count nothing.
+        teachers: hidden states (R, D') and output weights (V, D') of each.
+        share: of the teachers in the mixture.
+    """
+
+    def slopes_(scores: Tensor, piece: slice) -> Tensor:
+        states = [x[piece] for x, _ in teachers]
+        parts = zip(*(_cached(scores, t) for t in (scores, targets_R[piece], *states)), strict=True)
+        return torch.cat([slope_(*part) for part in parts])
+
+    def slope_(scores: Tensor, targets: Tensor, *states: Tensor) -> Tensor:
+        kept = targets >= 0
+        wanted = torch.zeros_like(scores, dtype=torch.float32)
+        for x, (_, weight) in zip(states, teachers, strict=True):
+            wanted += logits(x, weight).softmax(1)
+        wanted *= share / len(teachers)
+        rest = torch.full_like(wanted[:, :1], 1 - share)
+        wanted.scatter_add_(1, targets.clamp_min(0)[:, None], rest)
+        logprobs = scores.float().log_softmax(1)
+        losses = -(wanted * logprobs).sum(1)
+        scores.copy_((logprobs.exp_() - wanted) * kept[:, None])
+        return torch.where(kept, losses, 0.0)
+
+    return _loss_sum(x_RD, weight_VD, slopes_)
+
+
+def _cached(scores: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    """Some rows at a time, so that their scores stay in the cache."""
+    return rows.split(max(1, CACHED_LOGITS // scores.shape[1]))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from openllm.data.shards import Shards
     from openllm.train.forecast import Forecast
     from openllm.train.loop import Trainer
+    from openllm.train.objective import Objective
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -188,7 +189,6 @@ def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") ->
     """Model, optimizers and loop of a resolved recipe, without hooks."""
     from openllm.nn.model import build_model
     from openllm.train.loop import Trainer
-    from openllm.train.objective import NextToken
     from openllm.transform.compile import compile_blocks
     from openllm.transform.memory import checkpoint_activations
 
@@ -204,7 +204,7 @@ def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") ->
     )
     return Trainer(
         model,
-        NextToken(),
+        _objective(cfg),
         cfg.optim.build(model),
         loader.step,
         total_steps=total,
@@ -214,6 +214,30 @@ def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") ->
         ema_decay=cfg.ema,
         seed=cfg.seed,
     )
+
+
+def _objective(cfg: PretrainConfig) -> "Objective":
+    """What the recipe minimises; teachers are read here.
+
+    Raises:
+        CheckpointError, TokenizerError: a teacher cannot be read.
+        ConfigError: it has another tokenizer.
+    """
+    from openllm.checkpoint.model_dir import load_model
+    from openllm.text.tokenizer import Tokenizer
+    from openllm.train.objective import Distill, NextToken
+
+    if cfg.distill is None:
+        return NextToken()
+    own = Tokenizer.load(_folders(cfg)[1]).fingerprint
+    for folder in cfg.distill.teachers:
+        if Tokenizer.load(folder).fingerprint != own:
+            raise ConfigError(
+                f"distill.teachers: {folder} has another tokenizer than {cfg.tokenizer}; teachers "
+                "and student need the same"
+            )
+    teachers = [load_model(folder).to(cfg.device) for folder in cfg.distill.teachers]
+    return Distill(teachers, cfg.distill.share)
 
 
 def _train(

@@ -63,6 +63,13 @@ class CheckpointConfig(Config):
     keep: int = Field(2, ge=1, description="newest checkpoints that stay on disk")
 
 
+class DistillConfig(Config):
+    """Learn from finished models, too: several of them average into one (arXiv:2509.14786)."""
+
+    teachers: list[str] = Field(min_length=1, description="model folders of the same tokenizer")
+    share: float = Field(0.5, gt=0, le=1, description="their weight; the text has the rest")
+
+
 class PretrainConfig(Config):
     """The settings of a pre-training run."""
 
@@ -76,6 +83,7 @@ class PretrainConfig(Config):
     duration: str = "1 epochs"
     optim: OptimConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineConfig()
+    distill: DistillConfig | None = None
     clip_norm: float = Field(1.0, ge=0, description="0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' average")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openllm.data.loader import Batch
 from openllm.nn.context import AttentionContext
-from openllm.nn.heads import cross_entropy_sum
+from openllm.nn.heads import cross_entropy_sum, distillation_sum
 from openllm.nn.model import Transformer
 
 
@@ -46,12 +46,42 @@ class NextToken:
 
     def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
         """Sum of -log p over the predicted tokens."""
-        device = model.embed_tokens.weight.device
-        hidden = model(
-            torch.from_numpy(batch.tokens).to(device),
-            positions=torch.from_numpy(batch.positions).to(device),
-            attn=AttentionContext(batch.cu_seqlens),
-        )
-        targets = torch.from_numpy(batch.targets).to(device)
-        total = cross_entropy_sum(hidden.x.flatten(0, 1), model.output_weight, targets.flatten())
+        targets = _targets(model, batch)
+        total = cross_entropy_sum(_states(model, batch), model.output_weight, targets)
         return {"loss": Term(total)}
+
+
+class Distill(NextToken):
+    """Cross-entropy to a mixture of the next token and what the teachers expect, in nats.
+
+    Args:
+        teachers: models of the same vocabulary, on the device of the student.
+        share: of their mean distribution in the mixture.
+    """
+
+    def __init__(self, teachers: Sequence[Transformer], share: float) -> None:
+        self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        self.share = share
+
+    def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
+        """Sum over the predicted tokens."""
+        with torch.no_grad():
+            taught = [(_states(t, batch), t.output_weight) for t in self.teachers]
+        states, targets = _states(model, batch), _targets(model, batch)
+        total = distillation_sum(states, model.output_weight, targets, taught, self.share)
+        return {"loss": Term(total)}
+
+
+def _states(model: Transformer, batch: Batch) -> Tensor:
+    """Hidden states of all tokens of a batch, (B T, D)."""
+    device = model.embed_tokens.weight.device
+    hidden = model(
+        torch.from_numpy(batch.tokens).to(device),
+        positions=torch.from_numpy(batch.positions).to(device),
+        attn=AttentionContext(batch.cu_seqlens),
+    )
+    return hidden.x.flatten(0, 1)
+
+
+def _targets(model: Transformer, batch: Batch) -> Tensor:
+    return torch.from_numpy(batch.targets).to(model.embed_tokens.weight.device).flatten()
