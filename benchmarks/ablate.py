@@ -16,7 +16,6 @@ The queue may be stopped at any time and goes on where it was: runs of ours insi
 
 import argparse
 import fnmatch
-import hashlib
 import json
 import os
 import subprocess
@@ -27,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from ablation.report import best_baseline, plot, table
-from ablation.rows import ROWS, SIZES, Row
+from ablation.rows import ROWS, SIZES, WORK, Row, digest
 from ablation.runs import run
-from ablation.text import WORK, prepare_size
+from ablation.text import prepare_size
 from record import RESULTS, record
 
 from openllm.core.log import say
@@ -37,13 +36,6 @@ from openllm.core.runs import source_commit
 
 FILE = RESULTS / "ablate.json"
 FILE_LOCK = threading.Lock()
-
-
-def digest(row: Row, seed: int) -> str:
-    """Name of a run: of what it trains on what, not of how the row is called."""
-    size = SIZES[row.size]
-    parts = [row.kind, row.tokens or size.tokens, size.dump(row), seed]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def results() -> dict[str, Any]:
@@ -86,13 +78,14 @@ def named_results() -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
-    """Rows and seeds in the order of the queue: the seeds of the rows that are compared first."""
+    """Rows and seeds in the order of the queue: first one seed of each, students last."""
     chosen = [
         row
         for row in ROWS
         if not patterns or any(fnmatch.fnmatch(row.label, pattern) for pattern in patterns)
     ]
-    return [(row, seed) for seed in range(3) for row in chosen if seed < row.seeds]
+    queue = [(row, seed) for seed in range(3) for row in chosen if seed < row.seeds]
+    return sorted(queue, key=lambda pair: "distill" in " ".join(pair[0].settings))
 
 
 def train_row(row: Row, seed: int, threads: int) -> None:

@@ -2,8 +2,13 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The rows of the ablation: what is trained, and what each row changes."""
 
+import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+WORK = Path("runs/ablate")
 
 PLAIN = {"lr": 0.001, "tokens_per_step": 2048.0, "weight_decay": 0.1, "warmup": 0.05}
 """Settings of the textbook loop: cosine to zero, clipped at 1, betas 0.9 and 0.95."""
@@ -64,6 +69,13 @@ SIZES = {
     "1M": Size("scaled", 2048, 1_000_000, ("scale=1M",), (192, 3, 3)),
     "12M": Size("scaled", 8192, 1_000_000, ("scale=9M", "model.mlp.hidden_dim=1024"), (384, 5, 6)),
 }
+
+
+def digest(row: Row, seed: int) -> str:
+    """Name of a run: of what it trains on what, not of how the row is called."""
+    size = SIZES[row.size]
+    parts = [row.kind, row.tokens or size.tokens, size.dump(row), seed]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 Settings = tuple[str, ...]
@@ -129,6 +141,13 @@ def _ours(size: str, changes: dict[str, Settings], tokens: int | None = None) ->
     return [Row(size, name, values, tokens=tokens) for name, values in changes.items()]
 
 
+def _taught(row: Row) -> Row:
+    """A student of all seeds of a row."""
+    folders = ",".join(f"{WORK / digest(row, seed)}/model" for seed in range(row.seeds))
+    settings = (*row.settings, f"distill.teachers=[{folders}]")
+    return Row(row.size, f"{row.name}, taught by {row.seeds} seeds", settings, tokens=row.tokens)
+
+
 def _plain(rates: tuple[float, ...], tokens_per_step: int) -> dict[str, Settings]:
     return {
         f"{rate}, {tokens_per_step:,} a step": (
@@ -138,6 +157,8 @@ def _plain(rates: tuple[float, ...], tokens_per_step: int) -> dict[str, Settings
         for rate in rates
     }
 
+
+TINY = Row("tiny", "recipe", seeds=3)
 
 ROWS = (
     *_baselines(
@@ -150,10 +171,11 @@ ROWS = (
         "0.001, 2,048 a step",
         2_000_000,
     ),
-    Row("tiny", "recipe", seeds=3),
+    TINY,
     *_ours("tiny", _dial(0.003, 0.015, 0.1) | CHANGES | RESEARCH),
     *(Row("tiny", f"vocabulary {size:,}", vocab_size=size) for size in (1024, 4096, 8192)),
     *_ours("tiny", EPOCHS, 5_400_000),
+    _taught(TINY),
     *_baselines("12M", _plain((0.001, 0.002, 0.004), 2048), "0.002, 2,048 a step", 2_000_000),
     Row("12M", "recipe", seeds=3),
     *_ours("12M", _dial(0.0024, 0.0053, 0.24)),

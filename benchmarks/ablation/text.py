@@ -6,14 +6,13 @@ from pathlib import Path
 
 from record import SHARED
 
-from ablation.rows import Row, Size
+from ablation.rows import WORK, Row, Size
 from openllm.data.shards import Shards
 from openllm.recipes import tokenizer
 from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenize import tokenize
 from openllm.text.tokenizer import Tokenizer
 
-WORK = Path("runs/ablate")
 DATA = WORK / "squad"
 CONTEXT = 512
 """Tokens a window of the textbook GPT."""
