@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ablation.rows import SIZES, Row, Size
-from ablation.text import CHECKS, CONTEXT, DATA, open_shards, vocabulary
+from ablation.text import CHECKS, CONTEXT, TEXTS, open_shards, vocabulary
 from ablation.textbook import run_textbook
 from openllm.core.runs import read_metrics
 from openllm.data.loader import sample_documents
@@ -30,7 +30,7 @@ def run(row: Row, seed: int, threads: int, out: Path) -> dict[str, Any]:
 def ours_settings(row: Row, size: Size, seed: int) -> list[str]:
     """What a run of ours sets over its recipe."""
     return [
-        f"data={DATA}",
+        f"data={TEXTS[row.text]}",
         f"tokenizer={vocabulary(row.vocab_size or size.vocab_size)}",
         f"duration={row.tokens or size.tokens} tokens",
         f"validation.tokens={size.validation}",

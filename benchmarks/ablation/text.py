@@ -13,7 +13,9 @@ from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenize import tokenize
 from openllm.text.tokenizer import Tokenizer
 
-DATA = WORK / "squad"
+TEXTS = {"squad": WORK / "squad", "quarter": WORK / "squad-quarter"}
+"""All of it, and every fourth passage of its training side."""
+TITLES = ("--title-key", "title", "--title-key", "source")
 CONTEXT = 512
 """Tokens a window of the textbook GPT."""
 CHECKS = 10
@@ -26,17 +28,24 @@ def vocabulary(vocab_size: int) -> Path:
 
 def prepare_size(size: Size, row: Row) -> None:
     """Data and tokenizer, made once."""
-    if not (DATA / "index.json").exists():
-        titles = ["--title-key", "title", "--title-key", "source"]
-        prepare_main(["squad", "--source", str(SHARED / "squad"), *titles, "--out", str(DATA)])
+    whole, quarter = TEXTS.values()
+    if not (whole / "index.json").exists():
+        source = ("squad", "--source", str(SHARED / "squad"))
+        prepare_main([*source, *TITLES, "--out", str(whole)])
+    if row.text == "quarter" and not (quarter / "index.json").exists():
+        lines = (whole / "train.jsonl").read_text().splitlines(keepends=True)
+        passages = WORK / "quarter.jsonl"
+        passages.write_text("".join(lines[::4]))
+        prepare_main([str(passages), *TITLES, "--out", str(quarter)])
     vocab_size = row.vocab_size or size.vocab_size
     folder = vocabulary(vocab_size)
     if not (folder / "tokenizer.json").exists():
-        words = [str(DATA), "--vocab-size", str(vocab_size), "--out", str(folder)]
+        words = [str(whole), "--vocab-size", str(vocab_size), "--out", str(folder)]
         tokenizer.train_main(words)
 
 
 def open_shards(row: Row, size: Size, split: str) -> Shards:
-    """The tokens of a split in a row's vocabulary."""
+    """The tokens of a split in a row's vocabulary; the test side is that of all text."""
     folder = vocabulary(row.vocab_size or size.vocab_size)
-    return Shards.open(tokenize(DATA, folder), split, Tokenizer.load(folder).fingerprint)
+    text = TEXTS["squad" if split == "test" else row.text]
+    return Shards.open(tokenize(text, folder), split, Tokenizer.load(folder).fingerprint)
