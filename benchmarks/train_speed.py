@@ -46,7 +46,7 @@ from record import RESULTS, SHARED, record
 from openllm.cli.main import bound_spinning
 from openllm.core.errors import OpenLLMError, UsageError
 from openllm.core.log import say
-from openllm.recipes.pretrain import load_config, resolve
+from openllm.recipes.build import load_config, resolve
 from openllm.recipes.quickstart import VOCAB_SIZE
 
 PRESETS = ("tiny", "small", "medium", "large")

@@ -33,7 +33,7 @@ prepare_main([sys.argv[1], "--out", sys.argv[2]])
 
 USE_OPTIMIZER = """
 from openllm.nn.model import build_model
-from openllm.recipes.pretrain import load_config, resolve
+from openllm.recipes.build import load_config, resolve
 cfg = resolve(load_config("tiny", ["optim={kind: sgd, lr: 0.05}"]), 640)
 model = build_model(cfg.model)
 (optimizer,) = cfg.optim.build(model)
@@ -48,7 +48,7 @@ USE_NORM = """
 import torch
 from openllm.nn.cost import parameters
 from openllm.nn.model import build_model
-from openllm.recipes.pretrain import load_config, resolve
+from openllm.recipes.build import load_config, resolve
 cfg = resolve(load_config("tiny", ["model.norm={kind: plain}"]), 640).model
 model = build_model(cfg)
 assert all(parameter.ndim == 2 for parameter in model.parameters())

@@ -16,7 +16,7 @@ from ablation.rows import SIZES, Row
 from ablation.runs import ours_settings
 from ablation.text import CONTEXT, open_shards
 from ablation.textbook import Textbook
-from openllm.recipes import pretrain
+from openllm.recipes import build
 
 ROUNDS = 15
 BURST = 4
@@ -26,11 +26,11 @@ BURST = 4
 def measure(ours: Row, plain: Row) -> dict[str, Any]:
     """Tokens a second of both, and the median of the rounds' ratios."""
     size = SIZES[ours.size]
-    cfg = pretrain.load_config(size.recipe, ours_settings(ours, size, 0))
+    cfg = build.load_config(size.recipe, ours_settings(ours, size, 0))
     train = open_shards(ours, size, "train")
-    cfg = pretrain.resolve(cfg, ours.vocab_size or size.vocab_size)
-    pretrain.prepare_process(cfg)
-    trainer = pretrain.build_trainer(cfg, pretrain.build_loader(cfg, train))
+    cfg = build.resolve(cfg, ours.vocab_size or size.vocab_size)
+    build.prepare_process(cfg)
+    trainer = build.build_trainer(cfg, build.build_loader(cfg, train))
     trainer.model.train()
     textbook = Textbook(plain, size, 0)
     pairs = []

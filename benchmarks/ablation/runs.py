@@ -14,7 +14,7 @@ from ablation.text import CHECKS, CONTEXT, TEXTS, open_shards, vocabulary
 from ablation.textbook import run_textbook
 from openllm.core.runs import read_metrics
 from openllm.data.loader import sample_documents
-from openllm.recipes import pretrain
+from openllm.recipes import build, pretrain
 from openllm.transform.precision import has_fast_bf16
 
 
@@ -45,10 +45,10 @@ def _run_ours(row: Row, size: Size, seed: int, threads: int, out: Path) -> dict[
     from openllm.train.scoring import score_documents
 
     settings = [*ours_settings(row, size, seed), f"threads={threads}"]
-    cfg = pretrain.load_config(size.recipe, settings)
+    cfg = build.load_config(size.recipe, settings)
     steps = (row.tokens or size.tokens) // cfg.batch.tokens
     every = [f"validation.every={steps // CHECKS}", f"checkpoint.every={max(1, steps // 4)}"]
-    pretrain.train(pretrain.load_config(size.recipe, [*settings, *every]), out)
+    pretrain.train(build.load_config(size.recipe, [*settings, *every]), out)
     lines = read_metrics(out)
     train = [line for line in lines if line["kind"] == "train"]
     spent = np.cumsum([line["seconds"] for line in train])

@@ -11,7 +11,7 @@ from contenders.job import Job
 from openllm.data.loader import IGNORE, Batch
 from openllm.data.packing import Piece
 from openllm.data.shards import Shards
-from openllm.recipes.pretrain import build_loader
+from openllm.recipes.build import build_loader
 
 RANDOM_BATCHES = 4
 

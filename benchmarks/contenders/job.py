@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass
 
-from openllm.recipes.pretrain import load_config
+from openllm.recipes.build import load_config
 from openllm.train.config import BatchConfig, PretrainConfig
 from openllm.train.optim import AdamWConfig
 

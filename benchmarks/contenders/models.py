@@ -14,7 +14,7 @@ from contenders.documents import Loader
 from contenders.job import ADAMW, Job, is_compiled
 from openllm.data.loader import Batch
 from openllm.nn.config import ModelConfig
-from openllm.recipes.pretrain import build_trainer, prepare_process, resolve
+from openllm.recipes.build import build_trainer, prepare_process, resolve
 from openllm.transform.precision import arithmetic
 
 CLIP_NORM = 1.0

@@ -20,7 +20,7 @@ from openllm.core.config import (
     read_yaml,
 )
 from openllm.core.errors import ConfigError
-from openllm.recipes.pretrain import CONFIGS, load_config
+from openllm.recipes.build import CONFIGS, load_config
 
 
 class Cat(Config):
@@ -281,7 +281,7 @@ def test_configs_load_without_torch() -> None:
     code = (
         "import sys; import openllm.train.config, openllm.nn.config, openllm.engine.request, "
         "openllm.recipes.pretrain, openllm.recipes.model, openllm.recipes.generate; "
-        "openllm.recipes.pretrain.load_config('small'); "
+        "openllm.recipes.build.load_config('small'); "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules and 2)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -67,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     from openllm.checkpoint.model_dir import write_model
     from openllm.data.loader import TokenLoader
     from openllm.data.shards import Shards
-    from openllm.recipes.pretrain import build_trainer, load_config, resolve
+    from openllm.recipes.build import build_trainer, load_config, resolve
     from openllm.recipes.tokenize import tokenize
     from openllm.text.tokenizer import Tokenizer
     from openllm.text.training import TokenizerSettings, train_model, write_tokenizer

@@ -27,7 +27,7 @@ from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flo
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer, build_model
 from openllm.nn.norm import LayerNormConfig, RMSNormConfig
-from openllm.recipes.pretrain import CONFIGS, load_config
+from openllm.recipes.build import CONFIGS, load_config
 from openllm.train.objective import NextToken
 
 ATEN = torch.ops.aten

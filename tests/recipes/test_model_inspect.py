@@ -10,7 +10,7 @@ from tests.tiny import SHAPES, random_model
 from openllm.checkpoint.model_dir import write_model
 from openllm.cli.main import main
 from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
-from openllm.recipes.pretrain import load_config
+from openllm.recipes.build import load_config
 from openllm.train.forecast import peak_bytes, training_bytes
 
 

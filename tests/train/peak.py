@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.tiny import random_shards
 
 from openllm.data.loader import TokenLoader
-from openllm.recipes.pretrain import build_trainer, load_config, prepare_process, resolve
+from openllm.recipes.build import build_trainer, load_config, prepare_process, resolve
 from openllm.train.forecast import forecast
 from openllm.train.scoring import score_documents
 

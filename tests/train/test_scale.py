@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from openllm.core.errors import ConfigError
 from openllm.nn.cost import parameters
-from openllm.recipes.pretrain import load_config, resolve
+from openllm.recipes.build import load_config, resolve
 from openllm.train.config import PretrainConfig
 from openllm.train.scale import apply_scale, model_shape, scaled_settings
 

@@ -17,7 +17,7 @@ from openllm.core.errors import TrainingError, UsageError
 from openllm.core.files import read_json, write_json
 from openllm.core.log import Meter, format_duration, progress
 from openllm.nn.cost import parameters
-from openllm.recipes import pretrain, quickstart
+from openllm.recipes import build, quickstart
 from openllm.recipes.bench_report import KIND, Report, make_report, render
 from openllm.train.config import PretrainConfig
 
@@ -85,8 +85,8 @@ def configs(presets: str | None, device: str, threads: int | None) -> dict[str, 
         UsageError: there is no such preset, or not that many cores.
         ConfigError: there is no such device.
     """
-    recipes = sorted(path.stem for path in pretrain.CONFIGS.glob("*.yaml"))
-    shipped = [name for name in recipes if pretrain.load_config(name).scale is None]
+    recipes = sorted(path.stem for path in build.CONFIGS.glob("*.yaml"))
+    shipped = [name for name in recipes if build.load_config(name).scale is None]
     names = shipped if presets is None else [name.strip() for name in presets.split(",")]
     for name in names:
         if name not in shipped:
@@ -99,10 +99,10 @@ def configs(presets: str | None, device: str, threads: int | None) -> dict[str, 
         settings.append(f"threads={threads}")
     resolved = {}
     for name in names:
-        cfg = pretrain.load_config(name, settings)
+        cfg = build.load_config(name, settings)
         usual = name == quickstart.RECIPE and "vocab_size" not in cfg.model.model_fields_set
         vocab_size = quickstart.VOCAB_SIZE if usual else cfg.model.vocab_size
-        resolved[name] = pretrain.resolve(cfg, vocab_size)
+        resolved[name] = build.resolve(cfg, vocab_size)
     return dict(sorted(resolved.items(), key=lambda item: parameters(item[1].model).total))
 
 
@@ -122,7 +122,7 @@ def bench(cfgs: Configs, seconds: float) -> Report:
             machine = speed.measure_machine(first.device, min(6.0, MACHINE * seconds))
             needs = {name: peak_bytes(cfg) for name, cfg in cfgs.items()}
         decodings = _decode(cfgs, machine, DECODING * seconds, meter)
-        pretrain.prepare_process(first)
+        build.prepare_process(first)
         left = max(TRAINING * seconds / 2, seconds - (time.monotonic() - began))
         trainings = _train(cfgs, needs, machine, left, meter)
     machine = replace(machine, busy_elsewhere=others.cores())
@@ -183,7 +183,7 @@ def _train(
         with _stage(meter, TRAINING / len(shares), f"training {name}"):
             cfg = cfgs[name]
             try:
-                with pretrain.memory_errors(cfg):
+                with build.memory_errors(cfg):
                     left = max(0.0, share - 2 * steps[name])
                     found[name] = speed.measure_training(cfg, machine.peak(cfg.precision), left)
             except TrainingError:

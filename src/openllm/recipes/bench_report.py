@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllm.core.log import format_duration
 from openllm.nn.cost import parameters
-from openllm.recipes.pretrain import describe_machine
+from openllm.recipes.build import describe_machine
 from openllm.train.config import PretrainConfig
 from openllm.train.schedule import duration_steps
 

@@ -11,7 +11,7 @@ from typing import Any
 from openllm.core.errors import UsageError
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
-from openllm.recipes.pretrain import CONFIGS, load_config
+from openllm.recipes.build import CONFIGS, load_config
 from openllm.train.config import PretrainConfig
 
 

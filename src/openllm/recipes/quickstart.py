@@ -51,7 +51,7 @@ class Plan(Config):
     @classmethod
     def make(cls, minutes: float, seed: int) -> "Plan":
         """Measure this machine's training speed for 5 seconds and fit the run into `minutes`."""
-        from openllm.recipes.pretrain import load_config, resolve
+        from openllm.recipes.build import load_config, resolve
         from openllm.train.forecast import training_rate
 
         cfg = resolve(load_config(RECIPE), VOCAB_SIZE)

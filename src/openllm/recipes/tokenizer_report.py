@@ -13,7 +13,7 @@ from openllm.data.document import Document, read_documents, read_index
 from openllm.data.readers import Place, ReadOptions, read_file
 from openllm.data.sources import InputFile, open_source
 from openllm.nn.cost import matmul_parameters, parameters
-from openllm.recipes.pretrain import load_config
+from openllm.recipes.build import load_config
 from openllm.text.measure import Fit, fit_by_group, rare_share
 from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import TokenizerSettings, sample, train_model

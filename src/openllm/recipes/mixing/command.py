@@ -66,9 +66,9 @@ def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]
         DataError: a folder that is none of ours, or no held-out text that is not trained on.
         KeyboardInterrupt: it was interrupted; finished runs are kept.
     """
+    from openllm.recipes.build import memory_errors, prepare_process, resolve
     from openllm.recipes.mixing.leaks import survey
     from openllm.recipes.mixing.report import build_result, write_report
-    from openllm.recipes.pretrain import memory_errors, prepare_process, resolve
     from openllm.text.tokenizer import Tokenizer
 
     _check_output(out)

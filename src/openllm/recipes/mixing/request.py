@@ -14,7 +14,7 @@ from pydantic import Field
 from openllm.core.config import Config
 from openllm.core.errors import ConfigError
 from openllm.data.mixture import EQUAL, NATURAL, Mixture, refuse_twins
-from openllm.recipes.pretrain import load_config
+from openllm.recipes.build import load_config
 from openllm.train.config import PretrainConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*")

@@ -25,7 +25,7 @@ from openllm.core.log import Meter
 from openllm.core.runs import MACHINE_KEYS
 from openllm.data.mixture import Mixture, MixtureLoader
 from openllm.data.shards import Shards
-from openllm.recipes.pretrain import build_loader, build_trainer, describe_machine
+from openllm.recipes.build import build_loader, build_trainer, describe_machine
 from openllm.train.config import PretrainConfig
 from openllm.train.schedule import duration_steps
 

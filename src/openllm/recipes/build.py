@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""From a recipe to the parts of a run: settings for this machine, loader, model, loop."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllm.core.config import load_recipe
+from openllm.core.errors import ConfigError
+from openllm.core.runs import environment
+from openllm.train.config import PretrainConfig
+from openllm.train.schedule import duration_steps
+
+if TYPE_CHECKING:
+    from openllm.data.loader import TokenLoader
+    from openllm.data.mixture import MixtureLoader
+    from openllm.data.shards import Shards
+    from openllm.train.loop import Trainer
+    from openllm.train.objective import Objective
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """A shipped or own recipe with overrides on top.
+
+    Raises:
+        ConfigError: something in it is wrong; the message names the key.
+    """
+    return PretrainConfig.parse(load_recipe(name, CONFIGS, overrides), f"recipe {name}")
+
+
+def resolve(cfg: PretrainConfig, vocab_size: int, *, epoch_tokens: int = 0) -> PretrainConfig:
+    """Fill in what depends on the machine, the tokenizer and the length of the text.
+
+    Raises:
+        ConfigError: the recipe asks for another vocabulary than the tokenizer's, or sets what
+            `scale` is to set.
+    """
+    import torch
+
+    from openllm.train.scale import apply_scale
+    from openllm.transform.precision import has_fast_bf16
+
+    cfg = apply_scale(cfg, vocab_size, epoch_tokens)
+    device = cfg.device
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no CUDA GPU here; use device=auto")
+    elif device == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device=mps, but torch sees no Apple GPU here; use device=auto")
+    precision = cfg.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    if "vocab_size" in cfg.model.model_fields_set and cfg.model.vocab_size != vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={cfg.model.vocab_size}, but the tokenizer has {vocab_size} pieces; "
+            "leave the setting out, or train a tokenizer of that size"
+        )
+    model = cfg.model.model_copy(update={"vocab_size": vocab_size})
+    threads = cfg.threads or torch.get_num_threads()
+    return cfg.model_copy(
+        update={
+            "device": device,
+            "precision": precision,
+            "compile": device == "cuda" if cfg.compile == "auto" else cfg.compile,
+            "model": model,
+            "threads": threads,
+        }
+    )
+
+
+def prepare_process(cfg: PretrainConfig) -> None:
+    """Set up torch and the allocator for a resolved recipe."""
+    import torch
+
+    from openllm.transform.memory import keep_freed_memory, return_freed_memory
+
+    torch.set_num_threads(cfg.threads or 1)
+    # as use_deterministic_algorithms(True), which would load the compiler, too
+    torch.set_deterministic_debug_mode("error")
+    if cfg.activation_checkpointing:
+        return_freed_memory()
+    else:
+        keep_freed_memory()
+
+
+def build_loader(cfg: PretrainConfig, shards: "Shards") -> "TokenLoader":
+    """The batches of a training split."""
+    from openllm.data.loader import TokenLoader
+
+    return TokenLoader(
+        shards,
+        seq_len=cfg.batch.seq_len,
+        rows_per_step=cfg.batch.rows,
+        micro_rows=cfg.batch.micro_rows,
+        seed=cfg.seed,
+        reshuffle=cfg.batch.reshuffle,
+    )
+
+
+def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") -> "Trainer":
+    """Model, optimizers and loop of a resolved recipe, without hooks."""
+    from openllm.nn.model import build_model
+    from openllm.train.loop import Trainer
+    from openllm.transform.compile import compile_blocks
+    from openllm.transform.memory import checkpoint_activations
+
+    model = build_model(cfg.model, seed=cfg.seed).to(cfg.device)
+    if cfg.activation_checkpointing:
+        checkpoint_activations(model)
+    if cfg.compile is True:
+        compile_blocks(model)
+    total = duration_steps(
+        cfg.duration,
+        tokens_per_step=cfg.batch.tokens,
+        steps_per_epoch=loader.rows_per_epoch / cfg.batch.rows,
+    )
+    return Trainer(
+        model,
+        _objective(cfg),
+        cfg.optim.build(model),
+        loader.step,
+        total_steps=total,
+        lr_factor=partial(cfg.schedule.factor, steps=total),
+        precision="bf16" if cfg.precision == "bf16" else "fp32",
+        clip_norm=cfg.clip_norm,
+        ema_decay=cfg.ema,
+        seed=cfg.seed,
+    )
+
+
+def _objective(cfg: PretrainConfig) -> "Objective":
+    """What the recipe minimises; teachers are read here.
+
+    Raises:
+        CheckpointError, TokenizerError: a teacher cannot be read.
+        ConfigError: it has another tokenizer.
+    """
+    from openllm.checkpoint.model_dir import load_model
+    from openllm.text.tokenizer import Tokenizer
+    from openllm.train.objective import Distill, NextToken
+
+    if cfg.distill is None:
+        return NextToken()
+    assert cfg.tokenizer is not None
+    own = Tokenizer.load(cfg.tokenizer).fingerprint
+    for folder in cfg.distill.teachers:
+        if Tokenizer.load(folder).fingerprint != own:
+            raise ConfigError(
+                f"distill.teachers: {folder} has another tokenizer than {cfg.tokenizer}; teachers "
+                "and student need the same"
+            )
+    teachers = [load_model(folder).to(cfg.device) for folder in cfg.distill.teachers]
+    return Distill(teachers, cfg.distill.share)
+
+
+@contextmanager
+def memory_errors(cfg: PretrainConfig) -> Iterator[None]:
+    """Turn a lack of memory into the error that says what to change."""
+    import torch
+
+    from openllm.train.forecast import out_of_memory
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise out_of_memory(cfg) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise out_of_memory(cfg) from error
+
+
+def describe_machine(cfg: PretrainConfig) -> dict[str, Any]:
+    """What the numbers of a resolved recipe depend on beside it."""
+    import torch
+
+    from openllm.nn.kernels.library import fingerprint as kernels
+
+    return environment(
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        threads=cfg.threads or 1,
+        device=cfg.device,
+        kernels=kernels(),
+        compiled=cfg.compile is True,
+    )
