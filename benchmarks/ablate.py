@@ -38,17 +38,16 @@ FILE = RESULTS / "ablate.json"
 FILE_LOCK = threading.Lock()
 
 
-def results() -> dict[str, Any]:
-    """What is done, by digest."""
-    return json.loads(FILE.read_text())["runs"] if FILE.exists() else {}
+def stored(part: str) -> dict[str, Any]:
+    """What is done: `runs` by digest, `pace` by size."""
+    return json.loads(FILE.read_text()).get(part, {}) if FILE.exists() else {}
 
 
 def store(part: str, key: str, value: dict[str, Any]) -> None:
     """Add one result to a part of the file."""
     with FILE_LOCK:
-        known = json.loads(FILE.read_text()) if FILE.exists() else {}
-        parts = {name: known.get(name, {}) for name in ("runs", "pace")}
-        parts[part] = {**parts[part], key: value}
+        parts = {name: stored(name) for name in ("runs", "pace")}
+        parts[part][key] = value
         record("ablate", {"what": "training runs on SQuAD", **parts})
 
 
@@ -68,7 +67,7 @@ def keep_pace(size: str) -> None:
 
 def named_results() -> dict[tuple[str, int], dict[str, Any]]:
     """What is done, by the label of the row and the seed."""
-    done = results()
+    done = stored("runs")
     return {
         (row.label, seed): done[digest(row, seed)]
         for row in ROWS
@@ -120,10 +119,10 @@ def main() -> None:
         keep_pace(args.pace)
         return
     queue = wanted(args.only)
-    missing = [(row, seed) for row, seed in queue if digest(row, seed) not in results()]
+    missing = [(row, seed) for row, seed in queue if digest(row, seed) not in stored("runs")]
     if args.list:
         for row, seed in queue:
-            found = results().get(digest(row, seed))
+            found = stored("runs").get(digest(row, seed))
             state = f"{found['test_bpb']:.4f}" if found else "-"
             print(f"{row.label:44s} {seed}  {state}")
         return
@@ -139,7 +138,7 @@ def main() -> None:
                 pool.shutdown(cancel_futures=True)
                 raise
     named = named_results()
-    print(table(named))
+    print(table(named, stored("pace")))
     plot(named, Path(RESULTS / "ablate.png"))
 
 

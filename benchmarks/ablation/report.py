@@ -2,7 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The table and the picture of the ablation."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -31,18 +33,53 @@ def noise(results: Results, size: str) -> float:
     return max(spreads, default=0.0)
 
 
-def table(results: Results) -> str:
-    """Markdown: one line a row, difference to the recipe, tokens and time."""
+def tokens_to(bits: float, curve: Sequence[Sequence[float]]) -> float | None:
+    """Tokens after which a validation curve stands at `bits`, between two checks by a line."""
+    for (x0, _, y0), (x1, _, y1) in pairwise([(0, 0, math.inf), *curve]):
+        if y1 <= bits:
+            share = 1.0 if math.isinf(y0) else (y0 - bits) / (y0 - y1)
+            return x0 + share * (x1 - x0)
+    return None
+
+
+def claim(results: Results, size: str, pace: Mapping[str, Any] | None) -> str:
+    """How many tokens and how much time the recipe needs for what the baseline reaches."""
+    label = best_baseline(results, size)
+    own = seeds_of(results, f"{size}:recipe")
+    if label is None or not own:
+        return ""
+    theirs = seeds_of(results, label)
+    final, budget = mean(run["curve"][-1][2] for run in theirs), theirs[0]["tokens"]
+    needed = [tokens_to(final, run["curve"]) for run in own]
+    if None in needed:
+        return f"The recipe does not reach the final {final:.4f} of the {label}.\n"
+    shares = sorted(tokens / budget for tokens in needed if tokens is not None)
+    words = (
+        f"The {label.partition(':')[2]} ({len(theirs)} seeds) ends at {final:.4f} bits per byte of "
+        f"validation text after {budget:,} tokens. The recipe is there after {shares[0]:.0%} to "
+        f"{shares[-1]:.0%} of these tokens"
+    )
+    if pace:
+        times = [share / pace["ratio"] for share in shares]
+        words += f" and {times[0]:.0%} to {times[-1]:.0%} of the time"
+    return words + f" ({len(own)} seeds).\n"
+
+
+def table(results: Results, paces: Mapping[str, Any]) -> str:
+    """Markdown: one line a row, and its difference to the recipe."""
     lines = []
     for size in SIZES:
+        if not any(label.startswith(f"{size}:") for label, _ in results):
+            continue
         own = [found["test_bpb"] for found in seeds_of(results, f"{size}:recipe")]
         spread = noise(results, size)
         lines += [
             f"\n### {size}\n",
             f"Two runs that differ by less than {2 * 2**0.5 * spread:.4f} may differ by their "
             "seeds alone.\n",
-            "| row | seeds | tokens | bits per byte, test | to the recipe | seconds |",
-            "|---|---|---|---|---|---|",
+            claim(results, size, paces.get(size)),
+            "| row | seeds | tokens | bits per byte, test | to the recipe |",
+            "|---|---|---|---|---|",
         ]
         for row in ROWS:
             runs = seeds_of(results, row.label)
@@ -50,10 +87,8 @@ def table(results: Results) -> str:
                 continue
             bits = mean(run["test_bpb"] for run in runs)
             gap = f"{bits - mean(own):+.4f}" if own and row.name != "recipe" else ""
-            seconds = mean(run["seconds"] for run in runs)
             lines.append(
-                f"| {row.name} | {len(runs)} | {runs[0]['tokens']:,} | {bits:.4f} | {gap} | "
-                f"{seconds:.0f} |"
+                f"| {row.name} | {len(runs)} | {runs[0]['tokens']:,} | {bits:.4f} | {gap} |"
             )
     return "\n".join(lines)
 
