@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from openllm.core.errors import ConfigError
 from openllm.nn.cost import parameters
 from openllm.recipes.build import load_config, resolve
-from openllm.train.config import PretrainConfig
+from openllm.train.config import BatchConfig, PretrainConfig
 from openllm.train.scale import apply_scale, model_shape, scaled_settings
 
 VOCAB = 2048
@@ -54,6 +54,13 @@ def test_what_the_recipe_sets_wins() -> None:
     cfg = scaled("optim.lr=0.02", "batch.seq_len=512", "model.num_layers=3")
     assert (cfg.optim.lr, cfg.batch.seq_len, cfg.model.num_layers) == (0.02, 512, 3)
     assert cfg.model.dim == model_shape(10_000_000)[0]
+
+
+def test_rows_of_any_length_fill_a_step() -> None:
+    for seq_len in (128, 1000, 8192):
+        settings = scaled_settings(10_000_000, 4e6, VOCAB, seq_len)
+        batch = BatchConfig.parse(settings["batch"], "test")
+        assert batch.tokens % seq_len == 0 and batch.rows >= batch.micro_rows
 
 
 def test_a_resolved_recipe_stays_what_it_is() -> None:
