@@ -66,6 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mostly weights": {"batch": {"tokens": 64, "seq_len": 32, "micro_rows": 2}, "optim": MUON},
     "accumulated": {"batch": {"tokens": 2048, "seq_len": 128, "micro_rows": 2}},
     "averaged": {"ema": 0.99},
+    "value embeddings": {"model": QWEN3 | {"research": {"value_embeddings": True}}},
 }
 
 

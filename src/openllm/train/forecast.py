@@ -150,7 +150,10 @@ def training_bytes(cfg: PretrainConfig) -> int:
             # the vocabulary's two gradients are added in place, but not where tensors are fake
             embedding = model.embed_tokens.weight.detach()
             embeds = torch.nn.functional.embedding(tokens, embedding).requires_grad_()
-            states = model(embeds=embeds).x.flatten(0, 1)
+            if cfg.model.research.value_embeddings:  # they must see tokens
+                states = model(tokens).x.flatten(0, 1)
+            else:
+                states = model(embeds=embeds).x.flatten(0, 1)
             loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
         loss.backward()
         del states, loss, embeds
