@@ -187,7 +187,7 @@ ROWS = (
     ),
     TINY,
     *_ours("tiny", _dial(0.003, 0.015, 0.1) | CHANGES | RESEARCH),
-    *(Row("tiny", f"vocabulary {size:,}", vocab_size=size) for size in (1024, 4096, 8192)),
+    *(Row("tiny", f"vocabulary {size:,}", vocab_size=size) for size in (1024, 4096, 8192, 16_384)),
     *(_quarter(row) for row in _ours("tiny", EPOCHS) if row.name != BEST_EPOCHS.name),
     BEST_EPOCHS,
     *(_taught(row) for row in (TINY, BEST_EPOCHS)),
