@@ -11,7 +11,7 @@ benchmarks/results/real_text.json, the curves beside it.
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,27 +31,39 @@ SQUAD = ["squad", "--source", str(SHARED / "squad")]
 SOURCES = {"squad": SQUAD, "english": [str(SHARED / "pretrain_en"), *SQUAD]}
 TITLES = ["--title-key", "title", "--title-key", "source"]
 """Chapters of a book have its name as their source; a book goes to one side."""
+
+
+class Plan(NamedTuple):
+    """A run: its text and vocabulary, the recipe, and what is set over it."""
+
+    text: str
+    vocab_size: int
+    recipe: str = "small"
+    settings: tuple[str, ...] = ()
+
+
 RUNS = {
-    "squad-32k": ("squad", 32_000, 2_500_000, ()),
-    "squad-8k": ("squad", 8_192, 1_000_000, ()),
-    "english-32k": ("english", 32_000, 400_000, ("validation.every=20",)),
-    "english-8k": ("english", 8_192, 1_000_000, ()),
+    "squad-32k": Plan("squad", 32_000, settings=("duration=2_500_000 tokens",)),
+    "squad-8k": Plan("squad", 8_192, settings=("duration=1_000_000 tokens",)),
+    "english-32k": Plan(
+        "english", 32_000, settings=("duration=400_000 tokens", "validation.every=20")
+    ),
+    "english-8k": Plan("english", 8_192, settings=("duration=1_000_000 tokens",)),
 }
-"""name -> (text, vocabulary, tokens that the recipe `small` sees, further settings)"""
 MEASURED = ("model", "ngram")
 
 
 def run(name: str) -> dict[str, Any]:
     """All stages of one run; finished ones are not repeated."""
-    text, vocab_size, budget, settings = RUNS[name]
+    text, vocab_size, recipe, settings = RUNS[name]
     data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
     if not (data / "index.json").exists():
         prepare_main([*SOURCES[text], *TITLES, "--out", str(data)])
     if not (vocabulary / "tokenizer.json").exists():
         words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
         tokenizer.train_main(words)
-    words = ["small", f"data={data}", f"tokenizer={vocabulary}", f"duration={budget} tokens"]
-    pretrain.main([*words, *settings, "--out", str(out)])
+    words = [recipe, f"data={data}", f"tokenizer={vocabulary}", *settings]
+    pretrain.main([*words, "--out", str(out)])
     evaluation = WORK / f"{name}-evaluation"
     if not (evaluation / "eval.json").exists():
         documents = None if text == "squad" else 80
@@ -62,7 +74,7 @@ def run(name: str) -> dict[str, Any]:
 
 def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any]:
     """What the results file says of one run."""
-    text, vocab_size, budget, _ = RUNS[name]
+    text, vocab_size, recipe, settings = RUNS[name]
     mend = "delete the folder and repeat"
     report = read_json(data / "report.json", DataError, mend)
     measured = json.loads((evaluation / "eval.json").read_text())
@@ -72,7 +84,8 @@ def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any
     return {
         "text": text,
         "vocab_size": vocab_size,
-        "token_budget": budget,
+        "recipe": recipe,
+        "settings": list(settings),
         "preparation": {key: value for key, value in report.items() if key != "files"},
         "parameters": measured["model"]["parameters"],
         "tokens_seen": steps[-1]["tokens"],
@@ -102,7 +115,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for color, (name, facts) in zip(("C0", "C1", "C2", "C3"), results.items(), strict=False):
+    for color, (name, facts) in zip(("C0", "C1", "C2", "C3", "C4"), results.items(), strict=False):
         tokens, bits = zip(*facts["validation"], strict=True)
         millions = [count / 1e6 for count in tokens]
         axes.plot(
