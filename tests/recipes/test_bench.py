@@ -10,7 +10,7 @@ import pytest
 from openllm.cli.main import main
 from openllm.evaluate import speed
 from openllm.evaluate.speed import Decoding, Machine, Training
-from openllm.recipes import bench, pretrain
+from openllm.recipes import bench, build
 from openllm.recipes.bench import allot
 
 LITTLE = """
@@ -37,7 +37,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "little.yaml").write_text(LITTLE)
     wide = "base: little\nmodel: {dim: 128}\nduration: 2 epochs\n"
     (folder / "a-wide.yaml").write_text(wide)
-    monkeypatch.setattr(pretrain, "CONFIGS", folder)
+    monkeypatch.setattr(build, "CONFIGS", folder)
     return folder
 
 
