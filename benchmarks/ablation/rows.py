@@ -45,7 +45,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: `settings` over the size's; of plain rows NAME=VALUE of its loop."""
+    """One line of the table: `settings` over the size's; of plain rows NAME=VALUE of its loop.
+
+    `against` names the row of the same size that it is compared with.
+    """
 
     size: str
     name: str
@@ -55,6 +58,7 @@ class Row:
     tokens: int | None = None
     vocab_size: int | None = None
     text: Literal["squad", "quarter"] = "squad"
+    against: str = "recipe"
 
     def plain_settings(self) -> dict[str, float]:
         """Of the textbook loop."""
@@ -148,7 +152,7 @@ def _ours(size: str, changes: dict[str, Settings]) -> list[Row]:
 
 
 def _quarter(row: Row) -> Row:
-    return replace(row, text="quarter", tokens=EPOCHS_TOKENS)
+    return replace(row, text="quarter", tokens=EPOCHS_TOKENS, against="8 epochs")
 
 
 def _taught(row: Row) -> Row:
