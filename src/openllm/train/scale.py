@@ -2,8 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """One dial for the size of a model: what follows from `scale`, the tokens and the vocabulary.
 
-The laws are measured on 1M, 3.4M and 9M parameters and a million tokens (docs/results.md);
-beyond that they extrapolate. Importable without torch.
+The laws are anchored at 3.4M parameters and a million tokens (docs/LOG.md); elsewhere they
+extrapolate. Importable without torch.
 """
 
 import math
