@@ -128,6 +128,22 @@ def test_a_student_learns_from_its_teachers_and_the_text(
     assert first["taught"]["loss"] != pytest.approx(first["alone"]["loss"], rel=1e-4)
 
 
+def test_a_student_is_not_taken_up_with_another_teacher(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    train(inputs, teacher, seed=1)
+    taught = {"distill.teachers": f"[{teacher / 'model'}]"}
+    train(inputs, tmp_path / "run", **taught)
+    unfinished(tmp_path / "run")
+    shutil.rmtree(teacher)
+    with pytest.raises(ConfigError, match=r"does not exist; give model folders"):
+        train(inputs, tmp_path / "run", **taught)
+    train(inputs, teacher, seed=2)
+    with pytest.raises(ConfigError, match="other inputs"):
+        train(inputs, tmp_path / "run", **taught)
+
+
 def test_a_teacher_of_another_tokenizer_is_refused(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:

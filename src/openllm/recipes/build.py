@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllm.core.config import load_recipe
 from openllm.core.errors import ConfigError
+from openllm.core.files import sha256_file
 from openllm.core.runs import environment
 from openllm.train.config import PretrainConfig
 from openllm.train.schedule import duration_steps
@@ -158,6 +159,23 @@ def _objective(cfg: PretrainConfig) -> "Objective":
             )
     teachers = [load_model(folder).to(cfg.device) for folder in cfg.distill.teachers]
     return Distill(teachers, cfg.distill.share)
+
+
+def fingerprint_teachers(cfg: PretrainConfig) -> dict[str, str]:
+    """What the weights of each teacher are known by.
+
+    Raises:
+        ConfigError: a folder without weights.
+    """
+    from openllm.checkpoint.model_dir import WEIGHTS
+
+    found = {}
+    for folder in cfg.distill.teachers if cfg.distill else []:
+        path = Path(folder) / WEIGHTS
+        if not path.is_file():
+            raise ConfigError(f"distill.teachers: {path} does not exist; give model folders")
+        found[f"teacher {folder}"] = sha256_file(path)
+    return found
 
 
 @contextmanager

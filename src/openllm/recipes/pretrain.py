@@ -17,6 +17,7 @@ from openllm.recipes.build import (
     build_loader,
     build_trainer,
     describe_machine,
+    fingerprint_teachers,
     load_config,
     memory_errors,
     prepare_process,
@@ -87,7 +88,8 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
             return
         run = Run.open(out, cfg.dump(), fresh=fresh)
         try:
-            run.check_inputs({"data": index["fingerprint"], "tokenizer": tokenizer.fingerprint})
+            own = {"data": index["fingerprint"], "tokenizer": tokenizer.fingerprint}
+            run.check_inputs(own | fingerprint_teachers(cfg))
             _train(run, cfg, loader, held_out, index)
         finally:
             run.close()

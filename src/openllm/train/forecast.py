@@ -9,6 +9,7 @@ import weakref
 from bisect import bisect_left
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,7 +121,9 @@ def optimizer_flops(model: Transformer, optim: OptimConfig) -> int:
 def peak_bytes(cfg: PretrainConfig) -> int:
     """Peak resident memory of the process that runs a resolved recipe."""
     slack = 1.0 if cfg.activation_checkpointing else ALLOCATOR_SLACK
-    return int(PROCESS_BYTES + slack * training_bytes(cfg))
+    folders = [Path(folder) for folder in cfg.distill.teachers] if cfg.distill else []
+    teachers = sum(file.stat().st_size for path in folders for file in path.glob("*.safetensors"))
+    return int(PROCESS_BYTES + teachers + slack * training_bytes(cfg))
 
 
 def training_bytes(cfg: PretrainConfig) -> int:

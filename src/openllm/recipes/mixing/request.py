@@ -21,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w-]*")
 _FIXED = {
     "data": "folders are given as NAME=FOLDER; call the source otherwise",
     "tokenizer": "give --tokenizer FOLDER",
+    "distill": "mixtures are compared without teachers; leave it out",
     "duration": "give --tokens",
 }
 
