@@ -2,24 +2,27 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The quickstart on this machine: its numbers, its curve, and its first ten samples.
 
-    python benchmarks/quickstart.py [FOLDER]
+    python benchmarks/quickstart.py [NAME ...]      all of RUNS, or those named
 
-Writes benchmarks/results/quickstart.json and docs/samples.md. A FOLDER that holds a finished
-quickstart is read; else the quickstart runs there (default runs/quickstart).
+Writes benchmarks/results/quickstart.json, and docs/samples.md from the shortest. A finished
+quickstart in runs/NAME is read, else it runs there.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from record import ROOT, record
+from record import RESULTS, ROOT, record
 
 from openllm.core.errors import DataError
 from openllm.core.files import read_json
 from openllm.core.runs import read_metrics
 from openllm.recipes import quickstart
 
+RUNS = {"quickstart": 4, "quickstart-long": 20}
+"""Minutes of training to aim at."""
 SHOWN = 10
 
 
@@ -43,23 +46,32 @@ def page(summary: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def main(argv: list[str]) -> None:
-    """Run or read a quickstart and record it."""
-    out = Path(argv[0]) if argv else Path("runs/quickstart")
+def run(name: str) -> dict[str, Any]:
+    """Run or read a quickstart; what the results file says of it."""
+    out = Path("runs") / name
     seconds = None  # of a finished quickstart they are not known
     if not (out / "summary.json").exists():
         began = time.perf_counter()
-        quickstart.main(["--out", str(out)])
+        quickstart.main(["--minutes", str(RUNS[name]), "--out", str(out)])
         seconds = round(time.perf_counter() - began, 1)
     summary = read_json(out / "summary.json", DataError, "delete the folder and repeat")
-    (ROOT / "docs" / "samples.md").write_text(page(summary), encoding="utf-8")
     curve = [
         [line["tokens"], round(line["bits_per_byte"], 4)]
         for line in read_metrics(out / quickstart.RECIPE)
         if line["kind"] == "validation"
     ]
-    facts = {"what": "openllm quickstart", "seconds_in_all": seconds, **summary}
-    record("quickstart", {**facts, "validation": curve})
+    return {"seconds_in_all": seconds, **summary, "validation": curve}
+
+
+def main(names: list[str]) -> None:
+    """Run what was asked for and record it beside earlier results."""
+    path = RESULTS / "quickstart.json"
+    results = json.loads(path.read_text())["runs"] if path.exists() else {}
+    for name in names or RUNS:
+        results[name] = run(name)
+        runs = {key: results[key] for key in RUNS if key in results}
+        record("quickstart", {"what": "openllm quickstart", "runs": runs})
+    (ROOT / "docs" / "samples.md").write_text(page(results["quickstart"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

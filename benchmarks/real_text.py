@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The whole pipeline on real text: documents to a measured model, at two vocabulary sizes.
+"""The whole pipeline on real text: documents to a measured model, by recipe and vocabulary.
 
     python benchmarks/real_text.py [NAME ...]       all of RUNS, or those named
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 from record import RESULTS, SHARED, record
 
@@ -49,6 +50,8 @@ RUNS = {
         "english", 32_000, settings=("duration=400_000 tokens", "validation.every=20")
     ),
     "english-8k": Plan("english", 8_192, settings=("duration=1_000_000 tokens",)),
+    "squad-small-32k": Plan("squad", 32_000, "squad-small"),
+    "squad-small-8k": Plan("squad", 8_192, "squad-small"),
 }
 MEASURED = ("model", "ngram")
 
@@ -115,7 +118,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for color, (name, facts) in zip(("C0", "C1", "C2", "C3", "C4"), results.items(), strict=False):
+    for color, (name, facts) in zip(TABLEAU_COLORS, results.items(), strict=False):
         tokens, bits = zip(*facts["validation"], strict=True)
         millions = [count / 1e6 for count in tokens]
         axes.plot(

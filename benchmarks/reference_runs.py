@@ -16,18 +16,14 @@ from openllm.core.files import write_json
 
 def reference_runs() -> Iterator[dict[str, Any]]:
     """One row a run: whose text, how large a model, bits per byte of validation by tokens."""
-    quickstart = json.loads((RESULTS / "quickstart.json").read_text())
-    yield {
-        "name": "quickstart",
-        "corpus": "builtin",
-        "parameters": quickstart["parameters"],
-        "curve": quickstart["validation"],
-    }
-    for name, run in json.loads((RESULTS / "real_text.json").read_text())["runs"].items():
-        if run["text"] == "squad":
+    quickstarts = json.loads((RESULTS / "quickstart.json").read_text())["runs"]
+    real = json.loads((RESULTS / "real_text.json").read_text())["runs"]
+    for name, run in (quickstarts | real).items():
+        corpus = run.get("text", "builtin")
+        if corpus in ("builtin", "squad"):
             yield {
                 "name": name,
-                "corpus": "squad",
+                "corpus": corpus,
                 "parameters": run["parameters"],
                 "curve": run["validation"],
             }

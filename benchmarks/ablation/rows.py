@@ -123,6 +123,8 @@ EPOCHS: dict[str, Settings] = {
     "8 epochs, Muon half": ("optim.lr=0.0015",),
     "8 epochs, average 0.998, dropout 0.1": ("ema=0.998", "model.dropout=0.1"),
     "8 epochs, average 0.998, weight decay 0.4": ("ema=0.998", "optim.weight_decay=0.4"),
+    "8 epochs, average 0.998, weight decay 1.6": ("ema=0.998", "optim.weight_decay=1.6"),
+    "8 epochs, average 0.999, weight decay 0.4": ("ema=0.999", "optim.weight_decay=0.4"),
 }
 """On a quarter of the text, where it is text that lacks and not time."""
 
@@ -176,14 +178,8 @@ def _plain(rates: tuple[float, ...], tokens_per_step: int) -> dict[str, Settings
 
 TINY = Row("tiny", "recipe", seeds=3)
 EPOCHS_TOKENS = 2_700_000
-BEST_EPOCHS = _quarter(
-    Row(
-        "tiny",
-        "8 epochs, average of weights 0.998",
-        EPOCHS["8 epochs, average of weights 0.998"],
-        seeds=3,
-    )
-)
+BEST = "8 epochs, average 0.998, weight decay 0.4"
+BEST_EPOCHS = _quarter(Row("tiny", BEST, EPOCHS[BEST], seeds=3))
 
 ROWS = (
     *_baselines(

@@ -229,7 +229,9 @@ def test_the_most_similar_reference_run_gives_the_band(
         for corpus in ("squad", "builtin")
         for size in (6_000_000, 9_000_000, 36_000_000)
     ]
-    reference(monkeypatch, tmp_path, *runs)
+    longer = {"corpus": "builtin", "parameters": 9_000_000, "curve": [*CURVE, [1e8, 1.2]]}
+    reference(monkeypatch, tmp_path, *runs, {"name": "builtin-longer", **longer})
+    assert expected_band("builtin", 8_000_000, 50_000_000).reference == "builtin-longer"
     assert expected_band("builtin", 8_000_000, 1_000_000).reference == "builtin-9000000"
     assert expected_band("squad", 30_000_000, 1_000_000).reference == "squad-36000000"
     assert expected_band("user", 8_000_000, 1_000_000) is None

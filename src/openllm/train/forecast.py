@@ -65,17 +65,15 @@ def expected_band(corpus: str, parameters: int, tokens: int) -> Band | None:
     """The band of the most similar reference run, or None where none is similar.
 
     Similar means: the same kind of corpus, half to twice the parameters, and a curve that
-    reaches at least half of `tokens`.
+    reaches at least half of `tokens`; the nearest in size and length is taken.
     """
     path = resources.files("openllm.train") / "reference_runs.json"
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    near = [
-        (abs(math.log(run["parameters"] / parameters)), run)
-        for run in runs
-        if run["corpus"] == corpus
-        and 0.5 <= run["parameters"] / parameters <= 2
-        and run["curve"][-1][0] >= tokens / 2
-    ]
+    near = []
+    for run in runs:
+        size, length = run["parameters"] / parameters, run["curve"][-1][0] / tokens
+        if run["corpus"] == corpus and 0.5 <= size <= 2 and length >= 0.5:
+            near.append((abs(math.log(size)) + abs(math.log(length)), run))
     if not near:
         return None
     best = min(near, key=lambda pair: pair[0])[1]
