@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, variance
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +16,10 @@ from ablation.rows import ROWS, SIZES, Row
 
 Results = Mapping[tuple[str, int], dict[str, Any]]
 """(label, seed) -> what a run gave."""
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18)
+"""97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
+CUT = 0.12
+"""Bits per byte beyond which a bar is cut off."""
 
 
 def seeds_of(results: Results, label: str) -> list[dict[str, Any]]:
@@ -23,22 +27,31 @@ def seeds_of(results: Results, label: str) -> list[dict[str, Any]]:
     return [found for (name, _), found in results.items() if name == label]
 
 
-def noise(results: Results, size: str) -> float:
-    """Standard deviation of the test loss over the seeds of a size's rows with several."""
-    spreads = []
+def spread(results: Results, size: str) -> tuple[float, int]:
+    """Standard deviation of the test loss over seeds, pooled over a size's rows, and its freedom."""
+    squares, freedom = 0.0, 0
     for row in ROWS:
         values = [found["test_bpb"] for found in seeds_of(results, row.label)]
         if row.size == size and len(values) > 1:
-            spreads.append(stdev(values))
-    return max(spreads, default=0.0)
+            squares += (len(values) - 1) * variance(values)
+            freedom += len(values) - 1
+    return math.sqrt(squares / freedom) if freedom else math.nan, freedom
 
 
-def gap(results: Results, row: Row) -> float | None:
-    """Test loss of a row less that of the row it is compared with."""
+def gap(results: Results, row: Row) -> tuple[float, float] | None:
+    """Test loss of a row less that of the row it is compared with, and a 95 % half-width."""
     runs, others = (seeds_of(results, label) for label in (row.label, f"{row.size}:{row.against}"))
-    if row.name == row.against or not runs or not others:
+    if row.kind == "plain" or row.name == row.against or not runs or not others:
         return None
-    return mean(run["test_bpb"] for run in runs) - mean(run["test_bpb"] for run in others)
+    more = mean(run["test_bpb"] for run in runs) - mean(run["test_bpb"] for run in others)
+    deviation, freedom = spread(results, row.size)
+    student = STUDENT[min(freedom, len(STUDENT)) - 1] if freedom else math.nan
+    return more, student * deviation * math.sqrt(1 / len(runs) + 1 / len(others))
+
+
+def best_at(run: Mapping[str, Any]) -> int:
+    """Tokens after which the validation loss was lowest; ours is scored with those weights."""
+    return min(run["curve"], key=lambda check: check[2])[0]
 
 
 def tokens_to(bits: float, curve: Sequence[Sequence[float]]) -> float | None:
@@ -74,93 +87,107 @@ def claim(results: Results, size: str, pace: Mapping[str, Any] | None) -> str:
 
 
 def table(results: Results, paces: Mapping[str, Any]) -> str:
-    """Markdown: one line a row, and its difference to the recipe."""
+    """Markdown: one line a row, and its difference to the row that it changes."""
     lines = []
     for size in SIZES:
         if not any(label.startswith(f"{size}:") for label, _ in results):
             continue
-        spread = noise(results, size)
         lines += [
             f"\n### {size}\n",
-            f"Two runs that differ by less than {2 * 2**0.5 * spread:.4f} may differ by their "
-            "seeds alone.\n",
             claim(results, size, paces.get(size)),
-            "| row | seeds | tokens | bits per byte, test | more than | by |",
-            "|---|---|---|---|---|---|",
+            "| row | seeds | tokens | best at | bits per byte, test | more than | by |",
+            "|---|---|---|---|---|---|---|",
         ]
         for row in ROWS:
             runs = seeds_of(results, row.label)
             if row.size != size or not runs:
                 continue
             bits = mean(run["test_bpb"] for run in runs)
-            more = gap(results, row)
-            compared = "|" if more is None else f"{row.against} | {more:+.4f}"
+            best = mean(best_at(run) for run in runs)
+            found = gap(results, row)
+            compared = f"{row.against} | {found[0]:+.4f} ± {found[1]:.3f}" if found else "|"
             lines.append(
-                f"| {row.name} | {len(runs)} | {runs[0]['tokens']:,} | {bits:.4f} | {compared} |"
+                f"| {row.name} | {len(runs)} | {runs[0]['tokens']:,} | {best:,.0f} | {bits:.4f} "
+                f"| {compared} |"
             )
     return "\n".join(lines)
 
 
 def plot(results: Results, path: Path) -> None:
-    """Left: curves of baseline and recipe. Right: what each change makes worse or better."""
-    shown = [size for size in SIZES if seeds_of(results, f"{size}:recipe")]
-    if not shown:
+    """A line of panels for each row that others change: curves, and what each change is worth."""
+    groups = [
+        (size, against)
+        for size in SIZES
+        for against in ("recipe", "8 epochs")
+        if seeds_of(results, f"{size}:{against}")
+    ]
+    if not groups:
         return
-    figure = Figure(figsize=(13, 5.2 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(13.5, 6 * len(groups)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(shown), 2, squeeze=False)
-    for (curves, bars), size in zip(panels, shown, strict=True):
-        _curves(curves, results, size)
-        _bars(bars, results, size)
+    panels = figure.subplots(len(groups), 2, squeeze=False)
+    for (curves, bars), (size, against) in zip(panels, groups, strict=True):
+        _curves(curves, results, size, against)
+        _bars(bars, results, size, against)
     figure.savefig(path, dpi=110)
 
 
 def best_baseline(results: Results, size: str) -> str | None:
-    """Label of the textbook row with the lowest test loss."""
+    """Label of the textbook row that ends with the lowest validation loss."""
     rows = [row.label for row in ROWS if row.size == size and row.kind == "plain"]
-    scored = [
-        (mean(run["test_bpb"] for run in runs), label)
+    ends = [
+        (mean(run["curve"][-1][2] for run in runs), label)
         for label in rows
         if (runs := seeds_of(results, label))
     ]
-    return min(scored)[1] if scored else None
+    return min(ends)[1] if ends else None
 
 
-def _curves(axes: Any, results: Results, size: str) -> None:
-    baseline = best_baseline(results, size)
-    for label, color in ((baseline, "C7"), (f"{size}:recipe", "C0")):
-        runs = seeds_of(results, label) if label else []
-        for number, run in enumerate(runs):
+def _curves(axes: Any, results: Results, size: str, against: str) -> None:
+    """The recipe beside the baseline; of other groups all rows."""
+    baseline = best_baseline(results, size) if against == "recipe" else None
+    labels = [baseline] if baseline else []
+    labels += [
+        row.label
+        for row in ROWS
+        if row.size == size and row.against == against
+        if row.name == against or not baseline
+    ]
+    if f"{size}:{against}" not in labels:
+        labels.append(f"{size}:{against}")
+    for number, label in enumerate(labels):
+        for seed, run in enumerate(seeds_of(results, label)):
             tokens, _, bits = zip(*run["curve"], strict=True)
             millions = [count / 1e6 for count in tokens]
-            name = label.partition(":")[2] if number == 0 else None
-            axes.plot(millions, bits, color=color, marker="o", markersize=3, label=name)
+            name = label.partition(":")[2] if seed == 0 else None
+            style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
+            axes.plot(millions, bits, marker="o", markersize=3, label=name, **style)
     if baseline:
         final = mean(run["curve"][-1][2] for run in seeds_of(results, baseline))
-        axes.axhline(final, color="C7", linestyle=":", linewidth=1)
+        name = "where the baseline ends"
+        axes.axhline(final, color="C0", linestyle=":", linewidth=1, label=name)
     axes.set_xlabel("millions of tokens seen")
     axes.set_ylabel("bits per byte, validation articles")
-    axes.set_title(f"{size}: baseline and recipe, each seed a line", loc="left")
+    axes.set_title(f"{size}: {against}, a line for each seed", loc="left")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
 
 
-def _bars(axes: Any, results: Results, size: str) -> None:
+def _bars(axes: Any, results: Results, size: str, against: str) -> None:
     gaps = [
-        (more, row.name)
+        (*found, row.name)
         for row in ROWS
-        if row.size == size and row.kind == "ours"
-        if (more := gap(results, row)) is not None
+        if row.size == size and row.against == against
+        if (found := gap(results, row)) is not None
     ]
-    gaps.sort(reverse=True)
-    width = 2 * 2**0.5 * noise(results, size)
-    axes.axvspan(-width, width, color="0.9", zorder=0, label="what seeds alone may make")
-    axes.barh(
-        [name for _, name in gaps],
-        [gap for gap, _ in gaps],
-        color=["C3" if gap > width else "C2" if gap < -width else "0.6" for gap, _ in gaps],
-    )
+    for place, (more, width, _) in enumerate(sorted(gaps, reverse=True)):
+        color = "C3" if more > width else "C2" if more < -width else "0.6"
+        shown = max(-CUT, min(CUT, more))
+        bar = {"color": color, "xerr": width if shown == more else None, "ecolor": "0.3"}
+        axes.barh(place, shown, capsize=2, **bar)
+        axes.text(1.02 * CUT, place, f"{more:+.3f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(gaps)), [name for *_, name in sorted(gaps, reverse=True)])
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("bits per byte more (right: worse) than the same without, test articles")
-    axes.set_title(f"{size}: one change at a time", loc="left")
-    axes.legend(frameon=False, loc="upper right")
+    axes.set_xlim(-CUT, 1.25 * CUT)
+    axes.set_xlabel(f"bits per byte more (right: worse) than '{against}', test articles")
+    axes.set_title(f"{size}: one change at a time, with 95 % intervals", loc="left")

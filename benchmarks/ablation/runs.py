@@ -53,7 +53,7 @@ def _run_ours(row: Row, size: Size, seed: int, threads: int, out: Path) -> dict[
     train = [line for line in lines if line["kind"] == "train"]
     spent = np.cumsum([line["seconds"] for line in train])
     test = open_shards(row, size, "test")
-    documents, text_bytes = sample_documents(test, len(test.tokens), 0)
+    documents, text_bytes = sample_documents(test, len(test.tokens), seed=0)
     model = load_model(out / "model")
     precision = "bf16" if has_fast_bf16("cpu") else "fp32"
     scores = score_documents(model, documents, context=CONTEXT, stride=CONTEXT, precision=precision)

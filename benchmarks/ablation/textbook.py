@@ -59,7 +59,7 @@ def run_textbook(row: Row, size: Size, seed: int) -> dict[str, Any]:
     """Train, then score the test articles."""
     run = Textbook(row, size, seed)
     validation, test = (open_shards(row, size, split) for split in ("validation", "test"))
-    some = sample_documents(validation, size.validation, seed)
+    some = sample_documents(validation, size.validation, seed=0)
     curve, losses, times = [], [], []
     tokens_per_step = run.rows * CONTEXT
     while run.step < run.steps:
@@ -70,7 +70,7 @@ def run_textbook(row: Row, size: Size, seed: int) -> dict[str, Any]:
             bits = _bits_per_byte(run.model, *some, run.precision)
             curve.append([run.step * tokens_per_step, round(sum(times), 1), bits])
             print(f"step {run.step}/{run.steps}: {bits:.4f} bits per byte", file=sys.stderr)
-    everything = sample_documents(test, len(test.tokens), 0)
+    everything = sample_documents(test, len(test.tokens), seed=0)
     return {
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "tokens": run.steps * tokens_per_step,

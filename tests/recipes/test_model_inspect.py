@@ -35,6 +35,12 @@ def test_facts_of_a_preset_are_those_of_its_functions(capsys: pytest.CaptureFixt
     assert facts["kv_cache_bytes_per_token"] == kv_cache_bytes(cfg.model, 1)
 
 
+def test_the_dial_is_turned_before_the_look(capsys: pytest.CaptureFixture[str]) -> None:
+    for scale in (1e6, 9e6):
+        count = inspected(capsys, "scaled", f"scale={scale:.0f}")["parameters"]
+        assert count["attention"] + count["mlp"] == pytest.approx(scale, rel=0.2)
+
+
 def test_the_tree_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "inspect", "tiny", *SMALLER]) == 0
     text = capsys.readouterr().out
@@ -64,6 +70,7 @@ def test_a_model_folder_is_inspected_as_it_is(
         (["tiny", "model.depth=2"], "unknown key 'model.depth'"),
         (["tiny", "dim"], "key=value"),
         (["absent.yaml"], "does not exist"),
+        (["tiny", "scale=9M"], "begin from the recipe 'scaled'"),
     ],
 )
 def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

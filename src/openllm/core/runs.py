@@ -229,7 +229,7 @@ class Run:
         old = read_json(path, CheckpointError, "start anew with --fresh")
         return [
             f"{key}: {old.get(key)} then, {env.get(key)} now"
-            for key in ("torch", "instruction_set", "compile", "world_size")
+            for key in ("torch", "instruction_set", "kernels", "compile", "world_size")
             if old.get(key) != env.get(key)
         ]
 

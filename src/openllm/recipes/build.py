@@ -85,6 +85,8 @@ def prepare_process(cfg: PretrainConfig) -> None:
     torch.set_num_threads(cfg.threads or 1)
     # as use_deterministic_algorithms(True), which would load the compiler, too
     torch.set_deterministic_debug_mode("error")
+    # else this mode writes NaN into all new memory first, which is then written again
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if cfg.activation_checkpointing:
         return_freed_memory()
     else:

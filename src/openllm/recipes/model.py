@@ -13,6 +13,7 @@ from openllm.nn.config import ModelConfig
 from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
 from openllm.recipes.build import CONFIGS, load_config
 from openllm.train.config import PretrainConfig
+from openllm.train.scale import apply_scale
 
 
 def inspect_main(argv: list[str]) -> int:
@@ -26,6 +27,7 @@ def inspect_main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     args = parser.parse_intermixed_args(argv)
     cfg = _config(args.model, args.settings)
+    cfg = apply_scale(cfg, cfg.model.vocab_size, epoch_tokens=0)
     facts = inspect(cfg)
     if args.json:
         sys.stdout.write(json.dumps(facts, indent=1) + "\n")
