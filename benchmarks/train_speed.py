@@ -5,21 +5,21 @@
     python benchmarks/train_speed.py [--preset small] [--rounds 5] [--steps-per-round 3]
     python benchmarks/train_speed.py --packed [--data DIR --tokenizer DIR]
 
-Ours is the trainer that `openllm train` builds, with AdamW, its kernels, and the allocator as that
-command sets it; the peers have the allocator as it is. The peers are the Llama and the GPT-2 of
-transformers, litgpt, and a plain textbook GPT (plain_gpt.py), each as it is and under
-torch.compile. All have the same shape, batch, arithmetic, optimizer and clipping; GPT-2 and the
-plain one have GPT-2's MLP (two maps, four times as wide), litgpt its default, an untied head, and
-ours alone normalises queries and keys. Each contender lives in a process of its own; they take
-turns, only one computes at a time, and each round begins with another one. Ratios are taken
-within a round, so that what slows the machine for a while slows both sides; what other programs
-kept busy meanwhile is recorded. The first step is that of a new machine: it compiles, ours, too.
-The limit is the sum of the times of the step's matrix products (contenders/limit.py), timed in the
-same rounds.
+Ours is the trainer that `openllm train` builds, with AdamW and its kernels. That command also keeps
+freed memory and lets threads wait awake only briefly; here the peers do, too. The peers are the
+Llama and the GPT-2 of transformers, litgpt, and a plain textbook GPT (plain_gpt.py), each as it is
+and under torch.compile. All have the same shape, batch, arithmetic, optimizer and clipping; GPT-2
+and the plain one have GPT-2's MLP (two maps, four times as wide), litgpt its default, an untied
+head, and ours alone normalises queries and keys. Each contender lives in a process of its own; they
+take turns, only one computes at a time, and each round begins with another one. Ratios are taken
+within a round, against the peer that was the fastest in that round, so that what slows the machine
+for a while slows both sides; what other programs kept busy meanwhile is recorded. The first step is
+that of a new machine: it compiles, ours, too. The limit is the sum of the times of the step's
+matrix products (contenders/limit.py), timed in the same rounds.
 
 With `--packed`, on real documents: rows packed without padding beside batches padded to their
-longest document, both counted in predicted tokens a second, and the share of the step that waits
-for data. By default the documents are those of SQuAD.
+longest document and an unbroken stream, all counted in predicted tokens a second, and the share of
+the step that waits for data. By default the documents are those of SQuAD.
 
 Writes benchmarks/results/train_speed_PRESET.json, or train_speed_PRESET_packed.json, and the
 picture beside it. litgpt asks for older libraries than we use, so that it comes without them:
@@ -56,7 +56,7 @@ PACKAGES = {"llama": "transformers", "gpt2": "transformers", "litgpt": "litgpt"}
 QUIET = 0.1
 """Cores that other programs may keep busy."""
 
-OURS, PEER, PEER_COMPILED, BOUND = "#0b6e99", "#b9c0c7", "#8b95a1", "#c2410c"
+OURS, PEER, PEER_COMPILED, BOUND = "#0b6e99", "#a3acb5", "#6b7682", "#c2410c"
 
 
 class Parser(argparse.ArgumentParser):
@@ -276,7 +276,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: dict[str, Any], title: str, unit: str, path: Path) -> None:
+def plot(found: dict[str, Any], title: str, unit: str, rounds: int, path: Path) -> None:
     """Bars of tokens a second, the fastest on top, and the limit as a line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -295,19 +295,12 @@ def plot(found: dict[str, Any], title: str, unit: str, path: Path) -> None:
     axes.hlines(range(len(names)), *zip(*ends, strict=True), color="#1f2933", linewidth=1.2)
     bound = limit["tokens_per_second"] if limit else 0.0
     farthest = max(high for _, high in ends)
-    right = max(1.13 * farthest, 1.04 * bound)  # room for the numbers behind the bars
-    for place, (rate, (_, high)) in enumerate(zip(rates, ends, strict=True)):
+    right = 1.04 * max(farthest, bound)
+    for place, rate in enumerate(rates):
         weight = "bold" if is_ours(names[place]) else "normal"
         words = f"{rate:,.0f}"
-        axes.text(
-            max(rate, high) + 0.012 * right,
-            place,
-            words,
-            va="center",
-            fontsize=9,
-            weight=weight,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )
+        style = {"va": "center", "fontsize": 9, "weight": weight}
+        axes.text(0.012 * right, place, words, color="white", **style)
     axes.set_yticks(range(len(names)), [rows[name]["what"] for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_fontweight("bold" if is_ours(name) else "normal")
@@ -326,7 +319,7 @@ def plot(found: dict[str, Any], title: str, unit: str, path: Path) -> None:
             va="bottom",
         )
     axes.set_xlim(0, right)
-    axes.set_xlabel(f"{unit}; median of the rounds, thin line: 10th to 90th percentile")
+    axes.set_xlabel(f"{unit}; median of {rounds} rounds, thin line: 10th to 90th percentile")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -403,13 +396,16 @@ def run(args: argparse.Namespace) -> None:
     }
     name = f"train_speed_{job.preset}{'_packed' if args.packed else ''}"
     record(name, result, versions(found))
-    batch = f"{job.rows} x {job.seq_len} tokens, {job.precision}"
+    batch = f"{job.rows} x {job.seq_len} tokens"
+    if args.packed:
+        batch = f"about {job.tokens:,} tokens a step, rows of up to {job.seq_len}"
     title = (
         f"Training {job.preset}: {model.num_layers} layers, {model.dim} wide, vocabulary "
-        f"{model.vocab_size:,}; {batch}\n{hardware(job.device)}, {job.threads} threads"
+        f"{model.vocab_size:,}; {batch}\n{hardware(job.device)}, {job.threads} threads, "
+        f"{job.precision}; grey: peers, darker with torch.compile"
     )
     unit = "predicted tokens a second" if args.packed else "tokens a second"
-    plot(found, title, unit, RESULTS / f"{name}.png")
+    plot(found, title, unit, args.rounds, RESULTS / f"{name}.png")
     print(table(found))
 
 

@@ -13,11 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ablation.rows import ROWS, SIZES, Row
+from openllm.evaluate.compare import student_t
 
 Results = Mapping[tuple[str, int], dict[str, Any]]
 """(label, seed) -> what a run gave."""
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18)
-"""97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
 CUT = 0.12
 """Bits per byte beyond which a bar is cut off."""
 
@@ -28,7 +27,7 @@ def seeds_of(results: Results, label: str) -> list[dict[str, Any]]:
 
 
 def spread(results: Results, size: str) -> tuple[float, int]:
-    """Standard deviation of the test loss over seeds, pooled over a size's rows, and its freedom."""
+    """Standard deviation of the test loss over seeds, pooled over rows, and its freedom."""
     squares, freedom = 0.0, 0
     for row in ROWS:
         values = [found["test_bpb"] for found in seeds_of(results, row.label)]
@@ -45,8 +44,8 @@ def gap(results: Results, row: Row) -> tuple[float, float] | None:
         return None
     more = mean(run["test_bpb"] for run in runs) - mean(run["test_bpb"] for run in others)
     deviation, freedom = spread(results, row.size)
-    student = STUDENT[min(freedom, len(STUDENT)) - 1] if freedom else math.nan
-    return more, student * deviation * math.sqrt(1 / len(runs) + 1 / len(others))
+    quantile = student_t(freedom) if freedom else math.nan
+    return more, quantile * deviation * math.sqrt(1 / len(runs) + 1 / len(others))
 
 
 def best_at(run: Mapping[str, Any]) -> int:

@@ -101,8 +101,9 @@ def build(name: str, job: Job) -> Loader:
     if job.shards is None or job.fingerprint is None:
         return RandomLoader(job)
     shards = Shards.open(job.shards, "train", job.fingerprint)
-    if name.endswith("-padded"):
+    layout = name.removesuffix("-compiled").partition("-")[2]
+    if layout == "padded":
         return PaddedLoader(shards, job)
-    if name.endswith("-stream"):
+    if layout == "stream":
         return StreamLoader(shards, job)
     return build_loader(job.recipe(), shards)

@@ -32,6 +32,7 @@ DOCUMENTS = {
     "ours-padded": "openllm, padded documents",
     "plain-padded": "plain GPT, padded documents",
     "plain-stream": "plain GPT, unbroken stream",
+    "plain-stream-compiled": "plain GPT, unbroken stream, torch.compile",
 }
 """Contenders on real documents -> what tables call them."""
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The matrix products of a training step of our shape, timed alone: nobody can be faster.
+"""The matrix products of a training step of our shape, timed alone.
 
 A step also needs norms, softmax, the loss and the optimizer; here they cost nothing, and each
-product finds its operands ready and its result's place allotted.
+product finds its operands ready and its result's place allotted. Attention is counted in full; a
+causal kernel leaves out what no token may see, so it may pass its share of the limit.
 """
 
 import time

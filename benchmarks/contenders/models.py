@@ -15,6 +15,7 @@ from contenders.job import ADAMW, Job, is_compiled
 from openllm.data.loader import Batch
 from openllm.nn.config import ModelConfig
 from openllm.recipes.build import build_trainer, prepare_process, resolve
+from openllm.transform.memory import keep_freed_memory
 from openllm.transform.precision import arithmetic
 
 CLIP_NORM = 1.0
@@ -93,7 +94,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def _peer(name: str, job: Job, feed: Feed, model: nn.Module, loss: Loss) -> Contender:
-    """The loop that a script around such a model has."""
+    """The loop that a script around such a model has; it may keep freed memory as ours does."""
+    keep_freed_memory()
     model.to(job.device).train()
     if is_compiled(name):
         model.compile()

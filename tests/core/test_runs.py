@@ -212,7 +212,7 @@ def test_another_machine_is_named(tmp_path: Path) -> None:
     assert run.check_env({**env, "torch": "9", "cpu": "another"}) == [
         f"torch: {env['torch']} then, 9 now"
     ]
-    told = run.check_env({**env, "torch": "9", "instruction_set": "AVX2"})
-    assert len(told) == 2 and "instruction_set: AVX512 then, AVX2 now" in told
+    told = run.check_env({**env, "torch": "9", "instruction_set": "AVX2", "kernels": "other"})
+    assert len(told) == 3 and "instruction_set: AVX512 then, AVX2 now" in told
     run.close()
     assert json.loads((tmp_path / "env.json").read_text())["threads"] == 2

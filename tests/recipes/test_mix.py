@@ -346,6 +346,7 @@ BAD = [
     (("model.vocab_size=99",), {}, "vocab_size"),
     (("data=a",), {}, "call the source otherwise"),
     (("duration=1 epochs",), {}, "give --tokens"),
+    (("distill.teachers=[a]",), {}, "without teachers"),
     (("word",), {}, "NAME=FOLDER"),
     ((), {"tokens": 0}, "tokens"),
     ((), {"seeds": 0}, "seeds"),

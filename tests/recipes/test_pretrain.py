@@ -110,6 +110,26 @@ def test_a_shape_without_a_public_architecture_is_trained_and_used(
     assert len(llm.generate(["Anna found"], SamplingParams(max_new_tokens=4))) == 1
 
 
+def test_a_wrong_setting_leaves_no_run_folder(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    for changes in ({"duration": "2 step"}, {"distill.teachers": f"[{tmp_path / 'absent'}]"}):
+        with pytest.raises(ConfigError):
+            train(inputs, tmp_path / "run", **changes)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_keeps_what_was_told_before_its_first_step(
+    inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(inputs, run)
+    told = (run / "forecast.json").read_text()
+    unfinished(run)
+    capsys.readouterr()
+    train(inputs, run)
+    assert "forecast: 1 steps, 256 tokens" in capsys.readouterr().err
+    assert (run / "forecast.json").read_text() == told
+
+
 def test_a_student_learns_from_its_teachers_and_the_text(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -124,6 +144,7 @@ def test_a_student_learns_from_its_teachers_and_the_text(
         name: json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
         for name in ("alone", "little", "taught")
     }
+    assert list(first["taught"]["terms"]) == ["distillation"]
     assert first["little"]["loss"] == pytest.approx(first["alone"]["loss"], rel=1e-4)
     assert first["taught"]["loss"] != pytest.approx(first["alone"]["loss"], rel=1e-4)
 
@@ -153,3 +174,11 @@ def test_a_teacher_of_another_tokenizer_is_refused(
         train(
             inputs, tmp_path / "run", **{"distill.teachers": f"[{tmp_path / 'teacher' / 'model'}]"}
         )
+
+
+def test_a_teacher_of_shorter_rows_is_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    positions = {"model.position.kind": "learned", "model.max_positions": 32}
+    train(inputs, tmp_path / "teacher", **positions)
+    taught = {"distill.teachers": f"[{tmp_path / 'teacher' / 'model'}]", "batch.seq_len": 64}
+    with pytest.raises(ConfigError, match=r"reads rows of up to 32 tokens; set batch.seq_len=32"):
+        train(inputs, tmp_path / "run", **taught)

@@ -156,7 +156,7 @@ def test_validation_counts_text_tokens_and_bytes(run: Run) -> None:
 def watch_of(run: Run, band: Band | None = None) -> Watch:
     validate = Scripted(run, [])
     validate.latest = None
-    return Watch(run, band, validate, bits_per_nat_byte=1.0)
+    return Watch(run, band, validate, bits_per_byte_per_nat=1.0)
 
 
 def test_a_calm_run_is_not_disturbed(run: Run) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from openllm.core.errors import ConfigError
 from openllm.nn.cost import parameters
 from openllm.recipes.build import load_config, resolve
-from openllm.train.config import BatchConfig, PretrainConfig
+from openllm.train.config import PretrainConfig
 from openllm.train.scale import apply_scale, model_shape, scaled_settings
 
 VOCAB = 2048
@@ -28,7 +28,7 @@ def test_blocks_have_about_as_many_parameters_as_asked(scale: int) -> None:
 
 @given(st.integers(1_000_000, 500_000_000))
 def test_a_larger_scale_is_nowhere_narrower_and_learns_slower(scale: int) -> None:
-    small, large = (scaled_settings(s, 1e9, VOCAB, 1024) for s in (scale, 2 * scale))
+    small, large = (scaled_settings(s, 1e9, VOCAB, {}) for s in (scale, 2 * scale))
     assert large["model"]["dim"] >= small["model"]["dim"]
     assert large["optim"]["lr"] <= small["optim"]["lr"]
     assert large["optim"]["weight_decay"] < small["optim"]["weight_decay"]
@@ -58,9 +58,18 @@ def test_what_the_recipe_sets_wins() -> None:
 
 def test_rows_of_any_length_fill_a_step() -> None:
     for seq_len in (128, 1000, 8192):
-        settings = scaled_settings(10_000_000, 4e6, VOCAB, seq_len)
-        batch = BatchConfig.parse(settings["batch"], "test")
+        batch = scaled(f"batch.seq_len={seq_len}").batch
         assert batch.tokens % seq_len == 0 and batch.rows >= batch.micro_rows
+
+
+def test_laws_take_up_what_the_recipe_sets() -> None:
+    usual, large = scaled(), scaled("batch.tokens=32768", "optim.lr=0.001")
+    batches, rates = large.batch.tokens / usual.batch.tokens, large.optim.lr / usual.optim.lr
+    decays = large.optim.weight_decay / usual.optim.weight_decay
+    assert decays == pytest.approx(batches / rates, rel=0.1)
+    narrow = scaled("model.mlp.kind=gelu").model
+    assert parameters(narrow).mlp == pytest.approx(parameters(usual.model).mlp, rel=0.05)
+    assert narrow.mlp.kind == "gelu"
 
 
 def test_a_resolved_recipe_stays_what_it_is() -> None:
@@ -82,6 +91,8 @@ def test_epochs_are_counted_in_tokens() -> None:
         ("scaled", ["duration='1 epochs'"], "write it in tokens"),
         ("scaled", ["optim.kind=adamw"], "sets the rates of Muon"),
         ("tiny", ["scale=9M"], "begin from the recipe 'scaled'"),
+        ("scaled", ["model.dim=768"], "sets model.dim=384, but the recipe says 768"),
+        ("scaled", ["batch.tokens=1000"], "try 1024"),
     ],
 )
 def test_what_the_dial_cannot_do_is_said(recipe: str, settings: list[str], words: str) -> None:

@@ -61,7 +61,8 @@ def restore_optimizers(optimizers: Sequence[Optimizer], tensors: Mapping[str, Te
         for key, value in tensors.items():
             owner, index, name = key.split(".", 2)
             if int(owner) == number:
-                state.setdefault(int(index), {})[name] = value
+                # a copy: a mapped file would keep its place on the disk after it was removed
+                state.setdefault(int(index), {})[name] = value.clone()
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -4,7 +4,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,74 +108,59 @@ def build_loader(cfg: PretrainConfig, shards: "Shards") -> "TokenLoader":
 
 def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") -> "Trainer":
     """Model, optimizers and loop of a resolved recipe, without hooks."""
-    from openllm.nn.model import build_model
-    from openllm.train.loop import Trainer
-    from openllm.transform.compile import compile_blocks
-    from openllm.transform.memory import checkpoint_activations
+    from openllm.train.assemble import assemble
 
-    model = build_model(cfg.model, seed=cfg.seed).to(cfg.device)
-    if cfg.activation_checkpointing:
-        checkpoint_activations(model)
-    if cfg.compile is True:
-        compile_blocks(model)
     total = duration_steps(
         cfg.duration,
         tokens_per_step=cfg.batch.tokens,
         steps_per_epoch=loader.rows_per_epoch / cfg.batch.rows,
     )
-    return Trainer(
-        model,
-        _objective(cfg),
-        cfg.optim.build(model),
-        loader.step,
-        total_steps=total,
-        lr_factor=partial(cfg.schedule.factor, steps=total),
-        precision="bf16" if cfg.precision == "bf16" else "fp32",
-        clip_norm=cfg.clip_norm,
-        ema_decay=cfg.ema,
-        seed=cfg.seed,
-    )
+    return assemble(cfg, _objective(cfg), loader.step, total)
 
 
 def _objective(cfg: PretrainConfig) -> "Objective":
-    """What the recipe minimises; teachers are read here.
-
-    Raises:
-        CheckpointError, TokenizerError: a teacher cannot be read.
-        ConfigError: it has another tokenizer.
-    """
+    """What the recipe minimises; the weights of teachers are read here."""
     from openllm.checkpoint.model_dir import load_model
-    from openllm.text.tokenizer import Tokenizer
     from openllm.train.objective import Distill, NextToken
 
     if cfg.distill is None:
         return NextToken()
-    assert cfg.tokenizer is not None
-    own = Tokenizer.load(cfg.tokenizer).fingerprint
-    for folder in cfg.distill.teachers:
-        if Tokenizer.load(folder).fingerprint != own:
-            raise ConfigError(
-                f"distill.teachers: {folder} has another tokenizer than {cfg.tokenizer}; teachers "
-                "and student need the same"
-            )
     teachers = [load_model(folder).to(cfg.device) for folder in cfg.distill.teachers]
     return Distill(teachers, cfg.distill.share)
 
 
-def fingerprint_teachers(cfg: PretrainConfig) -> dict[str, str]:
-    """What the weights of each teacher are known by.
+def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
+    """What each teacher of a resolved recipe is known by, as inputs of a run.
+
+    Args:
+        cfg: resolved, so that rows and vocabulary are known.
+        tokenizer: fingerprint of the student's.
 
     Raises:
-        ConfigError: a folder without weights.
+        CheckpointError, TokenizerError: a teacher cannot be read.
+        ConfigError: it has another tokenizer, or reads shorter rows than the student.
     """
-    from openllm.checkpoint.model_dir import WEIGHTS
+    from openllm.checkpoint.model_dir import WEIGHTS, read_model_config
+    from openllm.text.tokenizer import Tokenizer
 
     found = {}
     for folder in cfg.distill.teachers if cfg.distill else []:
-        path = Path(folder) / WEIGHTS
-        if not path.is_file():
-            raise ConfigError(f"distill.teachers: {path} does not exist; give model folders")
-        found[f"teacher {folder}"] = sha256_file(path)
+        files = [Path(folder) / name for name in ("config.json", WEIGHTS)]
+        missing = [path for path in files if not path.is_file()]
+        if missing:
+            raise ConfigError(f"distill.teachers: {missing[0]} does not exist; give model folders")
+        teacher = read_model_config(folder)
+        if Tokenizer.load(folder).fingerprint != tokenizer:
+            raise ConfigError(
+                f"distill.teachers: {folder} has another tokenizer than {cfg.tokenizer}; teachers "
+                "and student need the same"
+            )
+        if teacher.position.kind == "learned" and teacher.max_positions < cfg.batch.seq_len:
+            raise ConfigError(
+                f"distill.teachers: {folder} reads rows of up to {teacher.max_positions} tokens; "
+                f"set batch.seq_len={teacher.max_positions}"
+            )
+        found[f"teacher {folder}"] = "-".join(sha256_file(path)[:32] for path in files)
     return found
 
 
@@ -207,6 +191,6 @@ def describe_machine(cfg: PretrainConfig) -> dict[str, Any]:
         instruction_set=torch.backends.cpu.get_cpu_capability(),
         threads=cfg.threads or 1,
         device=cfg.device,
-        kernels=kernels(),
+        kernels=kernels() if cfg.device == "cpu" else "none",
         compiled=cfg.compile is True,
     )

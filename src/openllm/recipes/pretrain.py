@@ -16,8 +16,8 @@ from openllm.data.document import read_index
 from openllm.recipes.build import (
     build_loader,
     build_trainer,
+    check_teachers,
     describe_machine,
-    fingerprint_teachers,
     load_config,
     memory_errors,
     prepare_process,
@@ -79,6 +79,8 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     prepare_process(cfg)
     loader = build_loader(cfg, text)
     held_out = Shards.open(shards, "validation", tokenizer.fingerprint)
+    inputs = {"data": index["fingerprint"], "tokenizer": tokenizer.fingerprint}
+    inputs |= check_teachers(cfg, tokenizer.fingerprint)
     with memory_errors(cfg):
         if dry_run:
             trainer = build_trainer(cfg, loader)
@@ -88,8 +90,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
             return
         run = Run.open(out, cfg.dump(), fresh=fresh)
         try:
-            own = {"data": index["fingerprint"], "tokenizer": tokenizer.fingerprint}
-            run.check_inputs(own | fingerprint_teachers(cfg))
+            run.check_inputs(inputs)
             _train(run, cfg, loader, held_out, index)
         finally:
             run.close()
@@ -136,8 +137,10 @@ def _train(
     _check_machine(run, cfg, 0 if state is None else state.values["step"])
     outlook = forecast(cfg, trainer, index["corpus"], len(held_out.tokens))
     bits = bits_per_byte_per_nat(loader.shards)
-    write_json(run.folder / "forecast.json", {**outlook.dump(), "bits_per_byte_per_nat": bits})
-    for line in outlook.lines():
+    told = run.folder / "forecast.json"
+    if state is None or not told.exists():  # else it stays what was told before the first step
+        write_json(told, {**outlook.dump(), "bits_per_byte_per_nat": bits})
+    for line in outlook.lines(done=0 if state is None else state.values["step"]):
         say(line)
     start = 0 if state is None else state.values["tokens"]
     with progress("training", outlook.tokens, "tokens", start=start) as meter:
@@ -149,10 +152,11 @@ def _train(
             run.rewind_metrics(state.values["metrics_offset"])
             run.log_event("resume", trainer.step, f"resumed at step {trainer.step}")
             say(f"resuming at step {trainer.step} of {trainer.total_steps}")
+        del state  # its files stay mapped as long as it lives
         if not finished:
             trainer.fit()
     write_report(run.folder, f"Run {run.folder.name}", _facts(cfg, index, outlook))
-    if trainer.stop_reason in ("SIGINT", "SIGTERM"):
+    if trainer.stop_reason in ("SIGINT", "SIGTERM") and trainer.step < trainer.total_steps:
         say(f"stopped at step {trainer.step}; repeat the command to go on")
         raise KeyboardInterrupt
     say(f"done: model in {run.model}, report in {report}")
@@ -200,7 +204,7 @@ def _hooks(
     return [
         hooks.Metrics(run),
         validate,
-        hooks.Watch(run, outlook.band, validate, bits),
+        hooks.Watch(run, outlook.band, validate, bits, comparable=cfg.distill is None),
         hooks.Progress(meter, flops, outlook.matmul_flops),
         hooks.Checkpoint(run, every=cfg.checkpoint.every or twentieth, keep=cfg.checkpoint.keep),
     ]

@@ -51,10 +51,11 @@ class Plan(Config):
     @classmethod
     def make(cls, minutes: float, seed: int) -> "Plan":
         """Measure this machine's training speed for 5 seconds and fit the run into `minutes`."""
-        from openllm.recipes.build import load_config, resolve
+        from openllm.recipes.build import load_config, prepare_process, resolve
         from openllm.train.forecast import training_rate
 
         cfg = resolve(load_config(RECIPE), VOCAB_SIZE)
+        prepare_process(cfg)
         rate = training_rate(cfg, document_tokens=TOKENS_PER_DOCUMENT, seconds=5)
         # a twentieth of the time goes to validation, checkpoints and start-up
         wanted = int(0.95 * 60 * minutes * rate)

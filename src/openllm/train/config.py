@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from openllm.core.config import Config
+from openllm.core.errors import ConfigError
 from openllm.nn.config import ModelConfig
 from openllm.train.optim import AdamWConfig, OptimConfig
-from openllm.train.schedule import CosineConfig, ScheduleConfig
+from openllm.train.schedule import CosineConfig, ScheduleConfig, parse_duration
 
 
 def _read_scale(value: Any) -> int:
@@ -37,15 +38,6 @@ class BatchConfig(Config):
     def rows(self) -> int:
         """Rows in a step."""
         return self.tokens // self.seq_len
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.tokens % self.seq_len:
-            nearest = max(1, round(self.tokens / self.seq_len)) * self.seq_len
-            raise ValueError(
-                f"tokens={self.tokens} is no multiple of seq_len={self.seq_len}; try {nearest}"
-            )
-        return self
 
 
 class ValidationConfig(Config):
@@ -99,9 +91,26 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.batch.seq_len > self.model.max_positions:
-            raise ValueError(
-                f"batch.seq_len={self.batch.seq_len} is longer than "
-                f"model.max_positions={self.model.max_positions}"
-            )
+        parse_duration(self.duration)
+        if self.scale is None:  # else what is not set here is still to come
+            self.check_rows()
         return self
+
+    def check_rows(self) -> None:
+        """Whether rows fit into the model and steps are whole rows.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        batch = self.batch
+        if batch.tokens % batch.seq_len:
+            nearest = max(1, round(batch.tokens / batch.seq_len)) * batch.seq_len
+            raise ConfigError(
+                f"batch.tokens={batch.tokens} is no multiple of batch.seq_len={batch.seq_len}; "
+                f"try {nearest}"
+            )
+        if batch.seq_len > self.model.max_positions:
+            raise ConfigError(
+                f"batch.seq_len={batch.seq_len} is longer than "
+                f"model.max_positions={self.model.max_positions}; make one of them fit"
+            )

@@ -22,7 +22,7 @@ from openllm.core.log import format_duration
 from openllm.data.loader import Batch
 from openllm.nn.cost import parameters
 from openllm.nn.heads import cross_entropy_sum
-from openllm.nn.model import Transformer, build_model
+from openllm.nn.model import Transformer
 from openllm.train.config import PretrainConfig
 from openllm.train.objective import NextToken
 from openllm.train.optim import MuonConfig, OptimConfig
@@ -208,8 +208,9 @@ class Forecast:
     matmul_flops: float
     band: Band | None
 
-    def lines(self) -> list[str]:
-        """The forecast in words."""
+    def lines(self, done: int = 0) -> list[str]:
+        """The forecast in words, behind `done` steps."""
+        left = 1 - done / self.steps
         limits = self.band.at(self.tokens) if self.band else None
         if limits and self.band:
             loss = (
@@ -219,8 +220,8 @@ class Forecast:
         else:
             loss = "expected loss: no band, no reference run is like this one"
         return [
-            f"forecast: {self.steps:,} steps, {self.tokens:,} tokens in about "
-            f"{format_duration(self.seconds)} at {self.tokens_per_second:,.0f} tokens/s; "
+            f"forecast: {self.steps - done:,} steps, {round(left * self.tokens):,} tokens in about "
+            f"{format_duration(left * self.seconds)} at {self.tokens_per_second:,.0f} tokens/s; "
             f"peak memory about {self.peak_bytes / 2**30:.1f} GiB",
             f"forecast: {loss}",
         ]
@@ -284,9 +285,8 @@ def training_rate(cfg: PretrainConfig, *, document_tokens: int, seconds: float) 
 
     The tokens are random, in documents of `document_tokens`.
     """
-    from openllm.train.loop import Trainer
+    from openllm.train.assemble import assemble
 
-    model = build_model(cfg.model).to(cfg.device)
     shape = (cfg.batch.micro_rows, cfg.batch.seq_len)
     total = cfg.batch.micro_rows * cfg.batch.seq_len
     rows = range(0, total + 1, cfg.batch.seq_len)
@@ -295,16 +295,8 @@ def training_rate(cfg: PretrainConfig, *, document_tokens: int, seconds: float) 
     positions = np.broadcast_to(np.arange(cfg.batch.seq_len), shape).copy()
     batch = Batch(tokens, tokens, positions, borders)
     batches = [batch] * -(-cfg.batch.rows // cfg.batch.micro_rows)
-    trainer = Trainer(
-        model,
-        NextToken(),
-        cfg.optim.build(model),
-        lambda step: batches,
-        total_steps=1,
-        lr_factor=lambda step: 0.0,
-        precision="bf16" if cfg.precision == "bf16" else "fp32",
-    )
-    model.train()
+    trainer = assemble(cfg, NextToken(), lambda step: batches, total_steps=1_000_000)
+    trainer.model.train()
     trainer.train_step()
     began, times = time.perf_counter(), []
     while not times or time.perf_counter() - began < seconds:
@@ -332,9 +324,10 @@ def out_of_memory(cfg: PretrainConfig) -> TrainingError:
         )
         advice.append(f"{words} (about {peak_bytes(smaller) / 2**30:.1f} GiB)")
     # `MACHINE_KEYS` in core/runs.py has these settings, so that a run folder takes them
+    same = "up to the masks of dropout" if cfg.model.dropout else "up to rounding"
     words = (
         f"repeat the command with one of: {'; '.join(advice)}. The run goes on where it stopped, "
-        "and its result stays the same up to rounding"
+        f"and its result stays the same {same}"
     )
     return TrainingError(
         f"out of memory: this recipe needs about {peak_bytes(cfg) / 2**30:.1f} GiB; "

@@ -145,18 +145,33 @@ class Validate:
 
 
 class Watch:
-    """Says in plain words when a run goes wrong, once for each trouble."""
+    """Says in plain words when a run goes wrong, once for each trouble.
+
+    Args:
+        run: gets the events.
+        band: where the loss of runs like this one stood.
+        validate: has the latest validation loss.
+        bits_per_byte_per_nat: factor of this text.
+        comparable: whether the training loss is that of the next token, as those two are.
+    """
 
     SPAN = 20
     GAP = 0.15
 
     def __init__(
-        self, run: Run, band: Band | None, validate: Validate, bits_per_nat_byte: float
+        self,
+        run: Run,
+        band: Band | None,
+        validate: Validate,
+        bits_per_byte_per_nat: float,
+        *,
+        comparable: bool = True,
     ) -> None:
         self.run = run
+        self.comparable = comparable
         self.band = band
         self.validate = validate
-        self.bits = bits_per_nat_byte
+        self.bits = bits_per_byte_per_nat
         self.losses: deque[float] = deque(maxlen=self.SPAN)
         self.norms: deque[float] = deque(maxlen=5 * self.SPAN)
         self.best_gap: float | None = None
@@ -184,7 +199,7 @@ class Watch:
             )
         self.norms.append(record.grad_norm)
         self.losses.append(record.loss)
-        if len(self.losses) == self.SPAN:
+        if self.comparable and len(self.losses) == self.SPAN:
             self._check_band(record)
             self._check_gap(record)
 
@@ -283,7 +298,6 @@ class Progress(Stateless):
         self.flops_per_token = flops_per_token
         self.peak_flops = peak_flops
         self.recent: deque[tuple[int, float]] = deque(maxlen=20)
-        self.before: int | None = None
 
     def after_step(self, trainer: Trainer, record: StepRecord) -> None:
         """Move the bar."""

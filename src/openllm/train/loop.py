@@ -108,7 +108,7 @@ class Trainer:
         """Train up to `total_steps`; Ctrl-C or SIGTERM ends it after the step at hand.
 
         Raises:
-            TrainingError: the loss stays non-finite, or memory runs out.
+            TrainingError: the loss stays non-finite.
         """
         self.model.train()
         with _stop_signals(self):

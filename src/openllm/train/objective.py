@@ -54,6 +54,8 @@ class NextToken:
 class Distill(NextToken):
     """Cross-entropy to a mixture of the next token and what the teachers expect, in nats.
 
+    It cannot fall below the entropy of the mixture, and is no loss of the next token.
+
     Args:
         teachers: models of the same vocabulary, on the device of the student.
         share: of their mean distribution in the mixture.
@@ -63,13 +65,17 @@ class Distill(NextToken):
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self.share = share
 
+    def counts(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """Number of predicted tokens."""
+        return {"distillation": super().counts(batches)["loss"]}
+
     def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
         """Sum over the predicted tokens."""
         with torch.no_grad():
             taught = [(_states(t, batch), t.output_weight) for t in self.teachers]
         states, targets = _states(model, batch), _targets(model, batch)
         total = distillation_sum(states, model.output_weight, targets, taught, self.share)
-        return {"loss": Term(total)}
+        return {"distillation": Term(total)}
 
 
 def _states(model: Transformer, batch: Batch) -> Tensor:

@@ -51,6 +51,11 @@ def _facts(folder: Path) -> Mapping[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def _loss_name(steps: Sequence[Mapping[str, Any]]) -> str:
+    taught = "distillation" in steps[0]["terms"]
+    return "training, to the teachers' mixture" if taught else "training"
+
+
 def _figure(rows: int) -> tuple[Any, Any]:
     # the object interface: no display, no global state
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,8 +82,9 @@ def _plot_loss(
     bits = facts.get("bits_per_byte_per_nat", 1.0)
     tokens = [line["tokens"] for line in steps]
     losses = [line["loss"] * bits for line in steps]
-    axes.plot(tokens, losses, color="#c7d3e3", linewidth=0.8, label="training, each step")
-    axes.plot(tokens, smooth(losses, 20), color="#1f4e8c", label="training, mean of 20")
+    name = _loss_name(steps)
+    axes.plot(tokens, losses, color="#c7d3e3", linewidth=0.8, label=f"{name}, each step")
+    axes.plot(tokens, smooth(losses, 20), color="#1f4e8c", label=f"{name}, mean of 20")
     if checks:
         axes.plot(
             [line["tokens"] for line in checks],

@@ -7,6 +7,7 @@ extrapolate. Importable without torch.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from openllm.core.config import merge
@@ -39,18 +40,25 @@ def batch_tokens(tokens: float, seq_len: int) -> int:
     return seq_len * max(1, 2 ** round(math.log2(ideal / seq_len)))
 
 
-def scaled_settings(scale: int, tokens: float, vocab_size: int, seq_len: int) -> dict[str, Any]:
+def scaled_settings(
+    scale: int, tokens: float, vocab_size: int, own: Mapping[str, Any]
+) -> dict[str, Any]:
     """All that the dial sets, nested as in a recipe.
 
     Args:
         scale: parameters of the blocks, without the vocabulary.
         tokens: length of the run.
         vocab_size: pieces of the tokenizer.
-        seq_len: tokens in a row.
+        own: what the recipe sets itself; laws take it up where it is part of them.
     """
+    model, batch, optim = (own.get(part, {}) for part in ("model", "batch", "optim"))
     dim, layers = model_shape(scale)
-    per_step = batch_tokens(tokens, seq_len)
-    lr = 0.003 * math.sqrt(256 / dim)
+    mlp = model.get("mlp", {}).get("kind", "swiglu")
+    # two matrices instead of three: as many weights
+    hidden = HIDDEN_OVER_DIM * dim if mlp == "swiglu" else 3 * HIDDEN_OVER_DIM * dim // 2
+    seq_len = batch.get("seq_len", 1024 if scale < 200_000_000 else 2048)
+    per_step = batch.get("tokens", batch_tokens(tokens, seq_len))
+    lr = optim.get("lr", _rounded(0.003 * math.sqrt(256 / dim)))
     # arXiv:2505.13738: the best time scale of decay, 1 / (lr decay), by tokens per parameter
     decay = 0.92 * (tokens / scale) ** 0.527 / (lr * tokens / per_step)
     return {
@@ -59,16 +67,16 @@ def scaled_settings(scale: int, tokens: float, vocab_size: int, seq_len: int) ->
             "num_layers": layers,
             "max_positions": max(1024, seq_len),
             "attention": {"num_heads": dim // HEAD_DIM, "head_dim": HEAD_DIM},
-            "mlp": {"kind": "swiglu", "hidden_dim": HIDDEN_OVER_DIM * dim},
+            "mlp": {"kind": mlp, "hidden_dim": hidden},
         },
         "batch": {
             "tokens": per_step,
             "seq_len": seq_len,
-            "micro_rows": min(per_step // seq_len, max(1, 4096 // seq_len)),
+            "micro_rows": max(1, min(per_step, 4096) // seq_len),
         },
         "optim": {
             "kind": "muon",
-            "lr": _rounded(lr),
+            "lr": lr,
             "weight_decay": _rounded(decay),
             "adamw": {"lr": _rounded(0.015 * (2048 / vocab_size) ** 0.75)},
         },
@@ -90,11 +98,11 @@ def apply_scale(cfg: PretrainConfig, vocab_size: int, epoch_tokens: int) -> Pret
     if cfg.scale is None:
         return cfg
     own = cfg.model_dump(exclude_unset=True)
-    shape = own.get("model", {}).get("dim"), own.get("model", {}).get("num_layers")
-    if None not in shape and shape != model_shape(cfg.scale):
+    dim = model_shape(cfg.scale)[0]
+    if own.get("model", {}).get("dim", dim) != dim:
         raise ConfigError(
-            f"scale={cfg.scale}, but the recipe sets model.dim and model.num_layers itself; begin "
-            "from the recipe 'scaled', or leave scale out"
+            f"scale={cfg.scale} sets model.dim={dim}, but the recipe says {own['model']['dim']}; "
+            "begin from the recipe 'scaled', or leave scale out"
         )
     if not isinstance(cfg.optim, MuonConfig):
         raise ConfigError(
@@ -108,10 +116,10 @@ def apply_scale(cfg: PretrainConfig, vocab_size: int, epoch_tokens: int) -> Pret
             f"scale={cfg.scale} needs to know how many tokens the run has, but "
             f"duration='{cfg.duration}'; write it in tokens, such as duration='4_000_000 tokens'"
         )
-    usual = 1024 if cfg.scale < 200_000_000 else 2048
-    seq_len = own.get("batch", {}).get("seq_len", usual)
-    dial = scaled_settings(cfg.scale, tokens, vocab_size, seq_len)
-    return PretrainConfig.parse(merge(dial, own), f"scale={cfg.scale}")
+    dial = scaled_settings(cfg.scale, tokens, vocab_size, own)
+    full = PretrainConfig.parse(merge(dial, own), f"scale={cfg.scale}")
+    full.check_rows()
+    return full
 
 
 def _rounded(value: float) -> float:

@@ -44,7 +44,7 @@ def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: floa
         amount /= tokens_per_step
     elif unit == "epochs":
         amount *= steps_per_epoch
-    return math.ceil(amount)
+    return math.ceil(amount - 1e-9)  # a product of whole numbers may lie a bit above one
 
 
 class _Warmup(Config):

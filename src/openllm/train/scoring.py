@@ -70,7 +70,7 @@ def score_documents(
         batch_tokens: about how many tokens to read at once.
         precision: of the matrix products.
     """
-    stride = stride or max(1, context // 2)
+    stride = max(1, context // 2) if stride is None else stride
     if not 0 < stride <= context:
         raise ValueError(f"stride={stride} must lie between 1 and context={context}")
     windows = _windows([len(document) for document in documents], context, stride)

@@ -179,3 +179,7 @@ def test_other_dtypes_take_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert swiglu(x, x).dtype == torch.float64
     with pytest.raises(AssertionError, match="a kernel"):
         swiglu(x.float(), x.float())
+    angles = torch.ones(2, 2)
+    assert norm_rotate(x.bfloat16()[:, None], torch.ones(4).bfloat16(), 1e-6, angles, angles).sum()
+    with pytest.raises(RuntimeError, match="int64"):  # of the reference, not of a kernel
+        softmax_slope_(x.float(), torch.ones(2, dtype=torch.int16))

@@ -68,8 +68,6 @@ void multiply(const Pair* a, int64_t lda, const Pair* b, int64_t ldb, float* c, 
   }
 }
 
-// Copies of rows [0, count) as B of a product; rows up to `padded` are zero.
-
 // Row i of `in` becomes column i of `out`, 16 x 16.
 void turn_tile(const Pair* const* in, Pair* out, int64_t stride) {
   __m512i a[16], b[16];
@@ -95,7 +93,8 @@ void turn_tile(const Pair* const* in, Pair* out, int64_t stride) {
   }
 }
 
-// [pair of columns][row]: B of a product that sums over columns; dim is a multiple of 32
+// [pair of columns][row]: B of a product that sums over columns; dim is a multiple of 32, and rows
+// of x that are missing up to `padded` are zero
 void pack_columns(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   static const Pair zeros[LANES] = {};
   for (int64_t i = 0; i < padded; i += LANES)
@@ -109,7 +108,7 @@ void pack_columns(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
     }
 }
 
-// [pair of rows][column]: B of a product that sums over rows
+// [pair of rows][column]: B of a product that sums over rows; missing rows are zero, too
 void pack_pairs(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   for (int64_t p = 0; p < padded / 2; p++) {
     const bf16* even = 2 * p < x.count ? x.row(2 * p) : nullptr;

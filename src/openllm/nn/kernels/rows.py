@@ -77,7 +77,7 @@ def norm_rotate_reference(
     """RMS norm of each head, if there is a gain, then rotation of the pairs (i, i + D/2)."""
     x = x_RND.to(torch.promote_types(x_RND.dtype, torch.float32))
     if gain is not None:
-        x = rms_norm_reference(x, gain, eps)
+        x = rms_norm_reference(x, gain.to(x.dtype), eps)
     left, right = x.chunk(2, dim=-1)
     cos, sin = cosines[:, None], sines[:, None]
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x_RND.dtype)
@@ -87,7 +87,9 @@ def norm_rotate(
     x_RND: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
 ) -> Tensor:
     """As the reference: (R, N, D) with float32 angles (R, D/2), result in the dtype of x."""
-    if not usable(x_RND):
+    if not usable(x_RND) or any(
+        part is not None and part.dtype != torch.float32 for part in (gain, cosines, sines)
+    ):
         return norm_rotate_reference(x_RND, gain, eps, cosines, sines)
     return _norm_rotate(x_RND, gain, eps, cosines, sines)
 
@@ -203,7 +205,7 @@ def softmax_slope_reference_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
 
 def softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
     """As the reference."""
-    if usable(scores_RV):
+    if usable(scores_RV) and targets_R.dtype == torch.int64:
         return _softmax_slope(scores_RV, targets_R)
     return softmax_slope_reference_(scores_RV, targets_R)
 

@@ -122,6 +122,8 @@ def read_request(args: argparse.Namespace) -> Request:
     values = {name: getattr(args, name) for name in MixConfig.model_fields}
     cfg = MixConfig.parse(values, "data mix")
     recipe = load_config(args.recipe, [*settings, f"duration={cfg.tokens} tokens"])
+    if recipe.distill is not None:
+        raise ConfigError(f"{args.recipe} sets 'distill'; {_FIXED['distill']}")
     targets = tuple(dict.fromkeys(args.target)) or tuple(folders)
     return Request(folders, Path(args.tokenizer), mixtures, targets, recipe, cfg)
 
@@ -141,8 +143,9 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[dict[str, Path], list[str]
             raise ConfigError(
                 f"cannot read '{argument}'; sources are written NAME=FOLDER, settings key=value"
             )
-        if name in _FIXED:
-            raise ConfigError(f"'{name}' is no setting of this command; {_FIXED[name]}")
+        fixed = _FIXED.get(name.partition(".")[0])
+        if fixed:
+            raise ConfigError(f"'{name}' is no setting of this command; {fixed}")
         if "." in name or name in fields:
             settings.append(argument)
             continue

@@ -93,7 +93,8 @@ class Bench:
             node = recipe
             for parent in parents:
                 node = node[parent]
-            del node[last]
+            if path != "batch.micro_rows" or not self.cfg.model.dropout:  # it draws other masks
+                del node[last]
         shares = {self.sources[name].fingerprint: share for name, share in mixture.shares.items()}
         return {
             "openllm": __version__,
@@ -159,7 +160,7 @@ def run(bench: Bench, mixture: Mixture, seed: int, meter: Meter, label: str) -> 
         trainer.fit()
     except TrainingError as error:
         raise _diverged(mixture, seed) from error
-    if trainer.stop_reason is not None:
+    if trainer.stop_reason is not None and trainer.step < trainer.total_steps:
         raise KeyboardInterrupt
     meter.advance(0, f"{label}: scoring")
     nll = {name: _score(bench, name, trainer) for name in bench.targets}

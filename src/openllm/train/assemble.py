@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""From resolved settings to a trainer: model, what is done to it from outside, optimizers, loop."""
+
+from collections.abc import Callable
+from functools import partial
+
+from openllm.data.loader import Batch
+from openllm.nn.model import build_model
+from openllm.train.config import PretrainConfig
+from openllm.train.loop import Trainer
+from openllm.train.objective import Objective
+from openllm.transform.compile import compile_blocks
+from openllm.transform.memory import checkpoint_activations
+
+
+def assemble(
+    cfg: PretrainConfig,
+    objective: Objective,
+    batches: Callable[[int], list[Batch]],
+    total_steps: int,
+) -> Trainer:
+    """A trainer without hooks.
+
+    Args:
+        cfg: a resolved recipe.
+        objective: what is minimised.
+        batches: micro-batches of a step.
+        total_steps: length of the run.
+    """
+    model = build_model(cfg.model, seed=cfg.seed).to(cfg.device)
+    if cfg.activation_checkpointing:
+        checkpoint_activations(model)
+    if cfg.compile is True:
+        compile_blocks(model)
+    return Trainer(
+        model,
+        objective,
+        cfg.optim.build(model),
+        batches,
+        total_steps=total_steps,
+        lr_factor=partial(cfg.schedule.factor, steps=total_steps),
+        precision="bf16" if cfg.precision == "bf16" else "fp32",
+        clip_norm=cfg.clip_norm,
+        ema_decay=cfg.ema,
+        seed=cfg.seed,
+    )
