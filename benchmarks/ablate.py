@@ -10,8 +10,9 @@
     python benchmarks/ablate.py --pace tiny        tokens a second of recipe and baseline, in turns
 
 SQuAD, held out by article. Each run is a process of its own; its result goes to
-benchmarks/results/ablate.json as soon as it is there, under a digest of all that determines it.
-The queue may be stopped at any time and goes on where it was: runs of ours inside of a run, too.
+benchmarks/results/ablate.json as soon as it is there, under a digest of the row's own settings; who
+changes a shipped recipe or the text takes away the runs that stand on it. The queue may be stopped
+at any time and goes on where it was: runs of ours inside of a run, too.
 """
 
 import argparse

@@ -60,7 +60,8 @@ def run(name: str) -> dict[str, Any]:
         for line in read_metrics(out / quickstart.RECIPE)
         if line["kind"] == "validation"
     ]
-    return {"seconds_in_all": seconds, **summary, "validation": curve}
+    commit = read_json(out / quickstart.RECIPE / "env.json", DataError, "repeat")["commit"]
+    return {"commit": commit, "seconds_in_all": seconds, **summary, "validation": curve}
 
 
 def main(names: list[str]) -> None:

@@ -89,6 +89,7 @@ def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any
         "vocab_size": vocab_size,
         "recipe": recipe,
         "settings": list(settings),
+        "commit": read_json(out / "env.json", DataError, mend)["commit"],
         "preparation": {key: value for key, value in report.items() if key != "files"},
         "parameters": measured["model"]["parameters"],
         "tokens_seen": steps[-1]["tokens"],
@@ -114,24 +115,27 @@ def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Validation curves of all runs; their model and n-gram baseline on the test text."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    """Validation curves of all runs; beside them model and 5-gram on the test text."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for color, (name, facts) in zip(TABLEAU_COLORS, results.items(), strict=False):
+    axes, bars = figure.subplots(1, 2, width_ratios=(3, 2))
+    colored = zip(TABLEAU_COLORS, results.items(), strict=False)
+    for place, (color, (name, facts)) in enumerate(colored):
         tokens, bits = zip(*facts["validation"], strict=True)
         millions = [count / 1e6 for count in tokens]
-        axes.plot(
-            millions, bits, color=color, marker="o", markersize=3, label=f"{name}, validation"
-        )
+        axes.plot(millions, bits, color=color, marker="o", markersize=3, label=name)
         model, ngram = (facts["perplexity"][of]["bits_per_byte"]["value"] for of in MEASURED)
-        axes.plot(millions[-1], model, color=color, marker="*", markersize=11, linestyle="")
-        label = f"5-gram {ngram:.2f}, model {model:.2f} (*) on the test text"
-        axes.axhline(ngram, color=color, linestyle=":", linewidth=1, label=label)
+        bars.barh(place, model, 0.7, color=color)
+        bars.plot([ngram, ngram], [place - 0.4, place + 0.4], color="black", linewidth=2)
+        bars.text(0.05, place, f"{model:.3f}, 5-gram {ngram:.3f}", color="white", va="center")
     axes.set_xlabel("millions of tokens seen")
-    axes.set_ylabel("bits per byte")
+    axes.set_ylabel("bits per byte, validation articles")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=9)
+    bars.set_yticks(range(len(results)), results)
+    bars.invert_yaxis()
+    bars.set_xlabel("bits per byte, test articles; black: 5-gram Kneser-Ney")
+    bars.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 

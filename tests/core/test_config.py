@@ -252,7 +252,7 @@ def test_shipped_recipes_are_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("batch.tokens=1000", r"tokens=1000 is no multiple of seq_len=\d+; try"),
+        ("batch.tokens=1000", r"batch.tokens=1000 is no multiple of batch.seq_len=\d+; try"),
         ("model.max_positions=64", "longer than model.max_positions=64"),
         ("model.attention.num_kv_heads=3", "multiple of num_kv_heads=3"),
         ("model.attention.head_dim=7", "must be even"),

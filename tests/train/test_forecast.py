@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openllm.nn.heads import cross_entropy_sum
 from openllm.nn.model import Transformer, build_model
-from openllm.train import forecast
+from openllm.train import assemble, forecast
 from openllm.train.config import PretrainConfig
 from openllm.train.forecast import (
     Band,
@@ -189,8 +189,10 @@ def test_what_is_advised_needs_less() -> None:
     assert training_bytes(twice) < training_bytes(cfg)
 
 
-def test_the_training_rate_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = []
+def test_the_training_rate_is_that_of_the_recipe_on_its_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places, changed = [], []
 
     class Noting(Transformer):
         """Says where it is moved, and stays."""
@@ -199,11 +201,15 @@ def test_the_training_rate_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch
             places.append(device)
             return self
 
-    monkeypatch.setattr(forecast, "build_model", Noting)
+    monkeypatch.setattr(assemble, "build_model", lambda cfg, seed: Noting(cfg))
+    for name in ("compile_blocks", "checkpoint_activations"):
+        monkeypatch.setattr(assemble, name, lambda model, name=name: changed.append(name))
     batch = {"tokens": 64, "seq_len": 32, "micro_rows": 2}
-    cfg = config(device="mps", batch=batch, optim=ADAMW)
+    transformed = {"compile": True, "activation_checkpointing": True}
+    cfg = config(device="mps", batch=batch, optim=ADAMW, **transformed)
     assert forecast.training_rate(cfg, document_tokens=20, seconds=0) > 0
     assert places == ["mps"]
+    assert sorted(changed) == ["checkpoint_activations", "compile_blocks"]
 
 
 CURVE = [[1e5, 3.0], [1e6, 2.0], [1e7, 1.5]]

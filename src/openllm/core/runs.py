@@ -291,11 +291,15 @@ def environment(
 
 
 def source_commit() -> str | None:
-    """The git commit of the source tree this package runs from, or None for an installed wheel."""
+    """The git commit of the source tree this package runs from; None for an installed wheel.
+
+    Where files differ from it, `-dirty` stands behind it.
+    """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command.append("--exclude=*")  # tags
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -91,9 +91,12 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        parse_duration(self.duration)
-        if self.scale is None:  # else what is not set here is still to come
-            self.check_rows()
+        try:
+            parse_duration(self.duration)
+            if self.scale is None:  # else what is not set here is still to come
+                self.check_rows()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None  # the recipe's name is put before it
         return self
 
     def check_rows(self) -> None:
