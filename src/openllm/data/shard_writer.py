@@ -128,7 +128,7 @@ def _save(path: Path, values: NDArray[Any]) -> None:
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of texts of about a million characters."""
+    """Lists of texts of about `_BATCH_CHARS` characters."""
     batch: list[str] = []
     chars = 0
     for text in texts:

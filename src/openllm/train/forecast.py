@@ -264,7 +264,8 @@ def forecast(
         peak_bytes=peak_bytes(cfg),
         tokens_per_second=cfg.batch.tokens / step,
         matmul_flops=peak,
-        band=expected_band(corpus, parameters(cfg.model).total, tokens),
+        # the loss of a student is another quantity
+        band=None if cfg.distill else expected_band(corpus, parameters(cfg.model).total, tokens),
     )
 
 
