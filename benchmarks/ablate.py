@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What each ingredient of the recipes is worth: a queue of training runs on real text.
+"""Ablation of the recipes: a queue of training runs on real text.
 
     python benchmarks/ablate.py                    all rows that have no result yet
     python benchmarks/ablate.py --jobs 2           two runs at once, each on half of the cores
     python benchmarks/ablate.py --only tiny:recipe --only 'tiny:no *'
-    python benchmarks/ablate.py --list             rows, and what is done
-    python benchmarks/ablate.py --report           the table and the picture alone
-    python benchmarks/ablate.py --pace tiny        tokens a second of recipe and baseline, in turns
+    python benchmarks/ablate.py --list             rows, and which are done
+    python benchmarks/ablate.py --report           only the table and the plot
+    python benchmarks/ablate.py --pace tiny        tokens/s of recipe and baseline, in turns
 
-SQuAD, held out by article. Each run is a process of its own; its result goes to
-benchmarks/results/ablate.json as soon as it is there, under a digest of the row's own settings; who
-changes a shipped recipe or the text takes away the runs that stand on it. The queue may be stopped
-at any time and goes on where it was: runs of ours inside of a run, too.
+SQuAD, held out by article. Each run is a separate process; its result goes to
+benchmarks/results/ablate.json as soon as it finishes, under a digest of the row's own settings.
+After changing a shipped recipe or the text, remove the runs that depend on it. The queue may be
+stopped at any time and resumes where it was; our own runs also resume mid-run.
 """
 
 import argparse
@@ -40,7 +40,7 @@ FILE_LOCK = threading.Lock()
 
 
 def stored(part: str) -> dict[str, Any]:
-    """What is done: `runs` by digest, `pace` by size."""
+    """Stored results: `runs` by digest, `pace` by size."""
     return json.loads(FILE.read_text()).get(part, {}) if FILE.exists() else {}
 
 
@@ -53,7 +53,7 @@ def store(part: str, key: str, value: dict[str, Any]) -> None:
 
 
 def keep_pace(size: str) -> None:
-    """Measure the speed of a size's recipe and of its best baseline."""
+    """Measure the speed of a size's recipe and its best baseline."""
     from ablation.pace import measure
 
     baseline = best_baseline(named_results(), size)
@@ -67,7 +67,7 @@ def keep_pace(size: str) -> None:
 
 
 def named_results() -> dict[tuple[str, int], dict[str, Any]]:
-    """What is done, by the label of the row and the seed."""
+    """Stored results by row label and seed."""
     done = stored("runs")
     return {
         (row.label, seed): done[digest(row, seed)]
@@ -78,7 +78,7 @@ def named_results() -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
-    """Rows and seeds in the order of the queue: first one seed of each, students last."""
+    """Rows and seeds in queue order: first one seed of each, students last."""
     chosen = [
         row
         for row in ROWS
@@ -89,7 +89,7 @@ def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
 
 
 def train_row(row: Row, seed: int, threads: int) -> None:
-    """One run in a process of its own; its result is stored."""
+    """Run one row in a separate process and store its result."""
     command = [sys.executable, __file__, "--worker", row.label, str(seed), str(threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -102,13 +102,13 @@ def train_row(row: Row, seed: int, threads: int) -> None:
 
 
 def main() -> None:
-    """Run what is missing, then write the table and the picture."""
+    """Run what is missing, then write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", default=[], help="pattern of SIZE:ROW")
-    parser.add_argument("--list", action="store_true", help="show the rows and stop")
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--pace", choices=list(SIZES), help="measure the speed of a size and stop")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument("--report", action="store_true", help="do not train")
+    parser.add_argument("--pace", choices=list(SIZES), help="measure the speed of a size and exit")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Bad input of every kind, and the message that each gives.
+"""Bad input of every kind, and the resulting messages.
 
     python benchmarks/bad_input.py      writes benchmarks/results/bad_input.md
 
-The cases are also tests (tests/e2e/test_bad_input.py): each ends with its exit code and one message
-that holds the given words, without a traceback, and leaves every file as it was.
+The cases are also tests (tests/e2e/test_bad_input.py): each exits with its code and one message
+that contains the given words, without a traceback, and changes no file.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Case:
     """The command line after `openllm`."""
     code: int
     says: str
-    """Words that the message must hold."""
+    """Words that the message must contain."""
     stdin: bytes = b""
 
 
@@ -58,7 +58,7 @@ CASES = [
     Case("missing argument", "train small", 2, "required: --out"),
     Case("unknown option", "evaluate run/model --data data --speed", 2, "--speed"),
     Case("option that is no number", "generate run/model --prompt a --seed x", 2, "--seed"),
-    # sources of text
+    # text sources
     Case("no such file", "data prepare none.txt --out new", 1, "none.txt"),
     Case("pattern without a match", "data prepare 'none/*.txt' --out new", 1, "none/*.txt"),
     Case("empty file", "data prepare empty.txt --out new", 1, "error: "),
@@ -193,7 +193,7 @@ CASES = [
     Case("run of other data", f"train tiny {GOOD} --out run-other", 2, "--fresh"),
     Case("run folder of another kind", f"train tiny {GOOD} --out precious", 2, "precious"),
     Case("run folder is a file", f"train tiny {GOOD} --out empty.txt", 1, "empty.txt"),
-    # the speed of the machine
+    # machine speed
     Case("unknown preset of the bench", "bench --presets smal", 2, "large, medium, small, tiny"),
     Case("preset without a name", "bench --presets tiny,,small", 2, "there is no ''"),
     Case("no time to measure", "bench --minutes 0", 2, "between 0 and 1440"),
@@ -239,7 +239,7 @@ CASES = [
 
 
 def build(folder: Path) -> None:
-    """Make the good folders that cases start from, by the commands themselves, and the bad ones."""
+    """Create the good folders, using the commands themselves, and the bad ones."""
     draw = random.Random(0)
     words = [
         "".join(draw.choices(["ba", "ko", "li", "mu", "ne", "po", "ra"], k=3)) for _ in range(80)
@@ -281,7 +281,7 @@ def build(folder: Path) -> None:
 
 
 def _spoil(folder: Path) -> None:
-    """Copies of the good folders with one fault each."""
+    """Copy the good folders, with one fault each."""
     for name in ("data-broken", "data-later", "data-full", "data-cut"):
         shutil.copytree(folder / "data", folder / name)
     shutil.copytree(folder / "tokenizer", folder / "data-full" / "tokenizer")
@@ -310,7 +310,7 @@ def _spoil(folder: Path) -> None:
 
 
 def run(case: Case, folder: Path) -> tuple[int, str]:
-    """Exit code and standard error of one command line, run inside `folder`."""
+    """Run one command line inside `folder`; return exit code and standard error."""
     err = io.StringIO()
     stdin = io.TextIOWrapper(io.BytesIO(case.stdin))
     here = os.getcwd()
@@ -327,7 +327,7 @@ def run(case: Case, folder: Path) -> tuple[int, str]:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`."""
+    """SHA-256 of every file under `folder`."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -337,7 +337,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def workshop() -> Iterator[Path]:
-    """A temporary folder with everything that the cases need."""
+    """A temporary folder with everything the cases need."""
     with tempfile.TemporaryDirectory() as name:
         build(Path(name))
         yield Path(name)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Preparation and token shards of real text, ours beside SentencePiece and `tokenizers`.
+"""Preparation and tokenisation of real text, ours against SentencePiece and `tokenizers`.
 
     make bench, or: python benchmarks/data_speed.py [--megabytes 24] [--rounds 5]
 
-Preparation is all of `openllm data prepare`, with one process and with one a core. Then every
-route of tokenisation reads the same prepared folder, encodes with the same vocabulary of 32,000
-and writes the same bytes (that is checked) to disk: `openllm data tokenize` with one process and
-with one a core, the batch call of SentencePiece with one thread a core, and `encode_batch_fast` of
-`tokenizers` with one thread a core. The routes take turns, each round begins with another one, and
-the median of the rounds counts. Wall-clock time is what a user waits for; processor time, of all
-threads and processes, is what remains comparable on a machine that others use too.
+Preparation is all of `openllm data prepare`, with one process and with one per core. Then every
+tokenisation route reads the same prepared folder, encodes with the same vocabulary of 32,000 and
+writes the same bytes (checked) to disk: `openllm data tokenize` with one process and with one per
+core, the batch call of SentencePiece with one thread per core, and `encode_batch_fast` of
+`tokenizers` with one thread per core. Routes take turns, each round starts with another one, and
+the median over rounds counts. Wall-clock time is what a user waits for; CPU time, over all
+threads and processes, stays comparable on a shared machine.
 """
 
 import argparse
@@ -45,7 +45,7 @@ Route = Callable[[Path], None]
 
 
 def write_books(folder: Path, megabytes: float) -> int:
-    """Write a prepared folder of English books; returns the bytes of its text."""
+    """Write a prepared folder of English books; return the bytes of its text."""
     folder.mkdir()
     size = documents = 0
     with open(folder / "train.jsonl", "w", encoding="utf-8") as handle:
@@ -96,7 +96,7 @@ def ours(data: Path, tokenizer: Path, workers: int) -> Route:
 
 
 def peer(data: Path, encode: Callable[[list[str]], list[list[int]]]) -> Route:
-    """The same work around another encoder."""
+    """The same work with another encoder."""
 
     def run(out: Path) -> None:
         texts = (document.text for document in read_documents(data, "train"))
@@ -109,7 +109,7 @@ def peer(data: Path, encode: Callable[[list[str]], list[list[int]]]) -> Route:
 
 
 def routes(data: Path, tokenizer: Path, cores: int) -> dict[str, Route]:
-    """All routes by name; their objects are loaded before the clock runs."""
+    """All routes by name; their objects are loaded before timing starts."""
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / MODEL_FILE))
     fast = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     fast.encode_special_tokens = True
@@ -129,7 +129,7 @@ def routes(data: Path, tokenizer: Path, cores: int) -> dict[str, Route]:
 
 
 def measure(by_name: dict[str, Route], size: int, rounds: int, folder: Path) -> dict[str, object]:
-    """MB for a second, and MB for a second of processor time, of each route in each round."""
+    """Measure MB per second and MB per CPU second of each route in each round."""
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in by_name}
     checksums = set()
     names = list(by_name)
@@ -155,7 +155,7 @@ def measure(by_name: dict[str, Route], size: int, rounds: int, folder: Path) -> 
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
+    """CPU time of this process and its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Runs that are killed at random moments and taken up again, beside one that nothing disturbed.
+"""Runs killed at random moments and resumed, compared with an undisturbed one.
 
     python benchmarks/exactness.py [RUNS] [SEED]      writes benchmarks/results/exactness.json
 
-Each run is `openllm train` in a process of its own, killed by SIGKILL: at any time, in the middle
-of training, while a checkpoint is being written, while the model folder is. Compared bit by bit:
-the metrics without times, the model's weights, and all of the last checkpoint.
+Each run is `openllm train` in a separate process, killed by SIGKILL: at any time, in the middle
+of training, while writing a checkpoint, while writing the model folder. Compared bit for bit: the
+metrics without times, the model's weights, and all of the last checkpoint.
 """
 
 import json
@@ -50,13 +50,13 @@ KINDS = ("any time", "in training", "in a checkpoint", "in the model folder", "i
 
 @dataclass
 class Shop:
-    """Where runs are made, and how long an undisturbed one takes."""
+    """The folder of the runs, and the duration of an undisturbed one."""
 
     folder: Path
     seconds: float = 0.0
 
     def openllm(self, *words: str) -> None:
-        """Run a command to its end."""
+        """Run a command to completion."""
         command = [sys.executable, "-m", "openllm", *words]
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True)
 
@@ -68,26 +68,26 @@ class Shop:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All that must be equal."""
+    """Everything that must be equal."""
     last = max((run / "checkpoints").glob("step-*"))
     metrics = [
         {key: value for key, value in line.items() if key != "seconds"}
         for line in read_metrics(run)
     ]
     state = json.loads((last / "state.json").read_text())
-    del state["metrics_offset"]  # lines differ in length by the digits of their times
+    del state["metrics_offset"]  # line lengths vary with the digits of times
     files = [*last.glob("*.safetensors"), run / "model" / "model.safetensors"]
     return {"metrics": metrics, "state": state, **{file.name: file.read_bytes() for file in files}}
 
 
 def steps_done(run: Path) -> int:
-    """Training steps that a run has logged."""
+    """Number of training steps a run has logged."""
     path = run / "metrics.jsonl"
     return path.read_bytes().count(b'"kind": "train"') if path.exists() else 0
 
 
 def moment(kind: str, run: Path, seconds: float, draw: random.Random) -> Callable[[], bool]:
-    """A condition that becomes true at a random moment of that kind."""
+    """Return a condition that becomes true at a random moment of that kind."""
     if kind == "any time":
         end = time.monotonic() + draw.uniform(0, seconds)
         return lambda: time.monotonic() >= end
@@ -127,7 +127,7 @@ def kill_once(shop: Shop, name: str, kind: str, draw: random.Random) -> dict[str
 
 
 def prepare(folder: Path) -> Shop:
-    """Documents, a tokenizer and an undisturbed run."""
+    """Create documents, a tokenizer and an undisturbed run."""
     shop = Shop(folder)
     shop.openllm("data", "prepare", "builtin", "--documents", "300", "--out", "data")
     words = ["data", "--vocab-size", "1024", "--out", "tokenizer"]
@@ -140,7 +140,7 @@ def prepare(folder: Path) -> Shop:
 
 
 def main(argv: list[str]) -> int:
-    """Kill, take up, compare, write the result; fail where a run differs."""
+    """Kill, resume, compare, write the result; fail if a run differs."""
     count = int(argv[0]) if argv else RUNS
     seed = int(argv[1]) if len(argv) > 1 else 0
     draw = random.Random(seed)
@@ -152,7 +152,7 @@ def main(argv: list[str]) -> int:
         repeated = outcome(shop.folder / "again" / "run") == expected
         for number in range(count):
             told = kill_once(shop, f"run-{number}", KINDS[number % len(KINDS)], draw)
-            while not told["killed"]:  # it had ended before
+            while not told["killed"]:  # it had finished before
                 shutil.rmtree(shop.folder / f"run-{number}")
                 told = kill_once(shop, f"run-{number}", KINDS[number % len(KINDS)], draw)
             shop.openllm(*shop.training(f"run-{number}"))

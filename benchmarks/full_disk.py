@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Runs on a disk that fills up, and is then given room, beside one that nothing disturbed.
+"""Runs on a disk that fills up and is then freed, compared with an undisturbed one.
 
     mount -t tmpfs -o size=40m tmpfs /mnt/small
     python benchmarks/full_disk.py /mnt/small         writes benchmarks/results/full_disk.json
 
-The disk is filled before each run but for a room between nothing and what a run takes; compared
-as in `exactness.py`.
+Before each run, the disk is filled, leaving between nothing and what a run needs; compared as in
+`exactness.py`.
 """
 
 import json
@@ -25,7 +25,7 @@ RUNS = 10
 
 
 def fill(disk: Path, room: int) -> Path:
-    """A file that leaves `room` bytes of the disk."""
+    """Create a file that leaves `room` bytes of the disk free."""
     place = os.statvfs(disk)
     filler = disk / "filler"
     with filler.open("wb") as handle:
@@ -34,7 +34,7 @@ def fill(disk: Path, room: int) -> Path:
 
 
 def run_out_of_room(shop: Shop, disk: Path, number: int, room: int) -> dict[str, Any]:
-    """Start a run that the disk cannot hold; then free the disk and take the run up."""
+    """Start a run that the disk cannot hold; then free the disk and resume the run."""
     name = f"run-{number}"
     folder = disk / name
     folder.mkdir()
@@ -57,7 +57,7 @@ def run_out_of_room(shop: Shop, disk: Path, number: int, room: int) -> dict[str,
 
 
 def main(argv: list[str]) -> int:
-    """Fill, fail, free, take up, compare, write the result; fail where a run differs."""
+    """Fill, fail, free, resume, compare, write the result; fail if a run differs."""
     if not argv:
         print("skipped: give the folder where a small disk is mounted, see the top of this file")
         return 0

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Each CPU kernel beside its reference in plain torch, forward and backward, at `small`'s shape.
+"""Each CPU kernel against its plain torch reference, forward and backward, at `small`'s shape.
 
     python benchmarks/kernels.py [--rounds 15]
 
-Kernel and reference take turns; the ratio is the median of the rounds' ratios. bf16, as in
-training; the softmax gradient has the vocabulary of 32,000. Writes results/kernels.json.
+Kernel and reference take turns; the ratio is the median over rounds. bf16, as in training; the
+softmax gradient has a vocabulary of 32,000. Writes results/kernels.json.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Pair = tuple[Callable[[], object], Callable[[], object]]
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Random input that takes a gradient."""
+    """Random input that requires a gradient."""
     return torch.randn(*shape).to(dtype).requires_grad_()
 
 
@@ -59,7 +59,7 @@ def pairs() -> dict[str, Pair]:
     found: dict[str, Pair] = {
         "RMS norm": (
             both_ways(lambda x, g: rows.rms_norm(x, g, 1e-6), x, gain),
-            # what the next product needs is bf16
+            # the next product needs bf16
             both_ways(lambda x, g: rows.rms_norm_reference(x, g, 1e-6).bfloat16(), x, gain),
         ),
         "norm and rotation of heads": (
@@ -94,7 +94,7 @@ def pairs() -> dict[str, Pair]:
 
 
 def rows_at_a_time() -> int:
-    """Rows of logits that the loss hands to the kernel."""
+    """Rows of logits that the loss passes to the kernel at a time."""
     from openllm.nn.heads import CACHED_LOGITS
 
     return CACHED_LOGITS // VOCAB

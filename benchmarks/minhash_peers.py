@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""MinHash signatures of real passages: ours beside rensa and datasketch, in one run.
+"""MinHash signatures of real passages: ours against rensa and datasketch, in one run.
 
     make bench, or: python benchmarks/minhash_peers.py [PASSAGES.txt.gz]
 
-Each turns the same texts into 128 minima over word 5-grams, in one thread. The time is processor
-time, the best of three rounds, and includes finding the words: that is what a user waits for.
+Each turns the same texts into 128 minima over word 5-grams, in one thread. The time is CPU time,
+the best of three rounds, and includes splitting into words: that is what a user waits for.
 """
 
 import gzip
@@ -26,19 +26,19 @@ ROUNDS = 3
 
 
 def ours(texts: list[str]) -> None:
-    """The two calls that `openllm data prepare` makes."""
+    """The calls that `openllm data prepare` makes."""
     for start in range(0, len(texts), BATCH):
         minhash(ngrams(split_words(texts[start : start + BATCH]), SHINGLE, whole=True))
 
 
 def shingles(text: str) -> list[str]:
-    """Word n-grams as strings, the form that the peers take."""
+    """Word n-grams as strings, as the peers expect."""
     words = text.lower().split()
     return [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
 
 
 def with_rensa(texts: list[str]) -> None:
-    """One `RMinHash` a text."""
+    """One `RMinHash` per text."""
     from rensa import RMinHash
 
     for text in texts:
@@ -48,7 +48,7 @@ def with_rensa(texts: list[str]) -> None:
 
 
 def with_datasketch(texts: list[str]) -> None:
-    """One `MinHash` a text, filled by `update_batch`."""
+    """One `MinHash` per text, filled by `update_batch`."""
     from datasketch import MinHash
 
     for text in texts:
@@ -56,7 +56,7 @@ def with_datasketch(texts: list[str]) -> None:
 
 
 def seconds(work: Callable[[list[str]], None], texts: list[str]) -> float:
-    """Processor time of one pass, best of `ROUNDS` after a warm-up on a few texts."""
+    """CPU time of one pass, best of `ROUNDS` after a warm-up on a few texts."""
     work(texts[:BATCH])
     best = float("inf")
     for _ in range(ROUNDS):

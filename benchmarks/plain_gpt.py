@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A plain GPT as textbooks have it: the baseline of speed and of sample efficiency.
+"""A plain textbook GPT: the baseline for speed and sample efficiency.
 
-GPT-2's shape, straightforwardly in PyTorch: learned positions, LayerNorm, one matrix for queries,
-keys and values, PyTorch's attention, a GELU between two maps, the embedding as the head, and the
-cross-entropy of whole logits. It knows nothing of packed documents and uses nothing of `openllm`.
+GPT-2's shape in straightforward PyTorch: learned positions, LayerNorm, one matrix for queries,
+keys and values, PyTorch's attention, a GELU MLP, tied embeddings, and cross-entropy of all
+logits at once. It knows nothing about packed documents and uses nothing from `openllm`.
 """
 
 # B batch, T time, D model, N heads, H head dim
@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 INIT_STD = 0.02
-"""GPT-2's; maps back into the residual stream get less, the more of them there are."""
+"""GPT-2's; projections into the residual stream get less, the more of them there are."""
 
 
 class PlainBlock(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and added to what came in."""
+    """Attention and MLP, each after a LayerNorm and added to its input."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class PlainBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """The residual stream behind this block."""
+        """The residual stream after this block."""
         qkv = self.qkv(self.attention_norm(x_BTD)).unflatten(-1, (3, self.num_heads, -1))
         q_BNTH, k_BNTH, v_BNTH = qkv.permute(2, 0, 3, 1, 4)
         share = self.dropout.p if self.training else 0.0
@@ -75,7 +75,7 @@ class PlainGPT(nn.Module):
             yield from (block.mix, block.down)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Mean loss in nats of the (B, T) targets, -100 not counted; without them the logits."""
+        """Mean loss in nats of the (B, T) targets, ignoring -100; without targets, the logits."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x_BTD = self.dropout(self.tokens(tokens) + self.positions(places))
         for block in self.blocks:
@@ -87,7 +87,7 @@ class PlainGPT(nn.Module):
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]) -> AdamW:
-    """AdamW that lets matrices decay, but not gains and biases."""
+    """AdamW with weight decay on matrices, not on gains and biases."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [

@@ -4,8 +4,8 @@
 
     python benchmarks/prepare_memory.py      writes benchmarks/results/prepare_memory.json
 
-Text is generated: random words, about 90 a document, 20 documents a title, so that all of it passes
-every step. Each run is a process of its own with one worker, in which the same code runs that
+Text is generated: random words, 60 to 170 per document, 20 documents per title, so that all of it
+passes every step. Each run is a separate process with one worker, which runs the code that
 workers run otherwise; its peak is what the kernel reports (ru_maxrss).
 """
 
@@ -33,7 +33,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def write_text(path: Path, megabytes: int) -> int:
-    """Write documents as JSON lines; returns how many."""
+    """Write documents as JSON lines; return how many."""
     draw = random.Random(megabytes)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(draw.choices(letters, k=draw.randint(2, 9))) for _ in range(30_000)]
@@ -49,7 +49,7 @@ def write_text(path: Path, megabytes: int) -> int:
 
 
 def measure(folder: Path, megabytes: int) -> dict[str, Any]:
-    """Prepare so much text and return what it took."""
+    """Prepare that much text and return what it took."""
     source = folder / f"text-{megabytes}.jsonl"
     documents = write_text(source, megabytes)
     out = folder / f"out-{megabytes}"
@@ -67,7 +67,7 @@ def measure(folder: Path, megabytes: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure, write the result, and fail where memory grew too much."""
+    """Measure, write the result, and fail if memory grew too much."""
     with tempfile.TemporaryDirectory() as folder:
         small, large = (measure(Path(folder), megabytes) for megabytes in MEGABYTES)
     stated = (large["documents"] - small["documents"]) * MEMORY_BYTES / 2**20

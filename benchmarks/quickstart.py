@@ -5,7 +5,7 @@
     python benchmarks/quickstart.py [NAME ...]      all of RUNS, or those named
 
 Writes benchmarks/results/quickstart.json, and docs/samples.md from the shortest. A finished
-quickstart in runs/NAME is read, else it runs there.
+quickstart in runs/NAME is reused, else it runs there.
 """
 
 import json
@@ -22,12 +22,12 @@ from openllm.core.runs import read_metrics
 from openllm.recipes import quickstart
 
 RUNS = {"quickstart": 4, "quickstart-long": 20}
-"""Minutes of training to aim at."""
+"""Target minutes of training."""
 SHOWN = 10
 
 
 def page(summary: dict[str, Any]) -> str:
-    """The first samples as they are, for the docs."""
+    """The first samples, unedited, for the docs."""
     samples = summary["samples"]
     parts = [
         "# What the quickstart's model writes\n\n"
@@ -47,9 +47,9 @@ def page(summary: dict[str, Any]) -> str:
 
 
 def run(name: str) -> dict[str, Any]:
-    """Run or read a quickstart; what the results file says of it."""
+    """Run or read a quickstart; return its entry in the results file."""
     out = Path("runs") / name
-    seconds = None  # of a finished quickstart they are not known
+    seconds = None  # unknown for a finished quickstart
     if not (out / "summary.json").exists():
         began = time.perf_counter()
         quickstart.main(["--minutes", str(RUNS[name]), "--out", str(out)])
@@ -65,7 +65,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    """Run what was asked for and record it beside earlier results."""
+    """Run what was requested and record it beside earlier results."""
     path = RESULTS / "quickstart.json"
     results = json.loads(path.read_text())["runs"] if path.exists() else {}
     for name in names or RUNS:

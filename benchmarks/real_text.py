@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The whole pipeline on real text: documents to a measured model, by recipe and vocabulary.
+"""The whole pipeline on real text: documents to evaluated model, by recipe and vocabulary.
 
     python benchmarks/real_text.py [NAME ...]       all of RUNS, or those named
 
-Every stage takes up what an earlier, interrupted call has left in runs/real_text. Results go to
-benchmarks/results/real_text.json, the curves beside it.
+Every stage resumes what an earlier, interrupted call left in runs/real_text. Results go to
+benchmarks/results/real_text.json, the plot beside it.
 """
 
 import json
@@ -31,11 +31,11 @@ WORK = Path("runs/real_text")
 SQUAD = ["squad", "--source", str(SHARED / "squad")]
 SOURCES = {"squad": SQUAD, "english": [str(SHARED / "pretrain_en"), *SQUAD]}
 TITLES = ["--title-key", "title", "--title-key", "source"]
-"""Chapters of a book have its name as their source; a book goes to one side."""
+"""Chapters of a book have its name as their source; a book goes to one split."""
 
 
 class Plan(NamedTuple):
-    """A run: its text and vocabulary, the recipe, and what is set over it."""
+    """A run: its text and vocabulary size, the recipe, and overrides."""
 
     text: str
     vocab_size: int
@@ -57,7 +57,7 @@ MEASURED = ("model", "ngram")
 
 
 def run(name: str) -> dict[str, Any]:
-    """All stages of one run; finished ones are not repeated."""
+    """Run all stages of one run; finished ones are not repeated."""
     text, vocab_size, recipe, settings = RUNS[name]
     data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
     if not (data / "index.json").exists():
@@ -76,7 +76,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any]:
-    """What the results file says of one run."""
+    """Entry of one run in the results file."""
     text, vocab_size, recipe, settings = RUNS[name]
     mend = "delete the folder and repeat"
     report = read_json(data / "report.json", DataError, mend)
@@ -115,7 +115,7 @@ def summary(name: str, data: Path, out: Path, evaluation: Path) -> dict[str, Any
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Validation curves of all runs; beside them model and 5-gram on the test text."""
+    """Plot validation curves of all runs; beside them model and 5-gram on the test text."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes, bars = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -140,7 +140,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Run what was asked for and record it beside earlier results."""
+    """Run what was requested and record it beside earlier results."""
     names = sys.argv[1:] or list(RUNS)
     path = RESULTS / "real_text.json"
     results = json.loads(path.read_text())["runs"] if path.exists() else {}

@@ -15,7 +15,7 @@ from openllm.core.runs import cpu_name, source_commit
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TUNING = ("GLIBC_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_")
-"""Environment variables that change how fast the same program runs."""
+"""Environment variables that change the speed of the same program."""
 SHARED = Path(os.environ.get("OPENLLM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 

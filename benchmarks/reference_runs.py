@@ -15,7 +15,7 @@ from openllm.core.files import write_json
 
 
 def reference_runs() -> Iterator[dict[str, Any]]:
-    """One row a run: whose text, how large a model, bits per byte of validation by tokens."""
+    """One row per run: corpus, model size, validation bits per byte by tokens."""
     quickstarts = json.loads((RESULTS / "quickstart.json").read_text())["runs"]
     real = json.loads((RESULTS / "real_text.json").read_text())["runs"]
     for name, run in (quickstarts | real).items():

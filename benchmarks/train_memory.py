@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Peak memory of training `small`, foretold before the first step and measured by the system.
+"""Peak memory of training `small`, forecast before the first step and measured by the system.
 
 python benchmarks/train_memory.py         writes benchmarks/results/train_memory.json
 """
@@ -21,7 +21,7 @@ STEPS = 2
 
 
 def main() -> None:
-    """Measure each case in a process of its own, and store."""
+    """Measure each case in a separate process, and store."""
     runs = []
     for case in CASES:
         command = [sys.executable, "-m", "tests.train.peak", "small", "32000", str(STEPS)]

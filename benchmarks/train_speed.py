@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Training speed, ours beside the peers in one run, and what the matrix products alone allow.
+"""Training speed, ours against the peers in one run, and the limit set by matrix products.
 
     python benchmarks/train_speed.py [--preset small] [--rounds 5] [--steps-per-round 3]
     python benchmarks/train_speed.py --packed [--data DIR --tokenizer DIR]
 
 Ours is the trainer that `openllm train` builds, with AdamW and its kernels. That command also keeps
-freed memory and lets threads wait awake only briefly; here the peers do, too. The peers are the
-Llama and the GPT-2 of transformers, litgpt, and a plain textbook GPT (plain_gpt.py), each as it is
-and under torch.compile. All have the same shape, batch, arithmetic, optimizer and clipping; GPT-2
-and the plain one have GPT-2's MLP (two maps, four times as wide), litgpt its default, an untied
-head, and ours alone normalises queries and keys. Each contender lives in a process of its own; they
-take turns, only one computes at a time, and each round begins with another one. Ratios are taken
-within a round, against the peer that was the fastest in that round, so that what slows the machine
-for a while slows both sides; what other programs kept busy meanwhile is recorded. The first step is
-that of a new machine: it compiles, ours, too. The limit is the sum of the times of the step's
-matrix products (contenders/limit.py), timed in the same rounds.
+freed memory and lets threads spin only briefly; here the peers do, too. The peers are Llama and
+GPT-2 of transformers, litgpt, and a plain textbook GPT (plain_gpt.py), each eager and under
+torch.compile. All have the same shape, batch, precision, optimizer and clipping; GPT-2 and the
+plain GPT have GPT-2's MLP (two layers, four times as wide), litgpt its default, an untied head, and
+ours alone normalises queries and keys. Each contender runs in a separate process; they take turns,
+only one computes at a time, and each round starts with another one. Ratios are taken within a
+round, against the fastest peer of that round, so that a temporary slowdown of the machine affects
+both sides; the load from other programs is recorded. The first step is that of a new machine: it
+includes compilation, also for ours. The limit is the total time of the step's matrix products
+(contenders/limit.py), measured in the same rounds.
 
-With `--packed`, on real documents: rows packed without padding beside batches padded to their
-longest document and an unbroken stream, all counted in predicted tokens a second, and the share of
-the step that waits for data. By default the documents are those of SQuAD.
+With `--packed`, on real documents: rows packed without padding against batches padded to their
+longest document and an unbroken stream, all in predicted tokens per second, and the fraction of
+the step spent waiting for data. By default the documents are those of SQuAD.
 
-Writes benchmarks/results/train_speed_PRESET.json, or train_speed_PRESET_packed.json, and the
-picture beside it. litgpt asks for older libraries than we use, so that it comes without them:
+Writes benchmarks/results/train_speed_PRESET.json, or train_speed_PRESET_packed.json, and the plot
+beside it. litgpt requires older libraries than we use, so install it without dependencies:
 
     pip install --no-deps litgpt==0.5.13 lightning==2.6.6
     pip install --no-deps lightning-utilities==0.15.3 torchmetrics==1.9.0
@@ -52,7 +52,7 @@ from openllm.recipes.quickstart import VOCAB_SIZE
 PRESETS = ("tiny", "small", "medium", "large")
 WORK = Path("runs/train_speed")
 PACKAGES = {"llama": "transformers", "gpt2": "transformers", "litgpt": "litgpt"}
-"""First part of a contender's name -> the package whose version counts."""
+"""First part of a contender's name -> the package whose version is recorded."""
 QUIET = 0.1
 """Cores that other programs may keep busy."""
 
@@ -60,7 +60,7 @@ OURS, PEER, PEER_COMPILED, BOUND = "#0b6e99", "#a3acb5", "#6b7682", "#c2410c"
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
@@ -68,10 +68,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked.
+    """Parse and check the command line.
 
     Raises:
-        UsageError: something in it is wrong.
+        UsageError: it is invalid.
     """
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=True
@@ -87,7 +87,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--spin",
         choices=("bounded", "default"),
         default="bounded",
-        help="how long threads wait awake: as with `openllm`, or as libgomp likes it",
+        help="how long threads spin: as with `openllm`, or the default of libgomp",
     )
     parser.add_argument("--packed", action="store_true", help="on real documents")
     parser.add_argument("--data", type=Path, help="prepared folder, for --packed")
@@ -115,7 +115,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_job(args: argparse.Namespace) -> Job:
-    """What the contenders are to do, on this machine."""
+    """The contenders' task on this machine."""
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -139,7 +139,7 @@ def make_job(args: argparse.Namespace) -> Job:
 
 
 def tokenized(args: argparse.Namespace, vocab_size: int) -> tuple[int, str, str]:
-    """Vocabulary size, shard folder and the tokenizer's fingerprint; made where they are not."""
+    """Vocabulary size, shard folder and tokenizer fingerprint; created if missing."""
     from openllm.recipes import tokenizer
     from openllm.recipes.prepare import prepare_main
     from openllm.recipes.tokenize import tokenize
@@ -160,7 +160,7 @@ def tokenized(args: argparse.Namespace, vocab_size: int) -> tuple[int, str, str]
 
 
 def facts(outcomes: Sequence[Outcome], names: dict[str, str]) -> dict[str, Any]:
-    """What is recorded of each contender, by its name."""
+    """What is recorded of each contender, by name."""
     rates = {o.name: np.array(o.rates()) for o in outcomes if o.reason is None}
     compiled = {o.name: o.facts.get("compiled") for o in outcomes}
     peers = [name for name in rates if name != LIMIT and not is_ours(name)]
@@ -222,7 +222,7 @@ def _limit_facts(outcome: Outcome) -> dict[str, Any]:
 
 
 def _reading(outcome: Outcome) -> dict[str, Any]:
-    """How much of the work goes into predicted tokens, and how much time into waiting for them."""
+    """Fraction of tokens that are predicted, and of the time spent waiting for data."""
 
     def total(key: str) -> float:
         return sum(sum(turn[key]) for turn in outcome.turns)
@@ -243,7 +243,7 @@ def _reading(outcome: Outcome) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The facts for people."""
+    """Format the facts as text."""
     packed = any("loader_share_of_step" in row for row in found.values())
     last = f"{'predicted':>11}{'loader':>9}" if packed else f"{'of limit':>11}"
     head = f"{'contender':<34}{'first step':>11}{'step':>10}{'tokens/s':>10}"
@@ -277,7 +277,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def plot(found: dict[str, Any], title: str, unit: str, rounds: int, path: Path) -> None:
-    """Bars of tokens a second, the fastest on top, and the limit as a line."""
+    """Plot tokens per second as bars, the fastest on top, and the limit as a line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -336,7 +336,7 @@ def _color(name: str) -> str:
 
 
 def versions(found: dict[str, Any]) -> list[str]:
-    """Packages whose versions belong to the results."""
+    """Packages whose versions are recorded."""
     used = [PACKAGES.get(name.partition("-")[0]) for name, row in found.items()]
     packages = ["torch", "numpy"]
     for package in dict.fromkeys(package for package in used if package):
@@ -349,7 +349,7 @@ def versions(found: dict[str, Any]) -> list[str]:
 
 
 def hardware(device: str) -> str:
-    """The processor or GPU that computes, in words."""
+    """Name of the CPU or GPU in use."""
     from openllm.core.runs import cpu_name
 
     if device == "cuda":
@@ -410,7 +410,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry of the script; returns its exit code."""
+    """Entry point; return the exit code."""
     try:
         args = arguments(argv)
         if args.worker is not None:

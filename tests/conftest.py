@@ -11,13 +11,13 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# No test needs the network or a screen; these make a library that tries say so at once.
+# No test needs the network or a screen; these make a library that tries fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# As in the command line: threads that wait awake for long starve beside other work.
+# As on the command line: threads that spin for long are slow beside other work.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# A shell that starts the tests in the background has its children ignore Ctrl-C, and theirs.
+# A shell that starts the tests in the background makes all its descendants ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same cases in every run, without time limits; to hunt for new ones:
@@ -29,7 +29,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets; the test is skipped where it is absent."""
+    """The folder of real data sets; the test is skipped if it is absent."""
     folder = Path(os.environ.get("OPENLLM_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         message = f"needs the real data sets ({folder}); set OPENLLM_SHARED_DATA to their folder"
@@ -49,7 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer of 640 pieces, trained on little stories."""
+    """A tokenizer with a vocabulary of 640, trained on little stories."""
     from tests.tiny import VOCAB_SIZE, sentences
 
     from openllm.text.training import TokenizerSettings, train_model, write_tokenizer

@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a script of benchmarks/ was running."""
+    """As if a script of benchmarks/ were running."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
 def a_run(*bits: float, test: float = 2.0) -> dict[str, Any]:
-    """Validated each 100 tokens."""
+    """Validated every 100 tokens."""
     curve = [[100 * number, float(number), value] for number, value in enumerate(bits, 1)]
     return {"curve": curve, "test_bpb": test, "tokens": curve[-1][0]}
 
@@ -80,7 +80,7 @@ def test_the_limit_has_all_products_of_a_step_and_no_others() -> None:
 
     job = Job("small", 1000, 4, 512, "cpu", "fp32", 2)
     listed = sum(2 * p.M * p.K * p.N * p.batch * calls for _, p, calls in products(job))
-    # as many operations backwards for each of the two factors as forwards
+    # the backward pass costs one forward pass for each of the two factors
     assert listed == 3 * forward_flops(job.recipe().model, [512] * 4)
 
 

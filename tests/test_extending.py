@@ -68,7 +68,7 @@ assert "for OpenLLM alone" in open("run/model/README.md").read()
 
 
 def run_changed(patch: str, folder: Path, program: str, *words: str) -> str:
-    """Run a program with a copy of the package that has the change; returns what it says."""
+    """Run a program with a copy of the package that has the change; returns its messages."""
     assert patch.count("\n+++ ") + patch.startswith("+++ ") == 1, "the change touches one file"
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "src" / "openllm", folder / "src" / "openllm", ignore=skipped)

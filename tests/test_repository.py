@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "openllm"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPANIONS = {"lxml_html_clean"}
-"""Distributions of an extra that another library imports, not we."""
+"""Distributions of an extra that another library imports, not OpenLLM."""
 MOST_LINES = 400
 
 
@@ -40,7 +40,7 @@ def names_of(requirements: list[str]) -> set[str]:
 
 
 def imported(path: Path) -> Iterator[tuple[str, bool]]:
-    """Top names of what a file imports, and whether that happens inside a function."""
+    """Top-level names of a file's imports, and whether each happens inside a function."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {
         child

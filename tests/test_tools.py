@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The checks of `make check` find what they are there to find."""
+"""The checks of `make check` find what they should."""
 
 import argparse
 import os

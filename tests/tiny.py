@@ -26,7 +26,7 @@ from openllm.nn.model import Transformer, build_model
 from openllm.nn.norm import LayerNormConfig
 
 VOCAB_SIZE = 640
-"""Of the tiny tokenizer."""
+"""Vocabulary size of the tiny tokenizer."""
 
 SHAPES = {
     # grouped heads whose widths do not add up to the model's
@@ -103,7 +103,7 @@ def write_prepared(folder: Path, counts: Sequence[int] = (300, 20, 20), seed: in
 
 
 def random_model(cfg: ModelConfig, seed: int = 0, *, spread: float = 0.1) -> Transformer:
-    """A model none of whose weights are zero or one, so that each of them matters."""
+    """A model with no weight equal to zero or one, so that each of them matters."""
     model = build_model(cfg, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def random_model(cfg: ModelConfig, seed: int = 0, *, spread: float = 0.1) -> Tra
 
 
 def make_batch(pieces: Sequence[Sequence[int]], seq_len: int) -> Batch:
-    """Documents, none of which crosses a row's end, laid end to end into rows."""
+    """Documents laid end to end into rows; none crosses a row's end."""
     tokens = np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces])
     positions = np.concatenate([np.arange(len(piece)) for piece in pieces])
     targets = np.concatenate([[*piece[1:], IGNORE] for piece in pieces]).astype(np.int64)

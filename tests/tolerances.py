@@ -27,7 +27,7 @@ def difference(actual: Tensor, expected: Tensor) -> float:
 def assert_close(
     actual: Tensor, expected: Tensor, dtype: torch.dtype = torch.float32, what: str = "values"
 ) -> None:
-    """Fail where two tensors differ by more than arithmetic in `dtype` explains."""
+    """Fail if two tensors differ by more than arithmetic in `dtype` explains."""
     found = difference(actual, expected)
     assert found <= TOLERANCE[dtype], f"{what} differ by {found:.2e} (allowed {TOLERANCE[dtype]})"
 
@@ -37,7 +37,7 @@ def assert_gradients_close(
     expected: Mapping[str, Tensor],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """As `assert_close` for all gradients of a model as one tensor: some are zero but for noise."""
+    """Like `assert_close` for a model's gradients as one tensor: some are zero except for noise."""
     assert actual.keys() == expected.keys()
     flat = [torch.cat([part[name].flatten() for name in expected]) for part in (actual, expected)]
     assert_close(*flat, dtype, "gradients")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Check that everything OpenLLM needs at run time has a licence that leaves ours whole.
+"""Check that everything OpenLLM needs at run time has a licence compatible with ours.
 
-OpenLLM is also offered under a commercial licence, so what it depends on must be permissive. The
-check walks the requirements of `openllm-lab` and its extras (not `bench` and `dev`, which no user
-needs) through the metadata of what is installed. `--list` prints the table.
+OpenLLM is also offered under a commercial licence, so its dependencies must be permissive. The
+check walks the requirements of `openllm-lab` and its extras (except `bench` and `dev`, which no
+user needs) through the metadata of installed packages. `--list` prints the table.
 """
 
 import re
@@ -34,7 +34,7 @@ PERMISSIVE = {
     "Unlicense",
     "Zlib",
 }
-"""SPDX identifiers that ask for no more than a notice."""
+"""SPDX identifiers of licences that require no more than a notice."""
 
 SPOKEN = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -62,15 +62,15 @@ SPECIAL = {
     ),
     "tqdm": ("MPL-2.0 AND MIT", "used unchanged; the MPL covers its own files only"),
 }
-"""Distribution -> its licence and why it is accepted though the licence is not in `PERMISSIVE`."""
+"""Distribution -> its licence, and why it is accepted although not in `PERMISSIVE`."""
 
 USER_PLATFORM = re.compile(r"nvidia-|cuda-")
 """CUDA builds of torch bring NVIDIA's libraries under NVIDIA's own terms. Whoever has such a
-card installs them; OpenLLM neither ships them nor needs them."""
+GPU installs them; OpenLLM neither ships nor needs them."""
 
 
 def closure(name: str, extras: set[str]) -> Iterator[metadata.Distribution]:
-    """Every distribution that `name[extras]` needs on this machine, `name` itself left out.
+    """Every distribution that `name[extras]` needs on this machine, except `name` itself.
 
     Raises:
         PackageNotFoundError: one of them is not installed.
@@ -92,7 +92,7 @@ def closure(name: str, extras: set[str]) -> Iterator[metadata.Distribution]:
 
 
 def licence_of(facts: metadata.PackageMetadata) -> str:
-    """The licence that a distribution states, as an SPDX expression where it can be told."""
+    """The licence that a distribution states, as an SPDX expression where possible."""
     expression = facts.get_all("License-Expression")
     if expression:
         return expression[0]
@@ -110,7 +110,7 @@ def licence_of(facts: metadata.PackageMetadata) -> str:
 def permissive(expression: str) -> bool:
     """Whether an SPDX expression lets us choose permissive terms only."""
     words = re.findall(r"\(|\)|[^()\s]+", expression)
-    # Join what belongs to one identifier ("X WITH Y", or words that are no SPDX at all).
+    # Join the words of one identifier ("X WITH Y", or words that are not SPDX at all).
     parts: list[str] = []
     for word in words:
         glue = parts and not {word, parts[-1]} & {"(", ")", "AND", "OR"}
@@ -145,7 +145,7 @@ def _one(parts: list[str]) -> bool:
 
 
 def verdict(name: str, licence: str) -> str | None:
-    """Why the licence of `name` is not accepted; None where it is."""
+    """Why the licence of `name` is not accepted; None if it is."""
     if permissive(licence) or USER_PLATFORM.match(name):
         return None
     if name in SPECIAL:
@@ -155,7 +155,7 @@ def verdict(name: str, licence: str) -> str | None:
 
 
 def main(argv: list[str]) -> int:
-    """Name each distribution whose licence is not accepted; returns 1 where there is one."""
+    """Print each distribution whose licence is not accepted; returns 1 if there is one."""
     extras = set(metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []) - TOOL_EXTRAS
     bad = 0
     found = {}

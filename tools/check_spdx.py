@@ -26,7 +26,7 @@ def source_files(root: Path) -> Iterator[Path]:
 
 
 def marked(text: str) -> bool:
-    """Whether `text` begins with both lines; a `#!` line may stand before them."""
+    """Whether `text` begins with both lines; a `#!` line may precede them."""
     lines = text.splitlines()
     if lines and lines[0].startswith("#!"):
         lines = lines[1:]
@@ -36,7 +36,7 @@ def marked(text: str) -> bool:
 
 
 def main(root: Path = ROOT) -> int:
-    """Name each file without the two lines; returns 1 where there is one."""
+    """Print each file without the two lines; returns 1 if there is one."""
     files = list(source_files(root))
     bad = [path for path in files if not marked((root / path).read_text(encoding="utf-8"))]
     for path in bad:

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Write docs/cli.md from the parsers of the commands, or check that it is up to date.
 
-    python tools/cli_reference.py           say whether docs/cli.md is up to date
+    python tools/cli_reference.py           check whether docs/cli.md is up to date
     python tools/cli_reference.py --write   write it
 
 The page is made from each command's argparse parser rather than from its printed help, whose
@@ -62,7 +62,7 @@ def reference() -> str:
 
 
 def section(name: str) -> str:
-    """The part of the page about one command."""
+    """The section of the page about one command."""
     module, _, function = COMMANDS[name][1].partition(":")
     parser = parser_of(getattr(importlib.import_module(module), function))
     actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]
@@ -104,7 +104,7 @@ def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Write or check the page; returns 1 where it is out of date."""
+    """Write or check the page; returns 1 if it is out of date."""
     page = reference()
     if "--write" in argv:
         PAGE.write_text(page, encoding="utf-8")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""How fast the recipe and the textbook GPT see tokens, measured in turns in one process.
+"""Training speed of the recipe and the textbook GPT, measured in turns in one process.
 
-Runs of the queue are hours apart on a machine whose speed varies; their seconds do not compare.
+Queued runs are hours apart on a machine whose speed varies; their times are not comparable.
 """
 
 import statistics
@@ -20,11 +20,11 @@ from openllm.recipes import build
 
 ROUNDS = 15
 BURST = 4
-"""Steps of each in a round."""
+"""Steps of each per round."""
 
 
 def measure(ours: Row, plain: Row) -> dict[str, Any]:
-    """Tokens a second of both, and the median of the rounds' ratios."""
+    """Tokens per second of both, and the median of the rounds' ratios."""
     size = SIZES[ours.size]
     cfg = build.load_config(size.recipe, ours_settings(ours, size, 0))
     train = open_shards(ours, size, "train")
@@ -39,7 +39,7 @@ def measure(ours: Row, plain: Row) -> dict[str, Any]:
             _rate(trainer.train_step, cfg.batch.tokens),
             _rate(textbook.train_step, textbook.rows * CONTEXT),
         ]
-        if number:  # the first one warms up
+        if number:  # the first one is a warm-up
             pairs.append(rates)
     return {
         "tokens_per_second": statistics.median(mine for mine, _ in pairs),

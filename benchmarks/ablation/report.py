@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The table and the picture of the ablation."""
+"""The table and the plot of the ablation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from ablation.rows import ROWS, SIZES, Row
 from openllm.evaluate.compare import student_t
 
 Results = Mapping[tuple[str, int], dict[str, Any]]
-"""(label, seed) -> what a run gave."""
+"""(label, seed) -> result of a run."""
 CUT = 0.12
-"""Bits per byte beyond which a bar is cut off."""
+"""Bits per byte beyond which a bar is clipped."""
 
 
 def seeds_of(results: Results, label: str) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def seeds_of(results: Results, label: str) -> list[dict[str, Any]]:
 
 
 def spread(results: Results, size: str) -> tuple[float, int]:
-    """Standard deviation of the test loss over seeds, pooled over rows, and its freedom."""
+    """Standard deviation of test loss over seeds, pooled over rows, and its degrees of freedom."""
     squares, freedom = 0.0, 0
     for row in ROWS:
         values = [found["test_bpb"] for found in seeds_of(results, row.label)]
@@ -38,7 +38,7 @@ def spread(results: Results, size: str) -> tuple[float, int]:
 
 
 def gap(results: Results, row: Row) -> tuple[float, float] | None:
-    """Test loss of a row less that of the row it is compared with, and a 95 % half-width."""
+    """Test loss of a row minus that of its reference row, and the 95 % half-width."""
     runs, others = (seeds_of(results, label) for label in (row.label, f"{row.size}:{row.against}"))
     if row.kind == "plain" or row.name == row.against or not runs or not others:
         return None
@@ -49,12 +49,12 @@ def gap(results: Results, row: Row) -> tuple[float, float] | None:
 
 
 def best_at(run: Mapping[str, Any]) -> int:
-    """Tokens after which the validation loss was lowest; ours is scored with those weights."""
+    """Tokens at the lowest validation loss; ours is scored with those weights."""
     return min(run["curve"], key=lambda check: check[2])[0]
 
 
 def tokens_to(bits: float, curve: Sequence[Sequence[float]]) -> float | None:
-    """Tokens after which a validation curve stands at `bits`, between two checks by a line."""
+    """Tokens at which a validation curve reaches `bits`, interpolated linearly."""
     for (x0, _, y0), (x1, _, y1) in pairwise([(0, 0, math.inf), *curve]):
         if y1 <= bits:
             share = 1.0 if math.isinf(y0) else (y0 - bits) / (y0 - y1)
@@ -63,7 +63,7 @@ def tokens_to(bits: float, curve: Sequence[Sequence[float]]) -> float | None:
 
 
 def claim(results: Results, size: str, pace: Mapping[str, Any] | None) -> str:
-    """How many tokens and how much time the recipe needs for what the baseline reaches."""
+    """How many tokens and how much time the recipe needs to match the baseline."""
     label = best_baseline(results, size)
     own = seeds_of(results, f"{size}:recipe")
     if label is None or not own:
@@ -86,7 +86,7 @@ def claim(results: Results, size: str, pace: Mapping[str, Any] | None) -> str:
 
 
 def table(results: Results, paces: Mapping[str, Any]) -> str:
-    """Markdown: one line a row, and its difference to the row that it changes."""
+    """Markdown: one line per row, with its difference to the row it changes."""
     lines = []
     for size in SIZES:
         if not any(label.startswith(f"{size}:") for label, _ in results):
@@ -113,7 +113,7 @@ def table(results: Results, paces: Mapping[str, Any]) -> str:
 
 
 def plot(results: Results, path: Path) -> None:
-    """A line of panels for each row that others change: curves, and what each change is worth."""
+    """Two panels for each row that others change: curves, and the effect of each change."""
     groups = [
         (size, against)
         for size in SIZES
@@ -132,7 +132,7 @@ def plot(results: Results, path: Path) -> None:
 
 
 def best_baseline(results: Results, size: str) -> str | None:
-    """Label of the textbook row that ends with the lowest validation loss."""
+    """Label of the textbook row with the lowest final validation loss."""
     rows = [row.label for row in ROWS if row.size == size and row.kind == "plain"]
     ends = [
         (mean(run["curve"][-1][2] for run in runs), label)
@@ -143,7 +143,7 @@ def best_baseline(results: Results, size: str) -> str | None:
 
 
 def _curves(axes: Any, results: Results, size: str, against: str) -> None:
-    """The recipe beside the baseline; of other groups all rows."""
+    """The recipe and the baseline; all rows for other groups."""
     baseline = best_baseline(results, size) if against == "recipe" else None
     labels = [baseline] if baseline else []
     labels += [

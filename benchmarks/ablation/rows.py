@@ -11,20 +11,20 @@ from typing import Any, Literal
 WORK = Path("runs/ablate")
 
 PLAIN = {"lr": 0.001, "tokens_per_step": 2048.0, "weight_decay": 0.1, "warmup": 0.05}
-"""Settings of the textbook loop: cosine to zero, clipped at 1, betas 0.9 and 0.95."""
+"""Settings of the textbook loop: cosine to zero, clip norm 1, betas 0.9 and 0.95."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model size of the study; `plain` and ours have about equal parameters.
+    """A model size of the study; `plain` and ours have about equally many parameters.
 
     Attributes:
-        recipe: the shipped recipe that ours begins from.
+        recipe: the shipped recipe that ours starts from.
         vocab_size: of the tokenizer, trained on SQuAD.
         tokens: budget of our rows; the baseline has twice as many.
-        settings: over the recipe.
+        settings: overrides of the recipe.
         plain: dim, num_layers, num_heads of the textbook GPT.
-        validation: about how many tokens are scored ten times a run.
+        validation: approximate tokens scored, ten times per run.
     """
 
     recipe: str
@@ -45,7 +45,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: `settings` over the size's; of plain rows NAME=VALUE of its loop.
+    """One line of the table: `settings` override the size's; in plain rows NAME=VALUE of the loop.
 
     `against` names the row of the same size that it is compared with.
     """
@@ -61,25 +61,25 @@ class Row:
     against: str = "recipe"
 
     def plain_settings(self) -> dict[str, float]:
-        """Of the textbook loop."""
+        """Settings of the textbook loop."""
         return PLAIN | {key: float(value) for key, value in (s.split("=") for s in self.settings)}
 
     @property
     def label(self) -> str:
-        """Unique."""
+        """Unique label."""
         return f"{self.size}:{self.name}"
 
 
 SIZES = {
     "tiny": Size("tiny", 2048, 1_000_000, (), (256, 4, 4)),
     "1M": Size("scaled", 2048, 1_000_000, ("scale=1M",), (192, 3, 3)),
-    # 12M with the vocabulary; the narrower MLP makes both sides equally large
+    # 12M with embeddings; the narrower MLP makes both sides equally large
     "12M": Size("scaled", 8192, 1_000_000, ("scale=9M", "model.mlp.hidden_dim=1024"), (384, 5, 6)),
 }
 
 
 def digest(row: Row, seed: int) -> str:
-    """Name of a run: of its settings, not of how the row is called."""
+    """Name of a run, from its settings and not from the row's name."""
     size = SIZES[row.size]
     parts = [row.kind, row.tokens or size.tokens, size.dump(row), seed]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -103,7 +103,7 @@ CHANGES: dict[str, Settings] = {
     "average of weights 0.99": ("ema=0.99",),
     "dropout 0.1": ("model.dropout=0.1",),
 }
-"""Of what a shipped recipe may use."""
+"""Settings that a shipped recipe may use."""
 
 RESEARCH: dict[str, Settings] = {
     "research: U-net skips": ("model.research.unet_skips=true",),
@@ -111,7 +111,7 @@ RESEARCH: dict[str, Settings] = {
     "research: value embeddings": ("model.research.value_embeddings=true",),
     "research: squared ReLU": ("model.mlp.kind=relu2", "model.mlp.hidden_dim=1152"),
 }
-"""What no public architecture has; the squared ReLU has as many weights as the gated MLP."""
+"""Features of no public architecture; the squared ReLU has as many weights as the gated MLP."""
 
 EPOCHS: dict[str, Settings] = {
     "8 epochs": (),
@@ -125,15 +125,18 @@ EPOCHS: dict[str, Settings] = {
     "8 epochs, average 0.998, dropout 0.1": ("ema=0.998", "model.dropout=0.1"),
     "8 epochs, average 0.998, weight decay 0.4": ("ema=0.998", "optim.weight_decay=0.4"),
     "8 epochs, average 0.998, weight decay 1.6": ("ema=0.998", "optim.weight_decay=1.6"),
-    "8 epochs, average 0.998, dropout 0.1, weight decay 1.6": (
-        *("ema=0.998", "model.dropout=0.1", "optim.weight_decay=1.6"),
+    "8 epochs, average 0.998, weight decay 1.6, dropout 0.1": (
+        *("ema=0.998", "optim.weight_decay=1.6", "model.dropout=0.1"),
+    ),
+    "8 epochs, average 0.998, weight decay 1.6, dropout 0.2": (
+        *("ema=0.998", "optim.weight_decay=1.6", "model.dropout=0.2"),
     ),
 }
-"""On a quarter of the text, where it is text that lacks and not time."""
+"""On a quarter of the text, where text is scarce and time is not."""
 
 
 def _dial(lr: float, embedding: float, decay: float) -> dict[str, Settings]:
-    """Around what the dial sets: half and double, no decay and four times as much."""
+    """Around what `scale` sets: half and double, no decay and four times as much."""
     return {
         "Muon half": (f"optim.lr={lr / 2:g}",),
         "Muon double": (f"optim.lr={lr * 2:g}",),
@@ -163,7 +166,7 @@ def _quarter(row: Row) -> Row:
 
 
 def _taught(row: Row) -> Row:
-    """A student of all seeds of a row."""
+    """A student distilled from all seeds of a row."""
     folders = ",".join(f"{WORK / digest(row, seed)}/model" for seed in range(row.seeds))
     settings = (*row.settings, f"distill.teachers=[{folders}]")
     return replace(row, name=f"{row.name}, taught by {row.seeds} seeds", settings=settings, seeds=1)

@@ -28,7 +28,7 @@ def run(row: Row, seed: int, threads: int, out: Path) -> dict[str, Any]:
 
 
 def ours_settings(row: Row, size: Size, seed: int) -> list[str]:
-    """What a run of ours sets over its recipe."""
+    """Recipe overrides of one of our runs."""
     return [
         f"data={TEXTS[row.text]}",
         f"tokenizer={vocabulary(row.vocab_size or size.vocab_size)}",

@@ -14,20 +14,20 @@ from openllm.recipes.tokenize import tokenize
 from openllm.text.tokenizer import Tokenizer
 
 TEXTS = {"squad": WORK / "squad", "quarter": WORK / "squad-quarter"}
-"""All of it, and every fourth passage of its training side."""
+"""All of it, and every fourth passage of its training split."""
 TITLES = ("--title-key", "title", "--title-key", "source")
 CONTEXT = 512
-"""Tokens a window of the textbook GPT."""
+"""Context length of the textbook GPT."""
 CHECKS = 10
 
 
 def vocabulary(vocab_size: int) -> Path:
-    """Folder of a tokenizer."""
+    """Tokenizer folder."""
     return WORK / f"tokenizer-{vocab_size}"
 
 
 def prepare_size(size: Size, row: Row) -> None:
-    """Data and tokenizer, made once."""
+    """Prepare data and tokenizer, once."""
     whole, quarter = TEXTS.values()
     if not (whole / "index.json").exists():
         source = ("squad", "--source", str(SHARED / "squad"))
@@ -45,7 +45,7 @@ def prepare_size(size: Size, row: Row) -> None:
 
 
 def open_shards(row: Row, size: Size, split: str) -> Shards:
-    """The tokens of a split in a row's vocabulary; the test side is that of all text."""
+    """Open a split in a row's vocabulary; the test split is that of all text."""
     folder = vocabulary(row.vocab_size or size.vocab_size)
     text = TEXTS["squad" if split == "test" else row.text]
     return Shards.open(tokenize(text, folder), split, Tokenizer.load(folder).fingerprint)

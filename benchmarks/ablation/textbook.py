@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The baseline: a textbook GPT, AdamW with a cosine, windows drawn from the stream of all text."""
+"""The baseline: a textbook GPT, AdamW with a cosine, random windows of the token stream."""
 
 import math
 import sys
@@ -36,7 +36,7 @@ class Textbook:
         self.step = 0
 
     def train_step(self) -> float:
-        """Loss of one step in nats."""
+        """Run one step; return its loss in nats."""
         warm = max(1, round(self.cfg["warmup"] * self.steps))
         rising = min(1.0, (self.step + 1) / warm)
         done = max(0.0, (self.step - warm) / max(1, self.steps - warm))
@@ -87,7 +87,7 @@ def run_textbook(row: Row, size: Size, seed: int) -> dict[str, Any]:
 def _bits_per_byte(
     model: PlainGPT, documents: list[NDArray[Any]], text_bytes: int, precision: Any
 ) -> float:
-    """Each document by itself in windows of the context; the closing eos is left out."""
+    """Score each document by itself in windows of the context, without the final eos."""
     model.eval()
     pieces = [
         document[start : start + CONTEXT + 1].astype(np.int64)

@@ -17,17 +17,17 @@ RANDOM_BATCHES = 4
 
 
 class Loader(Protocol):
-    """What a training loop asks for batches; `rows_per_epoch` is for schedules."""
+    """Provides batches to a training loop; `rows_per_epoch` is for schedules."""
 
     rows_per_epoch: int
 
     def step(self, step: int) -> list[Batch]:
-        """The batches of a training step."""
+        """Return the batches of a training step."""
         ...
 
 
 class RandomLoader:
-    """Random tokens, each row one document, made before the clock runs."""
+    """Random tokens, each row one document, generated before timing starts."""
 
     def __init__(self, job: Job) -> None:
         self.rows_per_epoch = RANDOM_BATCHES * job.rows
@@ -37,15 +37,15 @@ class RandomLoader:
         self._batches = [_whole_rows(ids[:, :-1].copy(), ids[:, 1:].copy()) for ids in drawn]
 
     def step(self, step: int) -> list[Batch]:
-        """One of a few batches, in turn."""
+        """Return one of a few batches, in turn."""
         return [self._batches[step % RANDOM_BATCHES]]
 
 
 class PaddedLoader:
-    """Shuffled documents, each in a row of its own, padded to the longest of its batch.
+    """Shuffled documents, one per row, padded to the longest of the batch.
 
-    Documents longer than a row go on in another row, as in packing. A batch has as many rows as
-    make the tokens of a step on average.
+    Documents longer than a row continue in another row, as in packing. A batch has as many rows
+    as make up the tokens of a step on average.
     """
 
     def __init__(self, shards: Shards, job: Job) -> None:
@@ -61,7 +61,7 @@ class PaddedLoader:
         self._rows = max(1, round(job.tokens * len(self._pieces) / int(lengths.sum())))
 
     def step(self, step: int) -> list[Batch]:
-        """The next documents."""
+        """Return the next documents."""
         numbers = range(step * self._rows, (step + 1) * self._rows)
         pieces = [self._pieces[number % len(self._pieces)] for number in numbers]
         shape = (len(pieces), max(piece.end - piece.start for piece in pieces))
@@ -75,7 +75,7 @@ class PaddedLoader:
 
 
 class StreamLoader:
-    """Documents end to end in their order, cut into rows; tokens see what stood before."""
+    """Documents concatenated in order and cut into rows; tokens see earlier documents."""
 
     def __init__(self, shards: Shards, job: Job) -> None:
         self._tokens, self._shape = shards.tokens, (job.rows, job.seq_len)
@@ -83,7 +83,7 @@ class StreamLoader:
         self.rows_per_epoch = self._steps * job.rows
 
     def step(self, step: int) -> list[Batch]:
-        """The next tokens."""
+        """Return the next tokens."""
         size = self._shape[0] * self._shape[1]
         start = step % self._steps * size
         ids = self._tokens[start : start + size + 1].astype(np.int64)
@@ -97,7 +97,7 @@ def _whole_rows(tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
 
 
 def build(name: str, job: Job) -> Loader:
-    """The batches of a contender."""
+    """Build the loader of a contender."""
     if job.shards is None or job.fingerprint is None:
         return RandomLoader(job)
     shards = Shards.open(job.shards, "train", job.fingerprint)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What every contender is to do. Importable without torch."""
+"""The task of every contender. Importable without torch."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from openllm.train.config import BatchConfig, PretrainConfig
 from openllm.train.optim import AdamWConfig
 
 ADAMW = AdamWConfig(lr=1e-4)
-"""Everyone's optimizer; the rate is low, since only the time of a step matters."""
+"""Everyone's optimizer; the learning rate is low, since only step time matters."""
 
 LIMIT = "limit"
 SPEED = {
@@ -25,7 +25,7 @@ SPEED = {
     "litgpt-compiled": "litgpt, torch.compile",
     LIMIT: "matrix products alone",
 }
-"""Contenders of the comparison -> what tables call them."""
+"""Contenders of the comparison -> their names in tables."""
 
 DOCUMENTS = {
     "ours-packed": "openllm, packed rows",
@@ -34,12 +34,12 @@ DOCUMENTS = {
     "plain-stream": "plain GPT, unbroken stream",
     "plain-stream-compiled": "plain GPT, unbroken stream, torch.compile",
 }
-"""Contenders on real documents -> what tables call them."""
+"""Contenders on real documents -> their names in tables."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One shape of model and batch; `shards` is None where random tokens do."""
+    """One shape of model and batch; `shards` is None for random tokens."""
 
     preset: str
     vocab_size: int
@@ -53,11 +53,11 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a step."""
+        """Tokens per step."""
         return self.rows * self.seq_len
 
     def recipe(self) -> PretrainConfig:
-        """The shipped recipe with this shape: what `openllm train` would run, but for AdamW."""
+        """The shipped recipe with this shape: what `openllm train` runs, except for AdamW."""
         cfg = load_config(self.preset)
         return cfg.model_copy(
             update={
@@ -80,5 +80,5 @@ def is_ours(name: str) -> bool:
 
 
 def is_compiled(name: str) -> bool:
-    """Whether a contender goes through torch.compile."""
+    """Whether a contender uses torch.compile."""
     return name.endswith("-compiled")

@@ -3,8 +3,8 @@
 """The matrix products of a training step of our shape, timed alone.
 
 A step also needs norms, softmax, the loss and the optimizer; here they cost nothing, and each
-product finds its operands ready and its result's place allotted. Attention is counted in full; a
-causal kernel leaves out what no token may see, so it may pass its share of the limit.
+product has its operands ready and its output allocated. Attention is counted in full; a causal
+kernel skips masked parts, so it may exceed its share of the limit.
 """
 
 import time
@@ -21,7 +21,7 @@ PEAK_SIZE = 2048
 
 
 class Row(NamedTuple):
-    """A product (M, K) x (K, N), `batch` times in one call, `count` calls a layer or a step."""
+    """A product (M, K) x (K, N), `batch` times per call, `count` calls per layer or step."""
 
     name: str
     M: str
@@ -58,12 +58,12 @@ TABLE = (
 )
 """All matrix products of a step; attention in full, as if it were not causal.
 
-A prime stands for a transposed view: a weight W is (out, in), and x and dy are (tokens, width).
+A prime marks a transposed view: a weight W is (out, in), and x and dy are (tokens, width).
 """
 
 
 class Product(NamedTuple):
-    """A row of the table in numbers."""
+    """A row of the table with concrete sizes."""
 
     M: int
     K: int
@@ -73,7 +73,7 @@ class Product(NamedTuple):
 
 
 def products(job: Job) -> list[tuple[str, Product, int]]:
-    """Name, sizes and calls a step of each row of the table."""
+    """Name, sizes and calls per step of each row of the table."""
     cfg = job.recipe().model
     if not isinstance(cfg.mlp, SwiGLUConfig):
         raise ValueError("the table is that of a gated MLP")
@@ -122,9 +122,9 @@ class Limit:
         return step, peak, [times[product] for _, product, _ in self.rows]
 
     def _seconds(self, call: Callable[[], Tensor]) -> float:
-        """Seconds of one call, after one to warm up."""
+        """Seconds of one call, after a warm-up."""
         on_gpu = self._device.type == "cuda"
-        repeats = 20 if on_gpu else 1  # launches must not show
+        repeats = 20 if on_gpu else 1  # amortise launches
         call()
         if on_gpu:
             torch.cuda.synchronize()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Ours and the peers: each makes training steps of the same shape with the same optimizer."""
+"""Ours and the peers: each trains the same shape with the same optimizer."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ CLIP_NORM = 1.0
 
 
 class Step(NamedTuple):
-    """One training step: its seconds, those spent waiting for data, tokens predicted and read."""
+    """One training step: its seconds, those waiting for data, tokens predicted and read."""
 
     seconds: float
     waiting: float
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 class Feed:
-    """A loader with a clock."""
+    """A loader with a timer."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -39,7 +39,7 @@ class Feed:
         self.batches: list[Batch] = []
 
     def __call__(self, step: int) -> list[Batch]:
-        """The batches of a step."""
+        """Return the batches of a step."""
         began = time.perf_counter()
         self.batches = self.loader.step(step)
         self.waiting = time.perf_counter() - began
@@ -47,7 +47,7 @@ class Feed:
 
 
 class Contender:
-    """Something that trains."""
+    """A model that trains."""
 
     def __init__(
         self, feed: Feed, model: nn.Module, advance: Callable[[], object], *, compiled: bool
@@ -56,7 +56,7 @@ class Contender:
         self._advance = advance
 
     def step(self) -> Step:
-        """Make one training step."""
+        """Run one training step."""
         began = time.perf_counter()
         self._advance()
         if torch.cuda.is_initialized():
@@ -68,7 +68,7 @@ class Contender:
 
 
 def build(name: str, job: Job, loader: Loader) -> Contender:
-    """A contender by its name."""
+    """Build a contender by name."""
     feed = Feed(loader)
     if name.partition("-")[0] == "ours":
         return _ours(name, job, feed)
@@ -77,7 +77,7 @@ def build(name: str, job: Job, loader: Loader) -> Contender:
 
 
 def _ours(name: str, job: Job, feed: Feed) -> Contender:
-    """The trainer that `openllm train` builds, in a process prepared as it prepares its own."""
+    """The trainer that `openllm train` builds, with the same process setup."""
     cfg = job.recipe()
     if is_compiled(name):
         cfg = cfg.model_copy(update={"compile": True})
@@ -90,11 +90,11 @@ def _ours(name: str, job: Job, feed: Feed) -> Contender:
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From (B, T) tokens and the tokens that follow them to a mean loss."""
+"""From (B, T) tokens and their next tokens to a mean loss."""
 
 
 def _peer(name: str, job: Job, feed: Feed, model: nn.Module, loss: Loss) -> Contender:
-    """The loop that a script around such a model has; it may keep freed memory as ours does."""
+    """The usual training loop around such a model; it keeps freed memory, as ours does."""
     keep_freed_memory()
     model.to(job.device).train()
     if is_compiled(name):

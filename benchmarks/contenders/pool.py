@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The contenders' processes, of which only one computes at any moment. Importable without torch."""
+"""The contenders' processes, only one of which computes at a time. Importable without torch."""
 
 import json
 import os
@@ -19,11 +19,11 @@ from typing import Any, Self
 from contenders.job import Job
 
 SPARE = 1.2
-"""A further contender needs this many times the memory of the largest one so far."""
+"""Another contender needs this many times the memory of the largest one so far."""
 
 
 class Failed(Exception):
-    """A contender cannot go on; the message says why."""
+    """A contender cannot continue; the message says why."""
 
 
 class Worker:
@@ -31,7 +31,7 @@ class Worker:
 
     def __init__(self, script: Path, name: str, folder: Path) -> None:
         folder.mkdir(parents=True)
-        # nothing that an earlier run compiled shortens the first step
+        # fresh caches: earlier compilations must not shorten the first step
         caches = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "OPENLLM_CACHE": "openllm"}
         env = {**os.environ, **{key: str(folder / value) for key, value in caches.items()}}
         self._log = folder / "log.txt"
@@ -43,7 +43,7 @@ class Worker:
                 stderr=log,
                 env=env,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends this group
+                start_new_session=True,  # Ctrl-C reaches the parent, which kills this group
             )
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Worker:
         """Send a command and wait for its answer.
 
         Raises:
-            Failed: it answers with an error, or it is gone.
+            Failed: it answers with an error, or has died.
         """
         pipes = self._process.stdin, self._process.stdout
         assert pipes[0] is not None and pipes[1] is not None
@@ -90,7 +90,7 @@ class Worker:
 
 @dataclass
 class Outcome:
-    """What became of a contender: a turn of steps for each round, or the reason why not."""
+    """Result of a contender: a turn of steps per round, or the reason why not."""
 
     name: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Outcome:
     reason: str | None = None
 
     def rates(self) -> list[float]:
-        """Predicted tokens a second of each turn: of its median step if all steps are alike."""
+        """Predicted tokens per second of each turn: of its median step if all steps are alike."""
         found = []
         for turn in self.turns:
             seconds, predicted = turn["seconds"], turn["predicted"]
@@ -120,7 +120,7 @@ def compete(
     steps: int,
     say: Callable[[str], None],
 ) -> list[Outcome]:
-    """Build every contender, then let them take turns; each round begins with another one."""
+    """Build every contender, then let them take turns; each round starts with another one."""
     outcomes = {name: Outcome(name) for name in names}
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
@@ -156,7 +156,7 @@ def compete(
 
 
 def _turn(worker: Worker, steps: int) -> dict[str, Any]:
-    """Some steps, and how many cores other programs had kept busy meanwhile."""
+    """Run some steps; record how many cores other programs kept busy meanwhile."""
     before = _machine_seconds()
     turn = worker.ask("steps", count=steps)
     after = _machine_seconds()
@@ -167,7 +167,7 @@ def _turn(worker: Worker, steps: int) -> dict[str, Any]:
 
 
 def _machine_seconds() -> float | None:
-    """Processor time of all programs on this machine, where the system tells it."""
+    """CPU time of all programs on this machine; None if unavailable."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
@@ -177,7 +177,7 @@ def _machine_seconds() -> float | None:
 
 
 def _check_memory(largest: int) -> None:
-    """Refuse a further contender as large as the largest one if it may not fit."""
+    """Refuse another contender if one as large as the largest may not fit."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return

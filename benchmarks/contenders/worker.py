@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The inside of a contender's process: a line of JSON for a command, a line for its answer.
+"""Inside a contender's process: a line of JSON per command, and one per answer.
 
 {"do": "build", "job": {...}}   -> {"build_seconds": s, "first_step_seconds": s, ...}
-{"do": "steps", "count": k}     -> {"seconds": [...], ...}, a list entry for each step, and the wall
-                                   and processor time of them all
+{"do": "steps", "count": k}     -> {"seconds": [...], ...}, a list entry per step, and the wall
+                                   and CPU time of all steps
 {"do": "peak"}                  -> {"bytes": n}
 
-Whatever goes wrong is answered with {"error": "why"}. The end of the input is the end.
+Any failure is answered with {"error": "why"}. The process ends with its input.
 """
 
 import json
@@ -25,29 +25,29 @@ from contenders.job import LIMIT, Job
 from contenders.limit import Limit
 
 WARM_UP_STEPS = 2
-"""After the first one, before any that counts."""
+"""After the first one, before any that is counted."""
 
 
 class Side(Protocol):
     """What a process holds: a model, or the limit."""
 
     def build(self, job: Job) -> dict[str, Any]:
-        """Get ready."""
+        """Set up."""
         ...
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Do the work a few times."""
+        """Do the work `count` times."""
         ...
 
 
 class Training:
-    """A model that makes training steps."""
+    """A model that trains."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def build(self, job: Job) -> dict[str, Any]:
-        """Model, optimizer, first step; then some to warm up."""
+        """Build model and optimizer, run the first step, then warm up."""
         began = time.perf_counter()
         self.contender = models.build(self.name, job, documents.build(self.name, job))
         built = time.perf_counter()
@@ -63,7 +63,7 @@ class Training:
         }
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Facts of each step, a list a fact."""
+        """Facts of each step, one list per fact."""
         steps = [self.contender.step() for _ in range(count)]
         return {name: [getattr(step, name) for step in steps] for name in steps[0]._fields}
 
@@ -72,7 +72,7 @@ class Bound:
     """The matrix products alone."""
 
     def build(self, job: Job) -> dict[str, Any]:
-        """Allot the operands."""
+        """Allocate the operands."""
         began = time.perf_counter()
         self.job, self.limit = job, Limit(job)
         built = time.perf_counter()
@@ -102,7 +102,7 @@ class Bound:
 def serve(name: str) -> None:
     """Answer commands until the input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print what they like
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keep library output out of the answers
     side: Side = Bound() if name == LIMIT else Training(name)
     for line in sys.stdin:
         try:
@@ -129,7 +129,7 @@ def _answer(side: Side, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def _peak_bytes() -> int:
-    """Most memory held so far: on the GPU if there is work on it, else of this process."""
+    """Peak memory so far: of the GPU if it is in use, else of this process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")

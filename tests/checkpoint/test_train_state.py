@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_reason(what: str, tmp_path: 
 
 @pytest.mark.parametrize("at", range(0, 300, 13))
 def test_no_flipped_bit_of_done_goes_unseen(at: int, tmp_path: Path) -> None:
-    """Either the change is found, or it does no harm."""
+    """The change is either detected or harmless."""
     path = save_state(tmp_path, 3, state_of(3), keep=3)
     if at >= (path / "DONE").stat().st_size:
         return

@@ -20,7 +20,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], int]], None]:
-    """Puts a function behind the command `noun verb`."""
+    """Registers a function as the command `noun verb`."""
 
     def install(function: Callable[[list[str]], int]) -> None:
         module = ModuleType("openllm_test_verb")

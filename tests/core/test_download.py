@@ -16,7 +16,7 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 class Server:
-    """Serves BODY; `plan` holds what it does to each request, its last entry for ever."""
+    """Serves BODY; `plan` says how to treat each request, its last entry all later ones."""
 
     def __init__(self) -> None:
         self.plan = ["well"]

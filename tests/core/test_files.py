@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
 
 
 def killed(code: str, folder: Path) -> None:
-    """Run `code` in a process of its own, which must end by SIGKILL."""
+    """Run `code` in a separate process, which must end by SIGKILL."""
     begin = "import os, signal\nfrom openllm.core.files import atomic_file, atomic_folder\n"
     kill = "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
     done = subprocess.run([sys.executable, "-c", begin + kill + code], cwd=folder, check=False)
@@ -128,7 +128,7 @@ def test_a_kill_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
     recover_folder(tmp_path / "folder")
     assert (tmp_path / "folder" / "file").read_text() == "old"
     with atomic_folder(tmp_path / "folder") as target:
-        assert names(target) == []  # nothing of the killed attempt
+        assert names(target) == []  # nothing left of the killed attempt
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -33,11 +33,11 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert "seed=0 there, 1 now" in told and "model.dim=8 there, 16 now" in told
     assert "extra=None there, True now" in told and "kinds" not in told
     assert "--fresh" in told and "--out" in told
-    opened(tmp_path).close()  # the refusal let go of the folder
+    opened(tmp_path).close()  # the refusal released the folder
 
 
 FITTED = {"threads": 1, "activation_checkpointing": True, "batch": {"micro_rows": 2}}
-"""Settings that suit a recipe to a machine."""
+"""Settings that fit a recipe to a machine."""
 
 
 def test_settings_that_suit_the_machine_may_change(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     run.log_metrics({"step": 3})
     run.close()
     with open(run.metrics_path, "a") as handle:
-        handle.write('{"step": 4, "lo')  # a torn line
+        handle.write('{"step": 4, "lo')  # a partial line
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
     again = opened(tmp_path)
     again.rewind_metrics(offset)

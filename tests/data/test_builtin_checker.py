@@ -183,7 +183,7 @@ def _words(text: str, kinds: tuple[str, ...]) -> list[re.Match[str]]:
 
 
 def _swap_word(rng: random.Random, text: str, kinds: tuple[str, ...], pool: list[str]) -> str:
-    """The text with one word of these kinds replaced; unchanged where there is none."""
+    """The text with one word of these kinds replaced; unchanged if there is none."""
     found = _words(text, kinds)
     if not found:
         return text

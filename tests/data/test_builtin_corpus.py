@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The builtin corpus: reproducible, kept apart between the splits, varied enough to be cleaned."""
+"""The builtin corpus: reproducible, disjoint between splits, varied enough to pass cleaning."""
 
 import hashlib
 import itertools
@@ -47,7 +47,7 @@ def capitalised(text: str) -> set[str]:
 
 
 def combinations(split: Split) -> set[str]:
-    """All pairs of neighbouring words that belong to a split: `red kite`, `old mill`."""
+    """All pairs of adjacent words that belong to a split: `red kite`, `old mill`."""
     spots = (*lexicon.SPOTS_OF[split], *lexicon.HOME_SPOTS_OF[split])
     animals = lexicon.ANIMALS_OF[split]
     phrases = {
@@ -61,7 +61,7 @@ def combinations(split: Split) -> set[str]:
 
 
 def pairs(text: str) -> set[str]:
-    """All pairs of neighbouring words of a text."""
+    """All pairs of adjacent words in a text."""
     found = re.findall(r"\w+", text)
     return {f"{one} {two}" for one, two in itertools.pairwise(found)}
 

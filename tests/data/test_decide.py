@@ -31,7 +31,7 @@ def phrase(seed: int, length: int = 40) -> str:
 
 
 def build(folder, documents: list[tuple[str, str | None, str | None]]) -> Store:
-    """A store of (text, title, split said by the source)."""
+    """A store of (text, title, split stated by the source)."""
     records = [
         Record(0, 0, split, Document("", text, title, "s", "f", i + 1))
         for i, (text, title, split) in enumerate(documents)

@@ -24,7 +24,7 @@ WORDS = [f"word{i}" for i in range(5000)]
 
 
 def similarity(one: str, two: str) -> float:
-    """Jaccard similarity of word 5-grams, written down without hashes."""
+    """Jaccard similarity of word 5-grams, computed without hashes."""
     sets = []
     for text in (one, two):
         words = text.lower().split()
@@ -60,7 +60,7 @@ def found_near(texts: list[str], folder, threshold: float = 0.8) -> np.ndarray:
 
 
 def components(texts: list[str], threshold: float) -> list[int]:
-    """For each text the first one of its cluster, by comparing all pairs."""
+    """For each text, the first one of its cluster, by comparing all pairs."""
     first = list(range(len(texts)))
     for i, j in combinations(range(len(texts)), 2):
         if i // 7 == j // 7 and similarity(texts[i], texts[j]) >= threshold:

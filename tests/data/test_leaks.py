@@ -74,7 +74,7 @@ def test_the_filter_never_says_no_wrongly_and_rarely_yes():
 
 @pytest.fixture
 def planted(tmp_path):
-    """A folder with one leak of each kind, some into both held-out sides."""
+    """A folder with one leak of each kind, some into both held-out splits."""
     draw = random.Random(8)
     validation, test = text(draw), text(draw)
     both = text(draw, LEAK)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A mixture keeps its shares at every row, and reads each source as that source alone is read."""
+"""A mixture keeps its shares at every row, and reads each source as if it were alone."""
 
 from collections import Counter
 from fractions import Fraction
@@ -22,7 +22,7 @@ SIZES = {"web": 600, "books": 300, "squad": 100}
 
 
 def numbered(lengths: list[int], source: int) -> Shards:
-    """Shards whose tokens say which source they are of, and where they stand in it."""
+    """Shards whose tokens encode their source and their position in it."""
     shards = random_shards(lengths)
     tokens = np.arange(len(shards.tokens), dtype=np.uint32) + np.uint32(10_000 * source)
     return Shards(
@@ -123,7 +123,7 @@ def test_an_exhausted_source_begins_its_next_epoch() -> None:
         (batch,) = loader.step(step)
         for row in batch.tokens:
             seen[row[0] // 10_000].update(row.tolist())
-    # all but the tail of an epoch, which fills no row, is read once each epoch
+    # all but the tail of an epoch, which does not fill a row, is read once per epoch
     assert max(seen[0].values()) == 3
     assert sum(seen[0].values()) == 3 * rows[0] * 8
 

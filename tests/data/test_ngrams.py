@@ -12,7 +12,7 @@ TEXTS = st.lists(st.text("ab é.,\n漢字กขम्1", max_size=40), min_size=
 
 
 def plain_words(text: str) -> list[str]:
-    """The definition of a word, written down a second time without arrays."""
+    """The definition of a word, reimplemented without arrays."""
     return re.findall(r"[漢字กข]|[abé\u092e\u094d1]+", text.lower())
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Token shards: what they hold, that workers do not change a byte, and how damage is met."""
+"""Token shards: their contents, that workers do not change a byte, and how damage is handled."""
 
 import json
 import random
@@ -43,7 +43,7 @@ WORDS = [
 
 
 def write_prepared(folder: Path, texts: dict[str, list[str]]) -> Path:
-    """A prepared folder of these texts by split."""
+    """A prepared folder with these texts by split."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = {}
     for split in SPLITS:

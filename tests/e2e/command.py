@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The command `openllm` in processes of their own, which can be watched, stopped and killed.
+"""`openllm` commands in separate processes, which can be watched, stopped and killed.
 
-They are forked from a server that has torch loaded already, so that starting one takes no time.
+They are forked from a server that has already loaded torch, so that starting one takes no time.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ TIMEOUT = 120
 
 
 def _run(argv: Sequence[str], log: Path, file_limit: int | None, memory_limit: int | None) -> None:
-    """The process: `openllm ARGV` with what it says written to `log`."""
+    """The process body: `openllm ARGV` with its output written to `log`."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -53,9 +53,9 @@ class Command:
 
     Args:
         argv: its arguments.
-        log: gets what it says.
-        file_limit: bytes that a file may have; longer ones fail as on a full disk.
-        memory_limit: bytes that it may ask for.
+        log: receives its output.
+        file_limit: maximum file size in bytes; larger files fail as on a full disk.
+        memory_limit: bytes that it may allocate.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Command:
         self.process.start()
 
     def until(self, ready: Callable[[], bool]) -> "Command":
-        """Wait until something is so; the process must not end before."""
+        """Wait for a condition; the process must not end first."""
         deadline = time.monotonic() + TIMEOUT
         while not ready():
             assert self.process.is_alive(), f"it ended too early: {self.said()}"
@@ -93,7 +93,7 @@ class Command:
         return self.process.exitcode
 
     def said(self) -> str:
-        """What it has written to the screen."""
+        """What it has printed so far."""
         return self.log.read_text() if self.log.exists() else ""
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Whatever stops a run, repeating its command gives what an undisturbed run gives, bit by bit."""
+"""Whatever stops a run, repeating its command gives an uninterrupted run's result, bit for bit."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STEPS = 24
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All that must be equal: metrics without times, weights, optimizer, average, lineage."""
+    """What must be equal: metrics without times, weights, optimizer, average, lineage."""
     last = max((run / "checkpoints").glob("step-*"))
     assert last.name == f"step-{STEPS:06d}"
     metrics = [
@@ -31,12 +31,12 @@ def outcome(run: Path) -> dict[str, Any]:
     ]
     assert [line["step"] for line in metrics if line["kind"] == "train"] == [*range(1, STEPS + 1)]
     state = json.loads((last / "state.json").read_text())
-    del state["metrics_offset"]  # lines are longer or shorter by the digits of their times
+    del state["metrics_offset"]  # times make the lines vary in length
     files = [*last.glob("*.safetensors"), run / "model" / "model.safetensors"]
     tensors = {path.name: path.read_bytes() for path in files}
     assert len(tensors) == 4
     lineage = json.loads((run / "model" / "openllm.json").read_text())
-    del lineage["commit"]  # somebody may be at work in the tree
+    del lineage["commit"]  # the working tree may change meanwhile
     return {"metrics": metrics, "state": state, "lineage": lineage, **tensors}
 
 
@@ -86,14 +86,14 @@ def workshop(
 
 @pytest.fixture(scope="module")
 def straight(workshop: Workshop) -> Path:
-    """A run that nothing disturbed."""
+    """A run that nothing interrupted."""
     workshop.finish(workshop.folder / "straight")
     return workshop.folder / "straight"
 
 
 @pytest.fixture
 def copied(straight: Path, tmp_path: Path) -> Path:
-    """A copy of the undisturbed run."""
+    """A copy of the uninterrupted run."""
     return shutil.copytree(straight, tmp_path / straight.name)
 
 

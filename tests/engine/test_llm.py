@@ -28,16 +28,16 @@ def tokenizer(tokenizer_folder: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def llm(tokenizer: Tokenizer) -> LLM:
-    # wide weights, so that its text is not one token again and again
+    # large weights, so that its text does not repeat one token
     return LLM(random_model(SHAPES["qwen3"], spread=0.5), tokenizer)
 
 
 @pytest.fixture
 def scripted(llm: LLM, monkeypatch: pytest.MonkeyPatch):
-    """Makes the model say the given tokens."""
+    """Makes the model emit the given tokens."""
 
     def say(tokens: Sequence[int]) -> LLM:
-        prompt = 1  # each request below has bos alone
+        prompt = 1  # each prompt below is bos alone
 
         def choose(row: object, params: object, *, seen: object, position: int) -> int:
             return tokens[position - prompt] if position - prompt < len(tokens) else 2
@@ -117,7 +117,7 @@ def test_control_tokens_never_come(llm: LLM) -> None:
 
 
 def until_stop(tokenizer: Tokenizer, ids: list[int], stops: list[str]) -> str:
-    """The text of `ids` up to the stop string that is the first to be complete."""
+    """The text of `ids` up to the first stop string to be completed."""
     decoder, text = StreamDecoder(tokenizer), ""
     for index in ids:
         text += decoder.feed(index)
@@ -132,7 +132,7 @@ def until_stop(tokenizer: Tokenizer, ids: list[int], stops: list[str]) -> str:
 def test_streamed_text_is_the_whole_text(
     tokenizer: Tokenizer, llm: LLM, data: st.DataObject
 ) -> None:
-    """Any tokens, among them parts of characters, with stop strings cut out of the text."""
+    """Any tokens, including parts of characters, with stop strings cut out of the text."""
     usable = sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.controls.values()))
     bytes_ids = [i for i in usable if tokenizer.piece(i).startswith("<0x")]
     some = st.lists(

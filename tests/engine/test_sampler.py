@@ -20,7 +20,7 @@ DRAWS = 1000
 
 
 def draw(logits: torch.Tensor = LOGITS, seen: list[int] | None = None, **wishes: Any) -> list[int]:
-    """Many tokens, each at another position."""
+    """Many tokens, each at a different position."""
     params = SamplingParams(**wishes)
     return [choose(logits, params, seen=seen or [], position=place) for place in range(DRAWS)]
 

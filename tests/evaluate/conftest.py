@@ -52,7 +52,7 @@ def write_prepared(folder: Path, sizes: tuple[int, int, int], seed: int = 1) -> 
 
 @dataclass(frozen=True)
 class Trained:
-    """Where everything lies."""
+    """The paths of its parts."""
 
     data: Path
     tokenizer: Path

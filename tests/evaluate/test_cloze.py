@@ -62,7 +62,7 @@ PLACES = [
 
 
 class WordTokenizer:
-    """Whole words and marks; new words get the next id."""
+    """Whole words and punctuation; new words get the next id."""
 
     def __init__(self) -> None:
         self.ids: dict[str, int] = {}
@@ -144,7 +144,7 @@ def test_questions_are_seeded(tokenizer: WordTokenizer, questions: list[Question
 
 
 def knows(questions: Sequence[Question], which: str):
-    """A scorer that holds the words in place `which` of the document likely, others not."""
+    """A scorer that finds the words at place `which` of the document likely, others not."""
     likely = {
         int(question.tokens[0][question.begin]) if which == "true" else -1 for question in questions
     }
@@ -152,7 +152,7 @@ def knows(questions: Sequence[Question], which: str):
     def score(documents: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         found = []
         for tokens in documents:
-            # A cache model: what stood in the document before is likely to come again.
+            # A cache model: words seen earlier in the document are likely to recur.
             before = [set(tokens[:at].tolist()) for at in range(1, len(tokens))]
             good = [
                 int(token) in (seen if which == "cache" else likely)

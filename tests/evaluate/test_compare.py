@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Differences beyond the luck of documents and of seeds are found, others are not."""
+"""Differences beyond the noise of documents and of seeds are found, others are not."""
 
 import math
 

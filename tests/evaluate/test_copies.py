@@ -10,7 +10,7 @@ from openllm.evaluate.copies import Copy, longest_copies
 
 
 def slow_longest(sample: list[int], training: list[int]) -> int:
-    """Length of the longest common run, by the textbook table."""
+    """Length of the longest common run, by textbook dynamic programming."""
     best, row = 0, [0] * (len(training) + 1)
     for token in sample:
         row = [0] + [row[j] + 1 if token == training[j] else 0 for j in range(len(training))]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""`openllm evaluate` as it is called, on a small trained model."""
+"""`openllm evaluate` from the command line, on a small trained model."""
 
 import json
 import math

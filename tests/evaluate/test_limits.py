@@ -86,7 +86,7 @@ def test_what_limits_decoding(share: float, products: float, said: str) -> None:
             {"busy_elsewhere": 0.94},
             ["other programs kept 0.9 of 4 cores busy: close them and repeat"],
         ),
-        ({"threads": 2}, []),  # two threads of a core
+        ({"threads": 2}, []),  # two threads per core
         ({"threads": 1}, ["1 threads leave some of the 4 cores idle"]),
         (
             {"kernels": False, "kernels_mend": "install g++"},

@@ -18,7 +18,7 @@ from openllm.evaluate.perplexity import (
 
 
 def totals(documents: int, bits: float = 2.0, noise: float = 0.3, seed: int = 0) -> Totals:
-    """Documents of about 40 tokens, 3 bytes a token, near `bits` bits per byte."""
+    """Documents of about 40 tokens, 3 bytes per token, near `bits` bits per byte."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(20, 60, documents)
     nll = bits * math.log(2) * tokens * 3 * (1 + noise * rng.standard_normal(documents))
@@ -40,7 +40,7 @@ def test_counts_the_text_alone() -> None:
 
 def test_a_uniform_model_scores_the_vocabulary() -> None:
     documents = [np.full(length, -math.log(256.0)) for length in (5, 17, 2)]
-    # One token a byte, as a byte-level model has it.
+    # One token per byte, as in a byte-level model.
     found = document_totals(documents, [4, 16, 1], [1, 3, 1])
     values = intervals(found, resamples=50)
     assert values["bits_per_byte"].value == pytest.approx(8)
@@ -83,7 +83,7 @@ def test_intervals_are_seeded_and_shrink_with_documents() -> None:
 
 
 def test_the_difference_is_paired() -> None:
-    # The model saves the same tenth of each document: no doubt about it, however documents vary.
+    # The model saves the same tenth of each document: no uncertainty, however documents vary.
     baseline = totals(60, noise=0.9)
     model = Totals(0.9 * baseline.nll_D, baseline.tokens_D, baseline.bytes_D, baseline.words_D)
     found = difference(model, baseline)
@@ -104,8 +104,8 @@ def test_perplexity_beyond_floats_is_infinite_not_an_error() -> None:
 
 def test_share_with_full_context() -> None:
     assert full_context_share([12, 6], context=11) == 1.0
-    # Texts of 20 and 4 tokens; a window of 6 holds bos and the first 5 of them.
-    assert full_context_share([22, 6], context=6) == pytest.approx(9 / 24)
+    # Texts of 20 and 4 tokens; from bos and the first 5 of them the 6th is predicted, too.
+    assert full_context_share([22, 6], context=6) == pytest.approx(10 / 24)
 
 
 def test_loss_by_position_keeps_the_mean() -> None:

@@ -31,7 +31,7 @@ def recipe(**changes: Any) -> PretrainConfig:
 
 
 class Clock:
-    """A clock that stands still unless it is moved; it takes the place of the module `time`."""
+    """A clock that moves only when told to; replaces the module `time`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tick: float = 0) -> None:
         self.now, self.tick = 0.0, tick

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Twenty losses of tiny runs, one for each optimizer; `python -m tests.golden.record` anew."""
+"""Twenty losses of tiny runs, one per optimizer; rerecord with `python -m tests.golden.record`."""
 
 import json
 from pathlib import Path

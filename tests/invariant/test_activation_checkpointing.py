@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Activations computed twice give the same numbers as activations kept."""
+"""Recomputed activations give the same numbers as stored ones."""
 
 import pytest
 import torch

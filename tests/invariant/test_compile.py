@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A compiled model is the same function, whatever the borders of the documents."""
+"""A compiled model is the same function, whatever the document boundaries."""
 
 import shutil
 

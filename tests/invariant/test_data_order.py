@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What is trained on, in which order, is a function of (seed, epoch, row) and of nothing else."""
+"""What is trained on, and in which order, is a function of (seed, epoch, row) alone."""
 
 from collections import Counter
 from itertools import pairwise
@@ -27,7 +27,7 @@ LENGTHS = st.lists(st.integers(2, 40), min_size=1, max_size=30)
 
 
 def numbered(lengths: list[int]) -> Shards:
-    """Shards in which each token is another number, its place in the split."""
+    """Shards in which each token is its position in the split."""
     shards = random_shards(lengths)
     tokens = np.arange(len(shards.tokens), dtype=np.uint32)
     return Shards(
@@ -145,7 +145,7 @@ def test_seen_gives_exactly_what_was_trained_on(
     assert len(told_pairs) == len(set(told_pairs))
     if steps * 2 <= loader.rows_per_epoch:
         assert set(told_pairs) == pairs
-    else:  # the second epoch shows nothing new but the first one's tail
+    else:  # the second epoch shows nothing new except the first one's tail
         assert set(told_pairs) <= pairs
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Reading with a cache, in pieces or in batches, is reading all at once."""
+"""Decoding with a cache, in pieces or in batches, equals one full forward pass."""
 
 import pytest
 import torch

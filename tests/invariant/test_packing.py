@@ -94,7 +94,7 @@ def test_positions_count_from_the_start_of_each_document() -> None:
 
 
 def test_equal_documents_take_the_same_way_as_unequal_ones() -> None:
-    """Documents of one length are one batch of attention; others are a loop."""
+    """Documents of equal length are one batch of attention; others are a loop."""
     model = random_model(SHAPES["qwen3"])
     pieces = documents((16,) * 4)
     together = hidden(model, make_batch(pieces, SEQ_LEN))

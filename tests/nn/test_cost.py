@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Parameters and operations against what torch counts."""
+"""Parameter and FLOP counts against torch's."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ ON_CPU = {
     ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
     ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""Torch counts the attention of GPUs only; the formulas are its own."""
+"""Torch counts attention on GPUs only; the formulas are its own."""
 
 configs = st.builds(
     ModelConfig,
@@ -119,7 +119,7 @@ def test_presets_have_the_size_they_say(name: str, vocab_size: int, millions: fl
 
 
 def counted(cfg: ModelConfig, lengths: list[int], *, train: bool) -> int:
-    """Operations as torch counts them in one row of documents of these lengths."""
+    """FLOPs that torch counts in one row of documents of these lengths."""
     model = build_model(cfg)
     batch = make_batch([[5] * length for length in lengths], sum(lengths))
     with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:

@@ -153,7 +153,7 @@ def test_token_logprobs_are_log_softmax(chunk_rows: int, monkeypatch: pytest.Mon
 
 
 class DtypesSeen(TorchDispatchMode):
-    """Notes what tensors operations make."""
+    """Records the dtypes of the tensors that operations create."""
 
     def __init__(self) -> None:
         super().__init__()

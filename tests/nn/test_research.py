@@ -23,7 +23,7 @@ TOKENS = torch.arange(24).reshape(2, 12) * 37 % PLAIN.vocab_size
 
 
 def stirred(cfg: ModelConfig = SHAPE) -> Transformer:
-    """A model whose gains are not zero."""
+    """A model with non-zero gains."""
     model = build_model(cfg)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Our model folders in `transformers`, and its models in ours: the same numbers, no custom code."""
+"""Our model folders in `transformers`, and its models in OpenLLM: same numbers, no custom code."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_greedy_text_is_the_same_as_in_transformers(
     exported: tuple[str, Transformer, Path], tmp_path: Path
 ) -> None:
     _, model, folder = exported
-    # wider weights, as a model of small ones repeats itself from the first token on
+    # larger weights: a model of small ones repeats itself from the first token on
     wide = random_model(model.cfg, spread=0.5).state_dict()
     write_model(tmp_path / "wide", model.cfg, wide, tokenizer=folder, lineage={}, card="# a test")
     peer = AutoModelForCausalLM.from_pretrained(tmp_path / "wide")
@@ -143,7 +143,7 @@ FOREIGN: dict[str, tuple[type[transformers.PreTrainedConfig], dict[str, Any]]] =
         {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
     ),
 }
-"""Models as another tool makes them: class of the config and its values."""
+"""Models as other tools make them: class of the config and its values."""
 
 
 def foreign(name: str, **rest: Any) -> transformers.PreTrainedConfig:

@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def torch_as_before() -> Iterator[None]:
-    """A recipe sets torch up for its process; other tests share this one."""
+    """A recipe configures torch for its process, which other tests share."""
     mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
     yield
     torch.set_deterministic_debug_mode(mode)

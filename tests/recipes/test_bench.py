@@ -43,7 +43,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def measured(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measurements that take no time."""
+    """Instant measurements."""
     monkeypatch.setattr(speed, "measure_machine", lambda device, seconds: MACHINE)
     monkeypatch.setattr(
         speed, "measure_training", lambda cfg, peak, s: Training(64.0, 128, 10**10, 10**9, peak)

@@ -29,7 +29,7 @@ TOKENS = 256 * STEPS
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """No measured forecast; torch afterwards as before, as module fixtures train, too."""
+    """No measured forecast; restores torch afterwards, because module fixtures train, too."""
     mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "PROBE_SECONDS", 0.0)
@@ -52,12 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
 
 @pytest.fixture
 def inputs(folder: Path, tmp_path: Path) -> Path:
-    """The same, for one test to change."""
+    """A copy for one test to change."""
     return Path(shutil.copytree(folder, tmp_path / "mix"))
 
 
 def arguments(folder: Path, *more: str, out: str = "out", **options: Any) -> list[str]:
-    """A command line; options by name, with None for those to leave out."""
+    """A command line; options by name, None leaves one out."""
     unwanted = ("data=", "tokenizer=", "duration=", "validation.", "checkpoint.")
     recipe = [text for text in settings(folder, folder) if not text.startswith(unwanted)]
     values = {"tokenizer": folder / "tokenizer", "tokens": TOKENS, "score-tokens": 2000, **options}
@@ -77,7 +77,7 @@ def report(folder: Path, out: str = "out") -> dict[str, Any]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Which runs are trained, as (mixture, seed)."""
+    """The runs that are trained, as (mixture, seed)."""
     done: list[tuple[str, int]] = []
     real = runs.run
 

@@ -299,7 +299,7 @@ def test_inspect_shows_report_and_samples(tmp_path, capsys):
 
 
 def thirteen_grams(text: str) -> set[str]:
-    """Shared words in the plainest way: no hashes, no arrays."""
+    """The 13-grams of a text, computed plainly: no hashes, no arrays."""
     words = split_words([text])
     plain = [words.text[a:b] for a, b in zip(words.starts, words.ends, strict=True)]
     return {" ".join(plain[i : i + 13]) for i in range(len(plain) - 12)}

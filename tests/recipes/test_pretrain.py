@@ -35,7 +35,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 
 
 def unfinished(run: Path) -> None:
-    """Take away what came behind the first checkpoint."""
+    """Remove everything after the first checkpoint."""
     shutil.rmtree(run / "checkpoints" / "step-000002")
 
 

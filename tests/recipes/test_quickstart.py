@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The quickstart with a model that is trained for seconds."""
+"""The quickstart with a model trained for seconds."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[q.Plan]:
 
 
 def finished(out: Path) -> None:
-    """What a quickstart leaves in its folder, in small."""
+    """A small version of what a quickstart leaves in its folder."""
     run = Run.open(out / q.RECIPE, {"seed": 0})
     (run.checkpoints / "step-000001").mkdir(parents=True)
     run.close()
@@ -128,7 +128,7 @@ def test_fresh_leaves_other_files_alone(name: str, tmp_path: Path, planned: list
     with pytest.raises(ConfigError, match=f"holds {Path(name).name}, which no quickstart made"):
         q.main(["--out", str(tmp_path), "--fresh"])
     assert files(tmp_path) == before
-    q.main(["--out", str(tmp_path)])  # to resume it is no danger to them
+    q.main(["--out", str(tmp_path)])  # resuming does not endanger them
 
 
 def test_fresh_waits_for_a_run_that_trains(tmp_path: Path, planned: list[q.Plan]) -> None:

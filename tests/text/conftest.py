@@ -40,6 +40,6 @@ def tokenizer(tokenizer_folder: Path) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def languages(shared_data: Path) -> list[str]:
-    """The beginning of the declaration of human rights in all its languages."""
+    """The beginning of the Declaration of Human Rights in all its languages."""
     with gzip.open(shared_data / "multilingual" / "udhr_all_languages.jsonl.gz", "rt") as lines:
         return [json.loads(line)["text"][:2500] for line in lines]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What the fuzz tests draw from."""
+"""The strategies of the fuzz tests."""
 
 from hypothesis import strategies as st
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Streamed text is the whole text, and no piece of it holds half a character."""
+"""Streamed text equals the whole text, and no part of it ends inside a character."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Training: deterministic, bounded, interruptible, and clear where it cannot be done."""
+"""Tokenizer training: deterministic, bounded, interruptible, with clear errors."""
 
 import json
 import subprocess

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Peak memory of a process that trains: `python -m tests.train.peak PRESET VOCABULARY STEPS ...`.
 
-Prints what was foretold and what the system measured, in bytes.
+Prints the forecast and the measured peak, in bytes.
 """
 
 import json

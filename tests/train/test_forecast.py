@@ -32,7 +32,7 @@ from openllm.transform.precision import arithmetic
 
 LIVE = 0.05
 RESIDENT = 0.15
-"""How far forecasts of memory may be from what is measured."""
+"""How far memory forecasts may be from measurements."""
 
 ROOT = Path(__file__).resolve().parents[2]
 MUON, ADAMW = {"kind": "muon"}, {"kind": "adamw"}
@@ -152,7 +152,7 @@ def test_peak_memory_of_the_preset_small_is_as_foretold(settings: list[str]) -> 
 
 
 def test_muons_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    # torch counts its own products only
+    # torch counts only its own products
     monkeypatch.setattr("openllm.nn.kernels.orthogonalize.has_dot_product", lambda: False)
     model = build_model(config().model)
     muon, _ = MuonConfig(ns_steps=3).build(model)
@@ -195,7 +195,7 @@ def test_the_training_rate_is_that_of_the_recipe_on_its_device(
     places, changed = [], []
 
     class Noting(Transformer):
-        """Says where it is moved, and stays."""
+        """Records where it is moved, and stays."""
 
         def to(self, device: Any) -> Any:
             places.append(device)

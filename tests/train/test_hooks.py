@@ -39,7 +39,7 @@ def events(run: Run) -> list[dict[str, Any]]:
 
 
 class Scripted(Validate):
-    """Validation whose losses are given."""
+    """Validation with given losses."""
 
     def __init__(self, run: Run, losses: Sequence[float], patience: int | None = None) -> None:
         self.kept: list[tuple[int, float]] = []
@@ -60,7 +60,7 @@ class Scripted(Validate):
 
 
 class Averaged:
-    """Stands where `Trainer.averaged` is called."""
+    """Replaces `Trainer.averaged`."""
 
     def __enter__(self) -> None:
         return None

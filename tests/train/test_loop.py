@@ -20,7 +20,7 @@ from openllm.transform.precision import Precision
 
 
 class Sometimes(NextToken):
-    """Next-token loss that is no number in some steps."""
+    """Next-token loss that is not finite in some steps."""
 
     def __init__(self, bad: Sequence[int], value: float = float("nan")) -> None:
         self.bad = bad
@@ -35,7 +35,7 @@ class Sometimes(NextToken):
 
 
 class Recorder(Stateless):
-    """Keeps what it is told."""
+    """Keeps the records it is given."""
 
     def __init__(self) -> None:
         self.records: list[StepRecord] = []

@@ -66,10 +66,10 @@ def test_muon_updates_are_orthogonal_and_sized_as_adamws() -> None:
 
 @pytest.mark.parametrize("name", sorted(CURVES))
 def test_loss_curves_are_as_recorded(name: str) -> None:
-    """A change here changes every training run; if it is meant, run tests/golden/record.py."""
+    """A change here changes every training run; if it is intended, run tests/golden/record.py."""
     recorded = json.loads(FILE.read_text())[name]
     found = curve(name)
-    # other processors round otherwise, and twenty steps let that grow
+    # other processors round differently, and twenty steps amplify that
     assert found == pytest.approx(recorded, rel=2e-3)
     assert found[-1] < found[0] - 0.5
 

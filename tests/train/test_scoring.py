@@ -22,7 +22,7 @@ def documents(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
 
 @torch.no_grad()
 def plainly(model: Transformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities of the tokens behind the first, from one forward pass."""
+    """Log-probabilities of all tokens after the first, from one forward pass."""
     ids = torch.from_numpy(tokens.astype(np.int64))
     probs = logits(model(ids[None, :-1]).x[0], model.output_weight).log_softmax(1)
     picked = probs.gather(1, ids[1:, None])[:, 0]
@@ -137,7 +137,7 @@ def test_the_models_mode_is_kept_and_dropout_is_off(training: bool) -> None:
 
 
 class OnApple(torch.Tensor):
-    """As a tensor on Apple's GPU: float64 is for the copy on the CPU."""
+    """Like a tensor on Apple's GPU: float64 only works for the copy on the CPU."""
 
     def double(self) -> torch.Tensor:
         raise TypeError("MPS has no float64")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The model card: facts about a model folder, in the words of its lineage."""
+"""The model card: facts about a model folder, from its lineage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from openllm.nn.cost import parameters
 
 
 def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
-    """The text of `README.md` in a model folder."""
+    """Return the text of a model folder's `README.md`."""
     data = lineage["data"]
     sources = [
         f"- {source['name']}: licence {source.get('licence') or 'not stated'}"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Between our models and the architectures that `transformers` knows: configs and weight names.
+"""Convert configs and weight names between our models and `transformers` architectures.
 
-Our attribute names are Hugging Face's, so Qwen3 and Llama differ by a prefix only; GPT-2 packs
-query, key and value into one transposed matrix. A shape that `transformers` lacks is written with
-our own config and names, and only OpenLLM reads it.
+Our attribute names are Hugging Face's, so Qwen3 and Llama differ only by a prefix; GPT-2 packs
+query, key and value into one transposed matrix. An architecture that `transformers` lacks is
+written with our own config and names, and only OpenLLM reads it.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from openllm.core.errors import CheckpointError, ConfigError
 from openllm.nn.config import ModelConfig, ResearchConfig, RopeConfig
 
 OWN = "openllm"
-"""The `model_type` of a shape that no public architecture expresses."""
+"""The `model_type` of a model that no public architecture expresses."""
 
 GPT2_NAMES = {
     "ln_1": "input_layernorm",
@@ -29,7 +29,7 @@ GPT2_NAMES = {
 
 
 def architecture(cfg: ModelConfig) -> str:
-    """The public architecture that expresses `cfg`: `qwen3`, `llama` or `gpt2`; else `OWN`."""
+    """Return the public architecture for `cfg`: `qwen3`, `llama` or `gpt2`; else `OWN`."""
     if cfg.research != ResearchConfig():
         return OWN
     shape = cfg.attention
@@ -43,7 +43,7 @@ def architecture(cfg: ModelConfig) -> str:
 
 
 def to_hf_config(cfg: ModelConfig, *, bos: int, eos: int, pad: int) -> dict[str, Any]:
-    """The contents of `config.json`, with the names that current and older readers look for."""
+    """Return the contents of `config.json`, with the keys current and older readers expect."""
     kind = architecture(cfg)
     shape = cfg.attention
     common = {
@@ -101,10 +101,10 @@ def to_hf_config(cfg: ModelConfig, *, bos: int, eos: int, pad: int) -> dict[str,
 
 
 def from_hf_config(values: Mapping[str, Any], source: str) -> ModelConfig:
-    """Our config from the contents of a `config.json`.
+    """Build our config from the contents of a `config.json`.
 
     Raises:
-        CheckpointError: an unknown architecture, or a value that is missing or impossible.
+        CheckpointError: unknown architecture, or a missing or invalid value.
     """
     kind = values.get("model_type")
     try:
@@ -128,7 +128,7 @@ def from_hf_config(values: Mapping[str, Any], source: str) -> ModelConfig:
 
 
 def _size(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A whole number above zero; null, or nothing, is the default where there is one."""
+    """Read a positive integer; null or missing means the default, if there is one."""
     value = values[name] if default is None else values.get(name)
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -146,7 +146,7 @@ def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _share(name: str, whole: int, among: str, count: int) -> int:
-    """What each of `count` gets of a whole number that they divide evenly."""
+    """Divide `whole` by `count`, which must leave no remainder."""
     if whole % count:
         raise CheckpointError(f"'{name}' is {whole}, which is no multiple of '{among}', {count}")
     return whole // count
@@ -229,7 +229,7 @@ def _check_activation(given: str, supported: tuple[str, ...]) -> None:
 
 
 def to_hf_state(cfg: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under their Hugging Face names, or their own where no architecture is public."""
+    """Rename our weights to Hugging Face's names; keep ours if the architecture is `OWN`."""
     kind = architecture(cfg)
     if kind == OWN:
         return dict(state)

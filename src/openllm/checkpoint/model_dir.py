@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The model folder: what `transformers`, vLLM and llama.cpp load with no custom code.
+"""The model folder, which `transformers`, vLLM and llama.cpp load without custom code.
 
 `config.json` (the only source of the architecture), `model.safetensors`, the tokenizer's files,
-`generation_config.json`, `README.md` (model card) and `openllm.json` (lineage). A shape that
-`transformers` does not know is written in the same files, for OpenLLM alone.
+`generation_config.json`, `README.md` (model card) and `openllm.json` (lineage). An architecture
+that `transformers` lacks is written to the same files, which only OpenLLM loads.
 """
 
 import json
@@ -50,7 +50,7 @@ def write_model(
     lineage: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Write a model folder whole or not at all.
+    """Write a model folder atomically.
 
     Args:
         folder: replaced if it exists.
@@ -80,10 +80,10 @@ def write_model(
 
 
 def read_model_config(folder: Path | str) -> ModelConfig:
-    """The architecture of a model folder.
+    """Read the architecture of a model folder.
 
     Raises:
-        CheckpointError: no folder, no or broken `config.json`, unknown architecture.
+        CheckpointError: missing folder, missing or broken `config.json`, unknown architecture.
     """
     folder = Path(folder)
     recover_folder(folder)
@@ -93,16 +93,16 @@ def read_model_config(folder: Path | str) -> ModelConfig:
 
 
 def read_lineage(folder: Path | str) -> dict[str, Any]:
-    """The contents of `openllm.json`."""
+    """Read `openllm.json`."""
     mend = "this model was not made by OpenLLM, so its training data is unknown"
     return read_json(Path(folder) / "openllm.json", CheckpointError, mend)
 
 
 def load_model(folder: Path | str) -> Transformer:
-    """The model of a folder, in float32 and in evaluation mode.
+    """Load the model of a folder, in float32 and in evaluation mode.
 
     Raises:
-        CheckpointError: missing, truncated or foreign weights.
+        CheckpointError: missing, truncated or mismatched weights.
     """
     cfg = read_model_config(folder)
     path = Path(folder) / WEIGHTS
@@ -116,7 +116,7 @@ def load_model(folder: Path | str) -> Transformer:
         with torch.device("meta"):
             model = Transformer(cfg)
         model.load_state_dict(from_hf_state(cfg, hf), assign=True)
-    except (KeyError, RuntimeError, TypeError) as error:  # the last: sizes beyond 64 bits
+    except (KeyError, RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
         first = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not fit its config.json: {first}") from None
     return model.float().eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Writing safetensors files."""
+"""Write safetensors files."""
 
 import os
 import re
@@ -13,16 +13,16 @@ from torch import Tensor
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name.
+    """Write named tensors.
 
     Raises:
-        OSError: the file cannot be written, as from `open`; the library has an error of its own.
+        OSError: the file cannot be written, as from `open`; safetensors has its own error.
     """
     path.touch()
     mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
-        path.chmod(mode)  # the library lets nobody but the owner read
+        path.chmod(mode)  # safetensors makes it readable by the owner only
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         if found is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Training checkpoints: `step-NNNNNN/` folders that are whole or ignored.
+"""Training checkpoints: `step-NNNNNN/` folders that are complete or ignored.
 
-`weights.safetensors`, `ema.safetensors` (if on), `optimizer.safetensors`, `state.json`, and
+`weights.safetensors`, `ema.safetensors` (if enabled), `optimizer.safetensors`, `state.json`, and
 `DONE` with the SHA-256 of each. The folder appears by one rename, so a kill leaves nothing half
-written; the checksums find what the disk damaged afterwards.
+written; the checksums detect later damage on disk.
 """
 
 import re
@@ -33,7 +33,7 @@ WEIGHTS, OPTIMIZER, EMA, VALUES = (
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that a run needs to go on as if it had never stopped."""
+    """All that a run needs to resume as if it had never stopped."""
 
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
@@ -44,7 +44,7 @@ class TrainState:
 def flatten_optimizers(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     """State tensors of all optimizers under `OPTIMIZER.PARAMETER.NAME` keys.
 
-    Settings are not kept: they come from the recipe, and rates from the schedule.
+    Settings are not saved: they come from the recipe, learning rates from the schedule.
     """
     return {
         f"{number}.{index}.{name}": value
@@ -55,13 +55,13 @@ def flatten_optimizers(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
 
 
 def restore_optimizers(optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Put flattened state back."""
+    """Restore flattened state."""
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             owner, index, name = key.split(".", 2)
             if int(owner) == number:
-                # a copy: a mapped file would keep its place on the disk after it was removed
+                # a copy: a memory-mapped file would keep its disk space after removal
                 state.setdefault(int(index), {})[name] = value.clone()
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -80,14 +80,14 @@ def save_state(folder: Path, step: int, state: TrainState, *, keep: int) -> Path
         write_json(temporary / "DONE", {"sha256": sums})
     states = list_states(folder)
     count = states.index(target) + 1
-    # what is newer was found damaged, or this step would not have been trained again
+    # newer ones were found damaged, or this step would not have been trained again
     for old in [*states[: max(0, count - keep)], *states[count:], *folder.glob(".step-*")]:
         shutil.rmtree(old)
     return target
 
 
 def list_states(folder: Path) -> list[Path]:
-    """Checkpoints, oldest first."""
+    """List checkpoints, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if FOLDER.fullmatch(path.name)]
@@ -98,7 +98,7 @@ def load_state(path: Path) -> TrainState:
     """Read one checkpoint.
 
     Raises:
-        CheckpointError: a file is missing, was changed, or is of a newer format.
+        CheckpointError: a file is missing, was changed, or has a newer format.
     """
     mend = "an older checkpoint will be used if there is one"
     sums = read_json(path / "DONE", CheckpointError, mend).get("sha256")
@@ -119,10 +119,10 @@ def load_state(path: Path) -> TrainState:
 
 
 def load_newest(folder: Path) -> tuple[TrainState | None, list[str]]:
-    """The newest checkpoint that is whole, and what is wrong with newer ones.
+    """Load the newest intact checkpoint; also return what is wrong with newer ones.
 
     Raises:
-        CheckpointError: there are checkpoints but none is whole.
+        CheckpointError: there are checkpoints but none is intact.
     """
     problems = []
     for path in reversed(list_states(folder)):

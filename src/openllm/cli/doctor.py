@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""`openllm doctor`: what this machine and this installation are, what is missing, what mends it.
+"""`openllm doctor`: describe this machine and installation, what is missing, and how to fix it.
 
-It loads nothing but the standard library and our plainest modules, so that it can still speak
-where a library is broken.
+It imports only the standard library and our most basic modules, so that it still works where a
+library is broken.
 """
 
 import argparse
@@ -30,15 +30,15 @@ from openllm.core.plugins import EXTRAS
 
 DISTRIBUTION = "openllm-lab"
 IMPORT_NAMES = {"protobuf": "google.protobuf", "pyyaml": "yaml"}
-"""Core distributions whose import name is another one."""
+"""Core distributions whose import name differs."""
 GIB = 1024**3
 LEAST_FREE_GIB = 5.0
-"""Below this much free disk a run of the small preset with its checkpoints may not fit."""
+"""With less free disk, a run of the small preset with its checkpoints may not fit."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something missing or broken, and the line that mends it."""
+    """Something missing or broken, and how to fix it."""
 
     what: str
     mend: str
@@ -50,10 +50,10 @@ Facts = dict[str, Any]
 
 
 def main(argv: list[str]) -> int:
-    """Print the report; returns 1 where a core part is broken, else 0."""
+    """Print the report; returns 1 if a core part is broken, else 0."""
     parser = argparse.ArgumentParser(
         prog="openllm doctor",
-        description="Check this machine and this installation, and say how to mend what is wrong.",
+        description="Check this machine and installation, and say how to fix what is wrong.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args(argv)
@@ -105,7 +105,7 @@ def _shown(value: object) -> str:
 
 
 def core_distributions() -> list[str]:
-    """Names of the distributions that OpenLLM cannot do without, from its own metadata.
+    """Names of the distributions that OpenLLM requires, from its own metadata.
 
     Raises:
         PackageNotFoundError: OpenLLM runs from a folder without being installed.
@@ -132,7 +132,7 @@ def _versions(problems: list[Problem]) -> Facts:
         try:
             importlib.import_module(IMPORT_NAMES.get(name, name))
             facts[name] = metadata.version(name)
-        except Exception as error:  # a broken library may fail in any way, and that is the finding
+        except Exception as error:  # a broken library may fail in any way, which is the finding
             facts[name] = "broken"
             problems.append(
                 Problem(
@@ -173,7 +173,7 @@ def _processor() -> str:
 
 
 def _memory() -> Facts:
-    """Total and available memory, where the system tells."""
+    """Total and available memory, where the system reports it."""
     sizes = {line.partition(":")[0]: line.split()[1] for line in _proc("meminfo") if ":" in line}
     if "MemTotal" in sizes:
         total, free = (int(sizes[key]) * 1024 / GIB for key in ("MemTotal", "MemAvailable"))
@@ -184,18 +184,18 @@ def _memory() -> Facts:
 
 
 def _proc(name: str) -> list[str]:
-    """Lines of a file under /proc; none where the system has no such file."""
+    """Lines of a file under /proc; none if the system has no such file."""
     path = Path("/proc") / name
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _torch() -> Any:
-    """Torch, or None where it cannot be imported (`_versions` has reported that)."""
+    """Torch, or None if it cannot be imported (`_versions` has reported that)."""
     return sys.modules.get("torch")
 
 
 def _numbers() -> Facts:
-    """Which number formats are fast here."""
+    """Which number formats are fast on this machine."""
     flags = next((set(line.split()) for line in _proc("cpuinfo") if line.startswith("flags")), {})
     facts: Facts = {"bf16 instructions": sorted({"avx512_bf16", "amx_bf16"} & set(flags))}
     torch = _torch()
@@ -223,7 +223,7 @@ def _matmul_gflops(torch: Any, kind: str, rounds: int = 5) -> float:
 
 
 def _compiler(problems: list[Problem]) -> Facts:
-    """What the CPU kernels need, a C++ compiler, and `torch.compile`, Python's headers besides."""
+    """What the CPU kernels need (a C++ compiler), and `torch.compile` (also Python's headers)."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     found = next((path for path in map(shutil.which, names) if path), None)
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
@@ -262,7 +262,7 @@ def _has_kernels() -> bool:
 
 
 def _first_line(command: list[str]) -> str:
-    """The first line a program prints; how it failed where it does."""
+    """The first line a program prints, or how it failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError) as error:

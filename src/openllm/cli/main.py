@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The command `openllm`: a table of verbs, each loaded only when it is called.
+"""The `openllm` command: a table of subcommands, each loaded only when it is called.
 
-Exit codes: 0 well, 1 failed, 2 wrong use, 130 interrupted. Results go to standard output, news and
-errors to standard error.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted. Results go to standard output,
+messages and errors to standard error.
 """
 
 import difflib
@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("measure how fast this machine trains and generates", "openllm.recipes.bench:main"),
     "doctor": ("check this machine and this installation", "openllm.cli.doctor:main"),
 }
-"""Verb, or noun and verb -> (one line of help, "module:function" taking the other arguments)."""
+"""Name of a command -> (one-line help, "module:function" taking the remaining arguments)."""
 
 FOREIGN = (
     "the package 'openllm' (by BentoML) is installed too and claims the same import and command; "
@@ -61,25 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     bound_spinning()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot show a character gets its code; no result is lost to that.
+        # Escape characters that a terminal cannot show, so that no result is lost.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if foreign_distribution():
             sys.stderr.write(f"warning: {FOREIGN}\n")
         code = _dispatch(arguments)
-        sys.stdout.flush()  # a reader that is gone shows here, not in the interpreter's shutdown
+        sys.stdout.flush()  # a closed pipe fails here, not at interpreter shutdown
         return code
-    except SystemExit as leaving:  # argparse leaves this way
+    except SystemExit as leaving:  # argparse exits this way
         return _exit_code(leaving)
-    except BaseException as error:  # the one place that turns whatever went wrong into words
+    except BaseException as error:  # the one place that turns any error into a message
         return _report(error)
 
 
 def bound_spinning() -> None:
-    """Let the threads of a matrix product wait awake for microseconds only, then sleep.
+    """Let the threads of a matrix product spin for microseconds only, then sleep.
 
-    libgomp's default is milliseconds: a little faster on an idle machine, several times slower
-    beside other work (docs/LOG.md). It reads this when torch is loaded.
+    libgomp's default is milliseconds: a little faster on an idle machine, several times slower on a
+    busy one (docs/LOG.md). It reads this when torch is loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -114,7 +114,7 @@ def _load(target: str) -> Callable[[list[str]], int]:
 
 
 def _unknown(arguments: list[str]) -> str:
-    """What to say about a verb that is not in the table."""
+    """The message for an unknown command."""
     if arguments[0].startswith("-"):
         return f"unknown option '{arguments[0]}'; see: openllm --help"
     nouns = {name.partition(" ")[0] for name in COMMANDS}
@@ -169,9 +169,9 @@ def _exit_code(leaving: SystemExit) -> int:
 
 
 def _report(error: BaseException) -> int:
-    """Say on standard error what went wrong; returns the exit code."""
+    """Write the error to standard error; returns the exit code."""
     if isinstance(error, BrokenPipeError):
-        # The reader has left (as in `| head`); nothing more may be written, not even at exit.
+        # The reader is gone (as in `| head`); nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     debug = os.environ.get("OPENLLM_DEBUG") == "1"
@@ -190,7 +190,7 @@ def _report(error: BaseException) -> int:
 
 
 def _in_words(error: BaseException, debug: bool) -> str:
-    """The message for an error that no recipe foresaw."""
+    """The message for an unexpected error."""
     if _out_of_memory(error):
         return (
             "out of memory; close other programs, or use a smaller model, a smaller batch or "
@@ -215,13 +215,13 @@ def _in_words(error: BaseException, debug: bool) -> str:
 def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
-    # torch is not imported for this: where it is not loaded, the error is not its own.
+    # torch is not imported for this: if it is not loaded, the error is not torch's.
     cuda = type(error).__name__ == "OutOfMemoryError"
     return isinstance(error, RuntimeError) and (cuda or "DefaultCPUAllocator" in str(error))
 
 
 def _keep_traceback(error: BaseException) -> str:
-    """Write the traceback into a file of its own; returns where it is, in words."""
+    """Write the traceback to a file of its own; returns where it is, in words."""
     import tempfile
     import traceback
 
@@ -231,7 +231,7 @@ def _keep_traceback(error: BaseException) -> str:
         ) as handle:
             handle.write(f"openllm {__version__}: {' '.join(sys.argv)}\n\n")
             traceback.print_exception(error, file=handle)
-    except OSError:  # no room for a file: the screen is the place that is left
+    except OSError:  # no room for a file: the screen is what is left
         traceback.print_exception(error)
         return "above"
     return f"in {handle.name}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The base of every config, and how recipes (YAML files) become configs.
+"""The base class of all configs, and loading of recipes (YAML files) into configs.
 
-Configs are frozen pydantic models that refuse unknown keys; the message names the path and the
-nearest valid name. A recipe may inherit with `base: NAME`, and `key.sub=value` overrides it.
+Configs are frozen pydantic models that reject unknown keys; the error names the key's path and the
+nearest valid name. A recipe may inherit with `base: NAME`; `key.sub=value` overrides a setting.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from openllm.core.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose dates stay text: no setting is a date, but a folder may be called like one."""
+    """YAML that keeps dates as text: no setting is a date, but a folder name may look like one."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class Config(BaseModel):
-    """Frozen settings; unknown keys and numbers that are not finite are errors."""
+    """Frozen settings; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
@@ -37,7 +37,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_kinds(cls, values: Any) -> Any:
-        """A part whose `kind` is not named is of the default kind."""
+        """Fill in the default `kind` of parts that do not name one."""
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
@@ -50,10 +50,10 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], source: str) -> Self:
-        """Validate `values`; `source` names where they come from in the error.
+        """Validate `values`; `source` names their origin in the error.
 
         Raises:
-            ConfigError: one line for each problem, with the path of the key.
+            ConfigError: one line per problem, with the path of the key.
         """
         try:
             return cls.model_validate(dict(values))
@@ -67,8 +67,8 @@ class Config(BaseModel):
 
 
 def _explain(problem: Any, values: Mapping[str, Any]) -> str:
-    """One validation problem in words."""
-    # Tagged unions put their tag into the location; keep what the user wrote.
+    """Describe one validation problem."""
+    # Tagged unions add their tag to the location; keep only what the user wrote.
     keys = [str(part) for part in problem["loc"]]
     path: list[str] = []
     node: Any = values
@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML mapping.
 
     Raises:
-        ConfigError: missing file, bad YAML, or no mapping.
+        ConfigError: missing file, invalid YAML, or not a mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -118,7 +118,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not exist; give the path of a YAML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; give the path of a YAML file") from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, or '!!int x'
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or '!!int x'
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines")
@@ -126,7 +126,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` on top, mapping by mapping; another `kind` replaces a mapping whole."""
+    """`base` with `over` merged in recursively; a different `kind` replaces a whole mapping."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -141,8 +141,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """`["a.b=1", "c=x"]` -> `{"a": {"b": 1}, "c": "x"}`; values are read as YAML.
 
-    What YAML takes for text is taken as it stands, unless it is in quotes: `data=sets/a #2` is the
-    folder `sets/a #2`, though YAML has a comment there.
+    Unquoted text is taken verbatim: `data=sets/a #2` is the folder `sets/a #2`, although YAML would
+    start a comment there.
 
     Raises:
         ConfigError: an argument without `=` or with an unreadable value.
@@ -166,7 +166,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def as_override(key: str, text: str) -> str:
-    """The `key=value` that `parse_overrides` reads as this text, in quotes where it needs them."""
+    """The `key=value` that `parse_overrides` reads back as this text, quoted where necessary."""
     try:
         plain = parse_overrides([f"key={text}"]) == {"key": text}
     except ConfigError:
@@ -177,11 +177,11 @@ def as_override(key: str, text: str) -> str:
 
 
 def load_recipe(name: str, folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Values of a recipe: its bases first, then its own, then the overrides.
+    """Load the values of a recipe: its bases first, then its own, then the overrides.
 
     Args:
-        name: the path of a YAML file, or the name of one in `folder`.
-        folder: the shipped recipes.
+        name: the path of a YAML file, or the name of a recipe in `folder`.
+        folder: holds the shipped recipes.
         overrides: `key.sub=value` strings.
     """
     return merge(_with_bases(_find(name, folder), folder, ()), parse_overrides(overrides))

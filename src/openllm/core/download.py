@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Downloads that resume, retry, verify, and leave either the whole file or a part to go on from."""
+"""Downloads that resume, retry and verify, and leave either the whole file or a resumable part."""
 
 import http.client
 import os
@@ -18,11 +18,11 @@ from openllm.core.log import Meter, progress, say
 
 _BLOCK = 1 << 18
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP answers worth another attempt."""
+"""HTTP status codes worth a retry."""
 
 
 class _PassingError(Exception):
-    """A failure that another attempt may mend."""
+    """A failure that a retry may fix."""
 
 
 def cache_folder() -> Path:
@@ -41,23 +41,23 @@ def download(
     pause: float = 1.0,
     timeout: float = 30.0,
 ) -> Path:
-    """Fetch `url` into `folder` unless it is there already; returns the file.
+    """Fetch `url` into `folder` unless it is already there; returns the file.
 
-    What has arrived is kept as `NAME.part`, and the next attempt asks for the rest only: in this
-    call if the server names the version of the file or a checksum is given, in later ones only with
-    a checksum. The file takes its name after size and checksum are found right.
+    Partial data is kept as `NAME.part`, and a retry asks for the rest only: within this call if the
+    server names the file's version or a checksum is given, in later calls only with a checksum.
+    The file gets its name once size and checksum are verified.
 
     Args:
         url: an http or https address.
-        folder: is created.
-        size: expected bytes.
+        folder: created if missing.
+        size: expected size in bytes.
         sha256: expected checksum, hex.
         attempts: tries before giving up.
         pause: seconds before the second try; doubled each time.
-        timeout: seconds without any answer before a try counts as failed.
+        timeout: seconds without a response before a try counts as failed.
 
     Raises:
-        DownloadError: not http(s), refused for good, wrong content, or no try succeeded.
+        DownloadError: not http(s), permanently refused, wrong content, or every try failed.
         StorageError: the disk is full or not writable.
     """
     target = _target(url, folder)
@@ -69,7 +69,7 @@ def download(
     problem = ""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if sha256 is None:  # nothing would tell that the file has changed since
+        if sha256 is None:  # nothing would reveal that the file has changed since
             transfer.part.unlink(missing_ok=True)
         for attempt in range(attempts):
             if attempt:
@@ -102,7 +102,7 @@ def _target(url: str, folder: Path) -> Path:
 
 @dataclass
 class _Transfer:
-    """One file on its way; `validator` names the version that the part at hand is of."""
+    """A download in progress; `validator` identifies the version that the part belongs to."""
 
     url: str
     part: Path
@@ -112,11 +112,11 @@ class _Transfer:
     validator: str = ""
 
     def fetch(self) -> None:
-        """Append to the part what is missing; starts over where the server cannot resume."""
+        """Append what is missing to the part; starts over where the server cannot resume."""
         have = self._resumable()
         if self.size is not None and have >= self.size:
             return
-        address = quote(self.url, safe="%/:?#[]@!$&'()*+,;=~")  # as typed: spaces, accents
+        address = quote(self.url, safe="%/:?#[]@!$&'()*+,;=~")  # may hold spaces and accents
         request = urllib.request.Request(address, headers={"User-Agent": "openllm"})
         if have:
             request.add_header("Range", f"bytes={have}-")
@@ -126,7 +126,7 @@ class _Transfer:
             with urllib.request.urlopen(request, timeout=self.timeout) as answer:
                 self._save(answer, self._begin(answer, have))
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # our part is no beginning of that file
+            if error.code == 416:  # our part is not a prefix of that file
                 self._start_over(f"the server cannot resume at byte {have}")
             if error.code in _PASSING:
                 raise _PassingError(f"HTTP {error.code} {error.reason}") from None
@@ -140,7 +140,7 @@ class _Transfer:
             raise _PassingError(f"no answer within {self.timeout:g} s") from None
 
     def verify(self) -> None:
-        """Compare size and checksum; a wrong file is deleted, so that the next try starts over."""
+        """Check size and checksum; a wrong file is deleted, so that the next try starts over."""
         have = self.part.stat().st_size
         if self.size is not None and have < self.size:
             raise _PassingError(f"{have:,} of {self.size:,} bytes arrived")
@@ -155,15 +155,15 @@ class _Transfer:
         raise _PassingError(problem)
 
     def _resumable(self) -> int:
-        """Bytes at hand that the rest can be put behind, checked by a validator or checksum."""
+        """Bytes of the part to resume from; 0 without a validator or checksum to check it."""
         if not self.part.exists() or not (self.validator or self.sha256):
             return 0
         return self.part.stat().st_size
 
     def _begin(self, answer: Any, have: int) -> int:
-        """The byte at which an answer begins."""
+        """The byte at which a response begins."""
         self.validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        if self.validator.startswith("W/"):  # says that a version is similar, not that it is equal
+        if self.validator.startswith("W/"):  # weak: similar, not equal
             self.validator = ""
         if answer.status != 206:
             return 0

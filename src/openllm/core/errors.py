@@ -1,34 +1,34 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The errors a user can meet. Each message says what is wrong and how to mend it.
+"""The errors a user can meet. Each message says what is wrong and how to fix it.
 
 OpenLLMError            exit code 1
-├── UsageError          exit code 2: wrong command line
-├── ConfigError         exit code 2: a recipe or a setting is wrong
+├── UsageError          exit code 2: invalid command line
+├── ConfigError         exit code 2: invalid recipe or setting
 ├── DataError           a data source or prepared folder cannot be used
-├── TokenizerError      a tokenizer is missing, broken or the wrong one
+├── TokenizerError      a tokenizer is missing, damaged or the wrong one
 ├── CheckpointError     a model folder or checkpoint cannot be used
-├── TrainingError       training cannot go on (diverged, out of memory, ...)
+├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
-├── DownloadError       a download failed for good
+├── DownloadError       a download failed permanently
 └── MissingExtra        an optional library is not installed
 """
 
 
 class OpenLLMError(Exception):
-    """Base of all errors that are shown to the user without a traceback."""
+    """Base class of errors that are shown to the user without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(OpenLLMError):
-    """The command line is wrong."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 class ConfigError(OpenLLMError):
-    """A recipe or a setting is wrong."""
+    """A recipe or a setting is invalid."""
 
     exit_code = 2
 
@@ -38,7 +38,7 @@ class DataError(OpenLLMError):
 
 
 class TokenizerError(OpenLLMError):
-    """A tokenizer is missing, broken or not the one the data was made with."""
+    """A tokenizer is missing, damaged or not the one the data was made with."""
 
 
 class CheckpointError(OpenLLMError):
@@ -46,7 +46,7 @@ class CheckpointError(OpenLLMError):
 
 
 class TrainingError(OpenLLMError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class StorageError(OpenLLMError):
@@ -54,7 +54,7 @@ class StorageError(OpenLLMError):
 
 
 class DownloadError(OpenLLMError):
-    """A download failed for good."""
+    """A download failed permanently."""
 
 
 class MissingExtra(OpenLLMError):

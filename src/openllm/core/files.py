@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Files that are either whole or absent: written beside their name, synced, then renamed."""
+"""Files that are either complete or absent: written to a temporary sibling, synced, renamed."""
 
 import contextlib
 import errno
@@ -16,15 +16,15 @@ from typing import IO, Any
 from openllm.core.errors import OpenLLMError, StorageError
 
 TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace"}
-"""How we open text files for writing: names of files may hold bytes that are not UTF-8."""
+"""How to open text files for writing: file names in them may hold bytes that are not UTF-8."""
 
 FORMAT_VERSION = 1
-"""Written into every JSON file of ours; a newer one is refused by `read_json`."""
+"""Written into all our JSON files; `read_json` rejects newer ones."""
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path | str) -> Iterator[None]:
-    """Turn the operating system's refusals to write below `path` into a `StorageError`."""
+    """Turn the operating system's refusals to write under `path` into a `StorageError`."""
     try:
         yield
     except OSError as error:
@@ -56,7 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary sibling of `path`; on success it replaces `path`, on failure it vanishes."""
+    """Open a temporary sibling of `path`; on success it replaces `path`, else it is removed."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
@@ -74,16 +74,16 @@ def atomic_file(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary sibling of `path`; on success it replaces the folder `path` whole.
+    """Yield an empty temporary sibling of `path`; on success it replaces the whole folder `path`.
 
     A kill between the two renames leaves the previous folder as `.NAME.old`; the next call, or
-    `recover_folder`, puts it back.
+    `recover_folder`, restores it.
 
     Raises:
         StorageError: the folder cannot be written or replaced, or another process is writing it.
     """
     _check_place(path)
-    path = Path(os.path.realpath(path))  # "." has no name, and a link is to stay one
+    path = Path(os.path.realpath(path))  # "." has no name, and a link must stay one
     temporary = path.with_name(f".{path.name}.tmp")
     old = path.with_name(f".{path.name}.old")
     with storage_errors(path), contextlib.ExitStack() as stack:
@@ -108,19 +108,19 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def _claim(temporary: Path, path: Path) -> int:
-    """Make the empty folder `temporary`; other processes are refused until the handle is closed."""
+    """Create and lock the empty folder `temporary`; closing the handle releases the lock."""
     temporary.mkdir(exist_ok=True)
     with contextlib.suppress(FileNotFoundError):  # its owner may finish while we look
         handle = os.open(temporary, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.stat(temporary), os.fstat(handle)):
-                for entry in temporary.iterdir():  # a killed process left it
+                for entry in temporary.iterdir():  # left by a killed process
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
                 return handle
         except BlockingIOError:
             pass
-        except BaseException:  # the claim ends with whoever made it, Ctrl-C included
+        except BaseException:  # whatever the error, Ctrl-C included, release the claim
             os.close(handle)
             raise
         os.close(handle)
@@ -131,15 +131,15 @@ def _claim(temporary: Path, path: Path) -> int:
 
 
 def check_replaceable(path: Path | str, ours: Collection[str], error: type[OpenLLMError]) -> None:
-    """Refuse, before the work, what `atomic_folder` must not or cannot replace.
+    """Refuse early what `atomic_folder` must not or cannot replace.
 
     Args:
         path: the folder to write; it may be missing.
         ours: names of the files that may be replaced.
-        error: what to raise where `path` is a file or holds others.
+        error: what to raise if `path` is a file or holds other files.
 
     Raises:
-        StorageError: `path` is the current folder or a mounted disk.
+        StorageError: `path` is the current folder or a mount point.
     """
     _check_place(path)
     path = Path(path)
@@ -165,7 +165,7 @@ def _check_place(path: Path | str) -> None:
 
 
 def recover_folder(path: Path | str) -> None:
-    """Finish what a killed `atomic_folder` left: put the previous folder back if none stands."""
+    """Clean up after a killed `atomic_folder`: restore the previous folder if there is none now."""
     path = Path(os.path.realpath(path))
     old = path.with_name(f".{path.name}.old")
     if old.exists():
@@ -176,13 +176,13 @@ def recover_folder(path: Path | str) -> None:
 
 
 def sha256_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes as hex."""
+    """SHA-256 of a file, as hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_json(path: Path | str, value: dict[str, Any]) -> None:
-    """Write `value` with our `format_version`, atomically."""
+    """Write `value` and `format_version`, atomically."""
     with atomic_file(path) as handle:
         json.dump({"format_version": FORMAT_VERSION, **value}, handle, indent=1, ensure_ascii=False)
         handle.write("\n")
@@ -193,8 +193,8 @@ def read_json(path: Path | str, error: type[OpenLLMError], mend: str) -> dict[st
 
     Args:
         path: the file.
-        error: what to raise where the file is missing, broken or too new.
-        mend: ends the message: what the user can do.
+        error: what to raise if the file is missing, broken or too new.
+        mend: the end of the message: what the user can do.
     """
     path = Path(path)
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What the user sees while work goes on: lines and one progress bar, both on standard error.
+"""Progress output for the user: lines and one progress bar, both on standard error.
 
-Standard output is kept for results (text, tables, JSON), so that every command can be piped.
+Standard output is reserved for results (text, tables, JSON), so that every command can be piped.
 """
 
 import sys
@@ -22,17 +22,17 @@ def console() -> Console:
 
 
 def say(message: str) -> None:
-    """Print one line of news."""
+    """Print a one-line message."""
     console().print(printable(message), markup=False)
 
 
 def warn(message: str) -> None:
-    """Print one line that deserves attention."""
+    """Print a one-line warning."""
     console().print(f"warning: {printable(message)}", style="yellow", markup=False)
 
 
 def printable(text: str) -> str:
-    """The text as any terminal takes it: names of files may hold bytes that are not UTF-8."""
+    """The text in a form any terminal accepts: file names may hold bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -87,7 +87,7 @@ class Meter:
             say(f"{self.label}: {self.state()}")
 
     def state(self) -> str:
-        """Done, rate and time left in words."""
+        """Amount done, rate and time left, as text."""
         elapsed = time.monotonic() - self._began
         rate = (self.done - self.start) / elapsed if elapsed > 0 else 0.0
         total = f"/{self.total:,.0f}" if self.total is not None else ""
@@ -97,14 +97,14 @@ class Meter:
         return ", ".join([*parts, self.detail] if self.detail else parts)
 
     def close(self) -> None:
-        """Take the bar down, leaving its last state on the screen."""
+        """Stop the bar, leaving its last state on the screen."""
         if self._bar is not None:
             self._bar.stop()
 
 
 @contextmanager
 def progress(label: str, total: float | None, unit: str, *, start: float = 0) -> Iterator[Meter]:
-    """A `Meter` for the length of a `with` block."""
+    """A `Meter` as a context manager."""
     meter = Meter(label, total, unit, start=start)
     meter.open()
     try:

@@ -19,7 +19,7 @@ def require(module: str) -> ModuleType:
     """Import an optional library, e.g. `require("pyarrow.parquet")`.
 
     Raises:
-        MissingExtra: it is not installed; the message holds the install line.
+        MissingExtra: it is not installed; the message gives the install command.
     """
     top = module.partition(".")[0]
     try:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The run folder: everything that is known about one training run.
+"""The run folder: everything known about one training run.
 
-recipe.yaml      the resolved recipe that the run began with
-inputs.json      fingerprints of its data and its tokenizer
+recipe.yaml      the resolved recipe that the run started with
+inputs.json      fingerprints of its data and tokenizer
 env.json         versions and hardware; what bit-exact resumption depends on
-metrics.jsonl    one line a training step or validation
+metrics.jsonl    one line per training step or validation
 events.jsonl     warnings, checkpoints, resumptions
-checkpoints/     step-NNNNNN/, whole or absent
+checkpoints/     step-NNNNNN/, complete or absent
 plots/*.png, report.md
 model/           best weights so far, as a model folder
 """
@@ -33,14 +33,14 @@ from openllm.core.files import atomic_file, read_json, storage_errors, write_jso
 
 RECIPE = "recipe.yaml"
 MACHINE_KEYS = ("threads", "batch.micro_rows", "activation_checkpointing")
-"""Settings that a resumed run may change, as they suit a recipe to a machine; `Run.changes`."""
+"""Settings that a resumed run may change, because they fit a recipe to a machine; `Run.changes`."""
 
 
 class Run:
     """An open run folder; only one process may hold it.
 
     Attributes:
-        changes: which `MACHINE_KEYS` are others than in `recipe.yaml`, in words.
+        changes: the `MACHINE_KEYS` that differ from `recipe.yaml`, in words.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,11 +56,11 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str, recipe: dict[str, Any], *, fresh: bool = False) -> "Run":
-        """Create the folder, or take up an earlier run of the same recipe.
+        """Create the folder, or resume an earlier run of the same recipe.
 
         Raises:
-            ConfigError: the folder holds a run of another recipe, or something else.
-            StorageError: another process trains here, or the folder cannot be written.
+            ConfigError: the folder holds a run of another recipe, or other files.
+            StorageError: another process is training here, or the folder cannot be written.
         """
         run = cls(Path(folder))
         with storage_errors(run.folder):
@@ -69,18 +69,18 @@ class Run:
             run._take_lock()
         try:
             run._check(recipe, fresh)
-        except BaseException:  # whatever it was, the lock must not outlive it
+        except BaseException:  # whatever the error, the lock must not outlive it
             run.close()
             raise
         return run
 
     @classmethod
     def discard(cls, folder: Path | str) -> None:
-        """Remove a run folder, if it is there.
+        """Remove a run folder if it exists.
 
         Raises:
-            ConfigError: the folder holds something else.
-            StorageError: another process trains here, or the folder cannot be removed.
+            ConfigError: the folder holds other files.
+            StorageError: another process is training here, or the folder cannot be removed.
         """
         run = cls(Path(folder))
         if not run.folder.exists():
@@ -106,7 +106,7 @@ class Run:
             ) from None
 
     def _refuse_other_files(self) -> None:
-        # hidden names are ours: the lock, and what a kill left of a file being written
+        # hidden files are ours: the lock, and what a kill left half-written
         others = [name for name in os.listdir(self.folder) if not name.startswith(".")]
         if others and RECIPE not in others:
             raise ConfigError(
@@ -134,14 +134,14 @@ class Run:
                 )
             if not begins:
                 self.changes = [f"{key}: {a} then, {b} now" for key, (a, b) in changed.items()]
-        if begins:  # with these settings and on this machine, whatever was noted before
+        if begins:  # from now on with these settings and this machine, whatever was noted before
             (self.folder / "env.json").unlink(missing_ok=True)
             with atomic_file(path) as handle:
                 yaml.safe_dump(recipe, handle, sort_keys=False, allow_unicode=True)
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what a killed or failed process left half written."""
+        """Remove what a killed or failed process left half-written."""
         for leftover in self.folder.glob(".*.tmp"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
@@ -152,7 +152,7 @@ class Run:
             os.truncate(self.events_path, whole)
 
     def _empty(self) -> None:
-        # the recipe goes last: while it stands, the folder is still known as a run
+        # the recipe goes last: while it exists, the folder is still recognised as a run
         for name in sorted(os.listdir(self.folder), key=lambda name: name == RECIPE):
             entry = self.folder / name
             if name == ".lock":
@@ -163,7 +163,7 @@ class Run:
                 entry.unlink()
 
     def rewind_metrics(self, offset: int) -> None:
-        """Cut off what was written after the checkpoint that training resumes from."""
+        """Drop what was written after the checkpoint that training resumes from."""
         if self._metrics is not None:
             self._metrics.close()
         with storage_errors(self.metrics_path):
@@ -178,7 +178,7 @@ class Run:
             self._metrics.seek(offset)
 
     def log_metrics(self, record: dict[str, Any]) -> None:
-        """Append one line to the metrics; what is no finite number becomes null."""
+        """Append one line to the metrics; non-finite numbers become null."""
         assert self._metrics is not None, "rewind_metrics() comes first"
         line = json.dumps(_plain(record), allow_nan=False)
         with storage_errors(self.metrics_path):
@@ -186,7 +186,7 @@ class Run:
             self._metrics.flush()
 
     def metrics_offset(self) -> int:
-        """Bytes of metrics that are safely on disk."""
+        """Sync the metrics to disk; returns their size in bytes."""
         assert self._metrics is not None, "rewind_metrics() comes first"
         with storage_errors(self.metrics_path):
             os.fsync(self._metrics.fileno())
@@ -199,10 +199,10 @@ class Run:
             handle.write(json.dumps(line) + "\n")
 
     def check_inputs(self, fingerprints: Mapping[str, str]) -> None:
-        """Write `inputs.json` on the first call; later refuse whatever differs from then.
+        """Write `inputs.json` on the first call; later refuse inputs that differ.
 
         Raises:
-            ConfigError: another fingerprint; the message names whose it is.
+            ConfigError: a fingerprint differs; the message says whose.
         """
         path = self.folder / "inputs.json"
         if not path.exists():
@@ -221,7 +221,7 @@ class Run:
             )
 
     def check_env(self, env: dict[str, Any]) -> list[str]:
-        """Write `env.json` on the first call; later name what differs from then."""
+        """Write `env.json` on the first call; later return what differs from it."""
         path = self.folder / "env.json"
         if not path.exists():
             write_json(path, env)
@@ -234,7 +234,7 @@ class Run:
         ]
 
     def close(self) -> None:
-        """Close the files and let other processes in."""
+        """Close the files and release the lock."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -244,14 +244,14 @@ class Run:
 
 
 def _plain(value: Any) -> Any:
-    """The value without numbers that JSON cannot hold."""
+    """The value with non-finite numbers replaced by None."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Path, old and new value of each setting that is not the same."""
+    """Path, old and new value of each setting that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
@@ -260,7 +260,7 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any,
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics."""
+    """All complete lines of a run's metrics."""
     path = Path(folder) / "metrics.jsonl"
     if not path.exists():
         raise CheckpointError(f"{folder} is no run folder (metrics.jsonl is missing)")
@@ -271,7 +271,7 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
 def environment(
     *, instruction_set: str, threads: int, device: str, kernels: str, compiled: bool
 ) -> dict[str, Any]:
-    """What a run's numbers depend on beside its recipe."""
+    """What a run's numbers depend on besides its recipe."""
     return {
         "openllm": importlib.metadata.version("openllm-lab"),
         "commit": source_commit(),
@@ -293,7 +293,7 @@ def environment(
 def source_commit() -> str | None:
     """The git commit of the source tree this package runs from; None for an installed wheel.
 
-    Where files differ from it, `-dirty` stands behind it.
+    `-dirty` is appended if files differ from it.
     """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
@@ -308,7 +308,7 @@ def source_commit() -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor's name in words."""
+    """The processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The first step of preparation, chunk by chunk: clean, judge and hash records."""
+"""The first step of preparation: clean, filter and hash records, chunk by chunk."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ from openllm.data.split import title_key
 from openllm.data.store import FACTS, Batch, document_id
 
 CHUNK_BYTES = 1 << 19
-"""Characters of text in a chunk; what a worker holds is a small multiple of it."""
+"""Characters of text in a chunk; a worker holds a small multiple of it."""
 _CHUNK_RECORDS = 4096
 
 
 def cut(stream: Iterable[Record]) -> Iterator[list[Record]]:
-    """Cut the records into chunks; where they are cut depends on the records alone."""
+    """Split records into chunks; the boundaries depend on the records alone."""
     chunk: list[Record] = []
     held = 0
     for record in stream:
@@ -38,7 +38,7 @@ def cut(stream: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def clean_chunk(chunk: Sequence[Record], quality: QualityConfig) -> Batch:
-    """What becomes of a chunk of records; runs in a worker."""
+    """Process a chunk of records; runs in a worker."""
     kept: list[tuple[Record, Document, str]] = []
     dropped: list[bytes] = []
     reasons: Counter[tuple[str, str]] = Counter()
@@ -79,7 +79,7 @@ def clean_chunk(chunk: Sequence[Record], quality: QualityConfig) -> Batch:
 
 
 def _digest(text: bytes) -> tuple[int, int]:
-    """128 bits of a text."""
+    """128-bit hash of a text."""
     digest = hashlib.blake2b(text, digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
@@ -123,7 +123,7 @@ def _facts(kept: Sequence[tuple[Record, Document, str]]) -> tuple[bytes, np.ndar
 
 
 def json_line(record: dict[str, object]) -> bytes:
-    """One line of a .jsonl file; undecodable bytes of file names are written as escapes."""
+    """One line of a .jsonl file; undecodable bytes of file names are escaped."""
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 

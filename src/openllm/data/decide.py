@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What becomes of each document that passed the rules: kept or dropped, and on which side."""
+"""The fate of each document that passed the rules: kept or dropped, and in which split."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from openllm.data.store import Store
 KEPT, EXACT, NEAR, LEAKED = 0, 1, 2, 3
 """Fates of a document."""
 REASONS = {EXACT: "exact-duplicate", NEAR: "near-duplicate", LEAKED: "shared-with-heldout"}
-"""How the fates are called in dropped.jsonl and in reports."""
+"""Names of the fates in dropped.jsonl and in reports."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Decisions:
 
     Attributes:
         fate: uint8 [N], KEPT, EXACT, NEAR or LEAKED.
-        partner: int64 [N], the document that stays in its stead, or that it shares text with; -1.
+        partner: int64 [N], the document kept instead, or the one it shares text with; else -1.
         side: uint8 [N], TRAIN, VALIDATION or TEST.
     """
 
@@ -46,15 +46,15 @@ class Decisions:
     side: np.ndarray
 
     def kept(self, side: int) -> np.ndarray:
-        """Which documents are on a side, bool [N]."""
+        """Which documents are kept in a split, bool [N]."""
         return (self.fate == KEPT) & (self.side == side)
 
 
 def decide_duplicates(store: Store, threshold: float) -> Decisions:
     """Keep one of all equal texts, and one of each near-duplicate cluster."""
     facts = store.facts
-    # A document that its source itself holds out is kept before others, and one with a title before
-    # its double without: only that can be split by article.
+    # Documents held out by their source are kept before others, and those with a title before their
+    # duplicates without one: only they can be split by article.
     order = np.lexsort((np.arange(len(facts)), ~facts["titled"], facts["given"] <= 1 + TRAIN))
     rank = np.empty(len(facts), dtype=np.int64)
     rank[order] = np.arange(len(facts))
@@ -67,7 +67,7 @@ def decide_duplicates(store: Store, threshold: float) -> Decisions:
 
 
 def decide_sides(store: Store, decisions: Decisions, config: SplitConfig) -> None:
-    """Put each kept document on its side: the one its source says, or the one it is drawn for."""
+    """Assign each kept document to a split: the one its source states, or one drawn by hash."""
     facts, kept = store.facts, decisions.fate == KEPT
     given = kept & (facts["given"] > 0)
     decisions.side[given] = facts["given"][given] - 1
@@ -116,7 +116,7 @@ def _texts(batch: tuple[list[int], list[bytes]]) -> Numbered:
 def _candidates(
     batch: tuple[list[int], list[bytes]], held: GramFilter
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Documents of a batch and the 13-grams that held-out text may have; runs in a worker."""
+    """Documents of a batch and their 13-grams that may be in held-out text; runs in a worker."""
     numbers, texts = _texts(batch)
     places, hashes = leak_candidates(ngrams(split_words(texts), LEAK), held)
     return np.array(numbers, dtype=np.int64)[places], hashes

@@ -17,12 +17,12 @@ import numpy as np
 from openllm.data.ngrams import Grams, mix, ngrams, split_words
 
 SHINGLE = 5
-"""Words in an n-gram that documents are compared by."""
+"""Words per n-gram in document comparisons."""
 BANDS, ROWS = 32, 4
 MINIMA = BANDS * ROWS
-_SLACK = 0.12  # three standard deviations of a similarity of 0.8 estimated from 128 minima
-_REMEMBERED = 100_000  # compared pairs that are not compared again
-_MOST_COMPARED = 64  # distinct documents of one band value that a further one is compared with
+_SLACK = 0.12  # over three standard deviations of a similarity of 0.8 estimated from 128 minima
+_REMEMBERED = 100_000  # pairs whose comparison is cached
+_MOST_COMPARED = 64  # distinct documents of one band value to compare a further one with
 
 
 @cache
@@ -36,7 +36,7 @@ def minhash(shingles: Grams) -> tuple[np.ndarray, np.ndarray]:
     """Signatures and band values of documents that have at least one shingle each.
 
     Returns:
-        The lowest byte of each minimum, uint8 [D, MINIMA], and one value for each band,
+        The lowest byte of each minimum, uint8 [D, MINIMA], and one value per band,
         uint64 [BANDS, D].
     """
     values = (shingles.hashes >> np.uint64(32)).astype(np.uint32)
@@ -55,7 +55,7 @@ def minhash(shingles: Grams) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Similarity of two sets of distinct shingle hashes."""
+    """Jaccard similarity of two sets of distinct shingle hashes."""
     both = len(np.intersect1d(first, second, assume_unique=True))
     return both / max(1, len(first) + len(second) - both)
 
@@ -66,11 +66,11 @@ def shingle_set(text: str) -> np.ndarray:
 
 
 def exact_duplicates(hashes: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """For each document the one it repeats, or -1.
+    """For each document, the one it duplicates, or -1.
 
     Args:
         hashes: uint64 [N, 2], 128 bits of each text.
-        rank: of equal documents the one of lowest rank is kept.
+        rank: of equal documents, the one with the lowest rank is kept.
     """
     order = np.lexsort((rank, hashes[:, 1], hashes[:, 0]))
     ordered = hashes[order]
@@ -90,7 +90,7 @@ class Clusters:
         self._rank = rank
 
     def root(self, i: int) -> int:
-        """The document of lowest rank of the cluster of i."""
+        """The document with the lowest rank in the cluster of i."""
         parent = self.parent
         while parent[i] != i:
             parent[i] = parent[parent[i]]
@@ -98,7 +98,7 @@ class Clusters:
         return i
 
     def join(self, i: int, j: int) -> None:
-        """Make one cluster of those of i and j."""
+        """Merge the clusters of i and j."""
         i, j = self.root(i), self.root(j)
         if self._rank[j] < self._rank[i]:
             i, j = j, i
@@ -121,14 +121,14 @@ def near_duplicates(
     threshold: float,
     read_text: Callable[[int], str],
 ) -> np.ndarray:
-    """For each document the near duplicate kept in its stead, or -1.
+    """For each document, the near duplicate kept instead, or -1.
 
     Args:
         folder: holds `signatures.u8` and `band-NN.u64` of all documents.
-        alive: bool [N]; others are left alone.
-        rank: the document of lowest rank of a cluster is kept.
-        threshold: Jaccard similarity of shingles from which on two documents are near duplicates.
-        read_text: the text of a document.
+        alive: bool [N]; other documents are ignored.
+        rank: the document with the lowest rank in a cluster is kept.
+        threshold: lowest Jaccard similarity of shingles at which two documents are near duplicates.
+        read_text: returns the text of a document.
     """
     clusters = Clusters(len(alive), rank)
     members = np.flatnonzero(alive)

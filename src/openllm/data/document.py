@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""One document, and how to read the folder that `openllm data prepare` writes.
+"""One document, and reading the folder that `openllm data prepare` writes.
 
-DIR/train.jsonl  validation.jsonl  test.jsonl    {"id", "text", "title", "source"} a line
-DIR/dropped.jsonl                                what was left out, where it stood, and why
+DIR/train.jsonl  validation.jsonl  test.jsonl    {"id", "text", "title", "source"} per line
+DIR/dropped.jsonl                                what was left out, from where, and why
 DIR/index.json                                   sources, counts, checksums, fingerprint
 DIR/report.json  report.md                       what each step did, and the leak report
 """
@@ -18,7 +18,7 @@ from openllm.core.errors import DataError
 from openllm.core.files import read_json, recover_folder
 
 SPLITS = ("train", "validation", "test")
-"""The sides of a prepared folder, in the order of their files."""
+"""The splits of a prepared folder, in the order of their files."""
 
 _MEND = "give a folder written by 'openllm data prepare SOURCE... --out DIR'"
 
@@ -28,12 +28,12 @@ class Document:
     """One text and where it comes from.
 
     Attributes:
-        id: names the document within its corpus.
+        id: identifies the document within its corpus.
         text: the text, without markup.
-        title: the article the text is a part of; documents of one title stay on one side.
+        title: the article the text is part of; documents with one title stay in one split.
         source: the data set or file the text comes from.
         file: path of the file it was read from; empty after preparation.
-        line: line or record of that file, counted from 1; 0 where the file is one document.
+        line: line or record in that file, counted from 1; 0 if the file is one document.
     """
 
     id: str

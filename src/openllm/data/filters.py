@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Repair of a text, and rules that say why a text is not worth learning from.
+"""Text repair, and rules that drop texts not worth training on.
 
-The rules look at characters, lines and word n-grams only and hold for every script; they follow
-those of Gopher (arXiv:2112.11446, table A1) where these do not depend on English.
+The rules use only characters, lines and word n-grams and apply to every script; they follow those
+of Gopher (arXiv:2112.11446, table A1) where these do not depend on English.
 """
 
 import re
@@ -34,7 +34,7 @@ _SPACES = _characters(
     (0x3000, 0x3000),
 )  # fmt: skip
 
-# Blanks printable ASCII, so that a fast split leaves the rest; \x0b and \x0c would be split away.
+# Blanks printable ASCII, so that a fast split leaves the rest; split would also drop \x0b and \x0c.
 _BLANK_ASCII = bytes(
     32 if 32 <= byte < 127 or byte in b"\t\n\r" else 1 if byte in b"\x0b\x0c" else byte
     for byte in range(256)
@@ -43,8 +43,8 @@ _LINE_END = re.compile("[\x85\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GAP = re.compile("[ \t]{2,}")
 _EMPTY_LINES = re.compile("\n{3,}")
-# ftfy is slow, so it sees only lines in which a character that can stand for the first byte of a
-# UTF-8 sequence, read in some single-byte encoding, comes before one that can stand for the second.
+# ftfy is slow, so it sees only lines in which a character that may be the first byte of a UTF-8
+# sequence, decoded with some single-byte encoding, precedes one that may be the second byte.
 _SUSPECT = re.compile(
     "[\x80-\x9f]|[\xc2\xc3][ \xa0]"
     "|[\xc2-\u0390\u0400-\u040f\u0450-\u045f][^\x00-\x7f\xc0-\xc5\xc7-\xd7\xd9-\xe5\xe7-\xf7\xf9-\xff"
@@ -58,11 +58,11 @@ _SUSPECT = re.compile(
 
 
 def clean(text: str) -> str:
-    """Repair Unicode, remove control characters and settle white space.
+    """Repair Unicode, remove control characters and normalise white space.
 
     Wrongly decoded UTF-8 is decoded again (ftfy), lone surrogates become U+FFFD, characters are
-    composed (NFC). Line ends become \\n; runs of spaces inside a line become one, while indentation
-    stays; at most one empty line stands between two lines.
+    composed (NFC). Line ends become \\n; runs of spaces in a line become one, but indentation is
+    kept; at most one empty line remains between two lines.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -74,7 +74,7 @@ def clean(text: str) -> str:
 
 
 def _repair(text: str, beyond: str) -> str:
-    """Repair a text; `beyond` is what it has beyond printable ASCII, so most steps are skipped."""
+    """Repair a text; `beyond` is its part beyond printable ASCII, so most steps are skipped."""
     present = set(beyond)
     if suspects := set(_SUSPECT.findall(beyond + " ")):
         lines = text.split("\n")
@@ -84,7 +84,7 @@ def _repair(text: str, beyond: str) -> str:
         text = _LINE_END.sub("\n", text)
     if present & _SURROGATES:
         text = _SURROGATE.sub("\ufffd", text)
-    if "\x01" in present:  # stands for itself, \x0b or \x0c, see _BLANK_ASCII
+    if "\x01" in present:  # may be itself, \x0b or \x0c, see _BLANK_ASCII
         present |= {"\x0b", "\x0c"}
     for unwanted, replacement in ((_CONTROLS, ""), (_SPACES, " ")):
         for character in present & unwanted:
@@ -97,7 +97,7 @@ def _decode_again(line: str, suspects: set[str]) -> str:
 
 
 def _settle(line: str) -> str:
-    """One space for each run of spaces and tabs behind the first word; indentation stays."""
+    """Collapse runs of spaces and tabs after the first word; indentation is kept."""
     if "  " not in line and "\t" not in line:
         return line
     body = line.lstrip()
@@ -105,15 +105,15 @@ def _settle(line: str) -> str:
 
 
 class QualityConfig(Config):
-    """Limits of the quality rules; a document beyond one of them is dropped.
+    """Limits of the quality rules; a document beyond any of them is dropped.
 
     Attributes:
-        min_words: fewest words; see `ngrams` for what a word is in scripts without spaces.
-        min_letters: least share of letters, marks and digits among characters that are not space.
-        max_symbols: largest share of symbols and of replacement characters among these.
-        max_word: longest word of a script with spaces, in characters.
-        max_repeated_lines: largest share of characters in lines that stood before in the document.
-        max_repeated_phrases: largest share of word 5-grams that stood before in the document.
+        min_words: minimum number of words; see `ngrams` for words in scripts without spaces.
+        min_letters: minimum share of letters, marks and digits among non-space characters.
+        max_symbols: maximum share of symbols and replacement characters among these.
+        max_word: maximum word length in scripts with spaces, in characters.
+        max_repeated_lines: maximum share of characters in lines that repeat an earlier line.
+        max_repeated_phrases: maximum share of word 5-grams that repeat an earlier one.
     """
 
     min_words: int = Field(5, ge=1)
@@ -142,7 +142,7 @@ def _classes() -> np.ndarray:
 
 
 def judge(texts: Sequence[str], words: Words, config: QualityConfig) -> list[tuple[str, str]]:
-    """Why each text is to be dropped: (reason, detail), or ("", "") where it is kept.
+    """Why each text should be dropped: (reason, detail), or ("", "") if it is kept.
 
     Args:
         texts: cleaned texts.
@@ -179,7 +179,7 @@ def _beyond(reason: str, share: float, what: str, limit: float) -> tuple[str, st
 
 
 def _shares(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Share of letters and of symbols among the characters of each text that are not space."""
+    """Share of letters and of symbols among the non-space characters of each text."""
     joined = "\n".join(texts)
     classes = _classes()[np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32)]
     bounds = np.cumsum([0, *(len(text) + 1 for text in texts)])
@@ -203,7 +203,7 @@ def _longest_words(words: Words) -> np.ndarray:
 
 
 def _repeated_lines(text: str) -> float:
-    """Share of the characters that lie in lines which stood before."""
+    """Share of characters in lines that repeat an earlier line."""
     lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
     if len(lines) < 4:
         return 0.0
@@ -211,7 +211,7 @@ def _repeated_lines(text: str) -> float:
 
 
 def _repeated_phrases(words: Words) -> np.ndarray:
-    """Share of the 5-grams of each text that stood before in it, float [D]."""
+    """Share of each text's 5-grams that repeat an earlier one, float [D]."""
     grams = ngrams(words, 5)
     counts = np.diff(grams.bounds)
     return 1 - np.diff(distinct(grams).bounds) / np.maximum(1, counts) - (counts == 0)

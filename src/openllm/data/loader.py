@@ -26,7 +26,7 @@ class Batch:
         tokens: (B, T) int64.
         targets: (B, T) int64, the next token of the same document or `IGNORE`.
         positions: (B, T) int64, counted from 0 in each piece of a document.
-        cu_seqlens: borders of the pieces in the flattened batch.
+        cu_seqlens: boundaries of the pieces in the flattened batch.
     """
 
     tokens: NDArray[np.int64]
@@ -36,12 +36,12 @@ class Batch:
 
     @property
     def num_targets(self) -> int:
-        """Tokens that are predicted."""
+        """Number of predicted tokens."""
         return int((self.targets != IGNORE).sum())
 
 
 class TokenLoader:
-    """Rows of a split, its documents shuffled in each epoch (or in the first one for all)."""
+    """Rows of a split, its documents shuffled anew in each epoch (or once for all epochs)."""
 
     def __init__(
         self,
@@ -75,19 +75,19 @@ class TokenLoader:
         return lay_out(rows, self.seq_len, self.micro_rows)
 
     def pieces(self, row: int) -> list[Piece]:
-        """The pieces of documents in a row, counted through all epochs."""
+        """The pieces of documents in a row; rows are numbered across epochs."""
         epoch, index = divmod(row, self.rows_per_epoch)
         return self._plan(epoch).row(index, self.seq_len)
 
     def seen(self, steps: int) -> Iterator[NDArray[np.integer]]:
-        """The tokens that `steps` training steps show, each once: pieces of the first epoch."""
+        """The tokens shown by `steps` training steps, each row once: pieces of the first epoch."""
         for row in range(min(steps * self.rows_per_step, self.rows_per_epoch)):
             for piece in self.pieces(row):
                 yield self.shards.document(piece.document)[piece.start : piece.end + 1]
 
 
 Row = tuple[Shards, Sequence[Piece]]
-"""Pieces of documents that together fill a row, and where these documents lie."""
+"""The pieces of documents that fill a row, and the shards they are from."""
 
 
 def lay_out(rows: Sequence[Row], seq_len: int, micro_rows: int) -> list[Batch]:
@@ -120,13 +120,13 @@ def _batch(rows: Sequence[Row], seq_len: int) -> Batch:
 
 
 def sample_numbers(shards: Shards, tokens: int, seed: int, least: int = 1) -> NDArray[np.int64]:
-    """Numbers of seeded whole documents of about `tokens` tokens, and of `least` documents or all.
+    """Numbers of documents drawn by `seed`: about `tokens` tokens, and at least `least` or all.
 
     Returns:
-        In the order of the documents.
+        The numbers, in document order.
 
     Raises:
-        DataError: there are none.
+        DataError: the split is empty.
     """
     order = np.random.Generator(np.random.Philox(seed)).permutation(shards.num_documents)
     sizes = np.cumsum(np.diff(shards.offsets.astype(np.int64))[order])
@@ -139,7 +139,7 @@ def sample_numbers(shards: Shards, tokens: int, seed: int, least: int = 1) -> ND
 def sample_documents(
     shards: Shards, tokens: int, seed: int
 ) -> tuple[list[NDArray[np.integer]], int]:
-    """Seeded whole documents of about `tokens` tokens, and the UTF-8 bytes of their text."""
+    """Whole documents drawn by `seed`, about `tokens` tokens, and the UTF-8 bytes of their text."""
     chosen = sample_numbers(shards, tokens, seed)
     return [shards.document(int(i)) for i in chosen], int(shards.doc_bytes[chosen].sum())
 

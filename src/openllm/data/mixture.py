@@ -2,9 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Mixtures of sources, and their batches, each a pure function of (seed, step).
 
-Which source a row comes from is a schedule: row n may be the source's next one from the first n at
-which it is not too early, and must be it before the source falls behind. Serving the source whose
-time runs out first keeps each of k sources within 1 - 1 / (2k - 2) rows of its share, over the
+Choosing the source of each row is a scheduling problem: a source's next row may come from the first
+n at which it is not early, and must come before the source falls behind. Serving the source with
+the earliest deadline keeps each of k sources within 1 - 1 / (2k - 2) rows of its share of the
 first n rows, for every n (Tijdeman 1980, "The chairman assignment problem"). So a share is met
 exactly wherever it is a whole number of rows.
 """
@@ -20,17 +20,17 @@ from openllm.core.errors import ConfigError
 from openllm.data.loader import Batch, Row, TokenLoader, lay_out
 
 NATURAL, EQUAL = "natural", "equal"
-"""Mixtures by name: sources by their size, and all alike."""
+"""Named mixtures: sources in proportion to their size, and all equal."""
 _WEIGHT = re.compile(r"(\d+\.?\d*|\.\d+)(/\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of the tokens by source, adding up to exactly one.
+    """Shares of the tokens by source, summing to exactly one.
 
     Attributes:
         name: as the user wrote it.
-        shares: source -> share; a source that is not in it is not read.
+        shares: source -> share; sources without one are not read.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Mixture:
 
     @classmethod
     def of(cls, name: str, weights: Mapping[str, Fraction | float]) -> "Mixture":
-        """A mixture by weights in any unit."""
+        """A mixture from weights in any unit."""
         shares = normalised(list(weights.values()))
         return cls(name, dict(zip(weights, shares, strict=True)))
 
@@ -51,7 +51,7 @@ class Mixture:
             sizes: tokens of each source.
 
         Raises:
-            ConfigError: it cannot be read; the message names the part.
+            ConfigError: the text is invalid; the message names the part.
         """
         if text == EQUAL:
             return cls.of(text, dict.fromkeys(sizes, 1))
@@ -91,7 +91,7 @@ def refuse_twins(mixtures: Collection[Mixture]) -> None:
     """Refuse mixtures with the same shares.
 
     Raises:
-        ConfigError: there are such; the message names them.
+        ConfigError: two are the same; the message names them.
     """
     seen: dict[frozenset[tuple[str, Fraction]], str] = {}
     for mixture in mixtures:
@@ -105,10 +105,10 @@ def refuse_twins(mixtures: Collection[Mixture]) -> None:
 
 
 def normalised(weights: Sequence[Fraction | float]) -> tuple[Fraction, ...]:
-    """The same proportions, adding up to exactly one.
+    """The weights, scaled to sum to exactly one.
 
     Raises:
-        ValueError: a weight is not positive and finite, or there is none.
+        ValueError: a weight is not positive and finite, or there are none.
     """
     if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise ValueError(f"weights must be positive and finite: {list(weights)}")
@@ -117,10 +117,10 @@ def normalised(weights: Sequence[Fraction | float]) -> tuple[Fraction, ...]:
 
 
 class Turns:
-    """Which source gives which row; a function of the shares alone.
+    """The source of each row; a function of the shares alone.
 
-    Arithmetic is exact, so it is the same on every machine. Nothing but a table of the turns up to
-    the furthest row asked for is kept: 12 bytes a row.
+    Arithmetic is exact, so it is the same on every machine. Only a table of the turns up to the
+    furthest row asked for is kept: 12 bytes per row.
     """
 
     def __init__(self, shares: Sequence[Fraction]) -> None:
@@ -132,7 +132,7 @@ class Turns:
         self._windows = [self._window(source) for source in range(len(shares))]
 
     def __getitem__(self, row: int) -> tuple[int, int]:
-        """Source of a row, and which of the source's own rows it is."""
+        """Source of a row, and its index among that source's rows."""
         while row >= len(self._sources):
             self._take()
         return self._sources[row], self._own_rows[row]
@@ -152,7 +152,7 @@ class Turns:
 
     def _take(self) -> None:
         row = len(self._sources) + 1
-        # never empty: what the sources are owed adds up to this one row
+        # never empty: in total the sources are owed this one row
         ready = [source for source, (first, _) in enumerate(self._windows) if first <= row]
         source = min(ready, key=lambda source: self._windows[source][1])
         self._sources.append(source)
@@ -165,10 +165,10 @@ class MixtureLoader:
     """Rows of several sources; each goes through its own epochs in its own order.
 
     Args:
-        loaders: one for each source, all with rows of one length.
-        weights: of each source, in any unit; its share of the tokens.
-        rows_per_step: rows of a training step.
-        micro_rows: rows of a batch.
+        loaders: one per source, all with the same row length.
+        weights: share of the tokens of each source, in any unit.
+        rows_per_step: rows per training step.
+        micro_rows: rows per micro-batch.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class MixtureLoader:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of all sources together, which is an epoch of none of them."""
+        """Rows of all sources together, which is not an epoch of any of them."""
         return sum(loader.rows_per_epoch for loader in self.loaders)
 
     def step(self, step: int) -> list[Batch]:
@@ -201,7 +201,7 @@ class MixtureLoader:
         return lay_out(rows, self.seq_len, self.micro_rows)
 
     def epochs(self, steps: int) -> list[float]:
-        """How often the first `steps` steps go through each source."""
+        """Epochs of each source in the first `steps` steps."""
         counts = self.turns.counts(steps * self.rows_per_step)
         return [
             count / loader.rows_per_epoch

@@ -3,9 +3,9 @@
 """Words and word n-grams of many texts at once, as 64-bit hashes, for every script.
 
 A *word* is a run of letters, marks and digits. Scripts written without spaces have no such runs, so
-their characters count one by one: two Han or kana characters, or four characters of Thai, Lao,
-Khmer or Burmese, weigh as much as one word. Weights are kept in quarters of a word, and an n-gram
-is the shortest stretch from a given character or word on that weighs n words.
+their characters count individually: two Han or kana characters, or four characters of Thai, Lao,
+Khmer or Burmese, weigh as much as one word. Weights are in quarters of a word, and an n-gram is
+the shortest stretch from a given character or word that weighs n words.
 """
 
 import unicodedata
@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 SPACED, IDEOGRAPH, UNSPACED = 1, 2, 3
-"""Kinds of word characters; 0 is what stands between words."""
+"""Kinds of word characters; 0 is anything between words."""
 
 _WEIGHTS = np.array([0, 4, 2, 1], dtype=np.int64)
 _IDEOGRAPHS = (
@@ -37,7 +37,7 @@ _UNSPACED = (
     (0x1B00, 0x1B80),  # Balinese
     (0xA980, 0xAAE0),  # Javanese, Burmese extensions, Cham, Tai Viet
 )
-_LAST_SCRIPT = 0x33480  # nothing beyond belongs to a word but the marks of _MARKS
+_LAST_SCRIPT = 0x33480  # beyond it, only the marks of _MARKS belong to words
 _MARKS = (0xE0100, 0xE01F0)
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so that its powers are never zero and have inverses mod 2**64
@@ -105,7 +105,7 @@ def _powers(base: int, count: int) -> np.ndarray:
 
 
 def _power_table(base: int, count: int) -> np.ndarray:
-    """At least `count` powers; lengths are rounded up, so that few tables are ever built."""
+    """At least `count` powers; lengths are rounded up so that few tables are built."""
     return _powers(base, 1 << max(12, (count - 1).bit_length()))
 
 
@@ -147,13 +147,13 @@ def _stretches(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.nd
 
 
 def ngrams(words: Words, n: int, *, seed: int = 0, whole: bool = False) -> Grams:
-    """All n-grams of each text; none reaches across two texts.
+    """All n-grams of each text; none spans two texts.
 
     Args:
         words: the batch.
         n: length in words.
-        seed: chooses another hash function.
-        whole: a text shorter than n words gives one n-gram, the whole of it.
+        seed: selects the hash function.
+        whole: a text shorter than n words gives one n-gram, the whole text.
     """
     count = len(words.hashes)
     weight = np.concatenate(([0], np.cumsum(words.weights)))
@@ -174,15 +174,15 @@ def ngrams(words: Words, n: int, *, seed: int = 0, whole: bool = False) -> Grams
 
 
 def gram_text(words: Words, first: int, n: int) -> str:
-    """The n-gram that begins at word `first`, as it stands in the text."""
+    """The n-gram that begins at word `first`, as written in the text."""
     last = first + int(np.searchsorted(np.cumsum(words.weights[first:]), 4 * n))
     return words.text[words.starts[first] : words.ends[last]]
 
 
 def distinct(grams: Grams) -> Grams:
-    """The different n-grams of each text, sorted, by the upper 44 bits of their hashes.
+    """The distinct n-grams of each text, sorted, by the upper 44 bits of their hashes.
 
-    The number of the text takes the place of the other bits, so that one sort serves all texts.
+    The text's number replaces the other bits, so that one sort serves all texts.
     """
     texts = len(grams.bounds) - 1
     owner = np.repeat(np.arange(texts, dtype=np.uint64), np.diff(grams.bounds))

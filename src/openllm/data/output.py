@@ -31,10 +31,10 @@ class Written:
 
     Attributes:
         splits: documents, bytes, words and SHA-256 of each split.
-        kept: for each source name, documents of each split.
+        kept: for each source name, the documents kept per split.
         dropped: how often each (source name, reason) occurs.
-        phrases: shared 13-grams, and how many documents left on account of each.
-        titles: different titles of each split.
+        phrases: shared 13-grams, and how many documents were dropped because of each.
+        titles: distinct titles of each split.
         lengths: for each split, documents of 1, 2-3, 4-7, 8-15, ... words.
     """
 
@@ -49,13 +49,13 @@ class Written:
 def write_documents(
     store: Store, decisions: Decisions, files: Sequence[tuple[str, str]], folder: Path
 ) -> Written:
-    """Write the splits, and add to dropped.jsonl what `decisions` drops.
+    """Write the splits, and append what `decisions` drops to dropped.jsonl.
 
     Args:
         store: all documents.
-        decisions: what becomes of them.
-        files: source name and path of each file, see `sources.file_names`.
-        folder: is written to.
+        decisions: the fate of each document.
+        files: source name and path of each file; see `sources.file_names`.
+        folder: the folder to write.
     """
     written = Written()
     facts, file_numbers, line_numbers = store.facts, store.facts["file"], store.facts["line"]
@@ -99,7 +99,7 @@ def _detail(store: Store, number: int, partner: int, fate: int, written: Written
 
 
 class _Output:
-    """One split on its way to disk."""
+    """One split being written."""
 
     def __init__(self, path: Path) -> None:
         self._handle = open(path, "wb")  # noqa: SIM115
@@ -131,7 +131,7 @@ class _Output:
 def write_index(
     folder: Path, sources: Sequence[Source], config: dict[str, Any], splits: dict[str, Any]
 ) -> None:
-    """Write index.json; its fingerprint names the three splits and nothing else."""
+    """Write index.json; its fingerprint covers the three splits and nothing else."""
     joined = "".join(splits[split]["sha256"] for split in SPLITS)
     corpora = {source.corpus for source in sources}
     index = {

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Which documents lie in which row: a pure function of (lengths, seed, epoch).
+"""Which documents fill which row: a pure function of (lengths, seed, epoch).
 
 An epoch shuffles the documents, lays them end to end and cuts the stream into rows of equal
-length. A document cut by the end of a row goes on in the next one as if it began there; nothing
-is padded, and each token is predicted once an epoch.
+length. A document cut by the end of a row continues in the next as if it began there; there is no
+padding, and each token is predicted at most once per epoch.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens [start, end) of one document; `end` < length means that it goes on elsewhere."""
+    """Tokens [start, end) of one document; if `end` < length, it continues elsewhere."""
 
     document: int
     start: int
@@ -23,7 +23,7 @@ class Piece:
 
 
 class EpochPlan:
-    """The order of one epoch; costs 16 bytes a document."""
+    """The order of one epoch; costs 16 bytes per document."""
 
     def __init__(self, lengths: NDArray[np.integer], seed: int, epoch: int) -> None:
         order = np.random.Generator(np.random.Philox(key=[seed, epoch]))

@@ -26,12 +26,12 @@ def ordered_map(
 
     Args:
         function: a module-level function.
-        items: read only as fast as results are taken, two items ahead for each worker.
-        workers: processes; 1 computes in this one.
-        shared: handed to each worker once.
+        items: read only as fast as results are taken, two items ahead per worker.
+        workers: number of processes; 1 computes in this one.
+        shared: passed to each worker once.
 
     Raises:
-        DataError: a worker was killed, most likely for want of memory.
+        DataError: a worker was killed, most likely because memory ran out.
     """
     if workers <= 1:
         for item in items:
@@ -58,7 +58,7 @@ def ordered_map(
 
 
 def metered(items: Iterable[Item], meter: Meter, size: Callable[[Item], float]) -> Iterator[Item]:
-    """Pass the items on and count them on a progress bar."""
+    """Pass the items on, counting them on a progress bar."""
     for item in items:
         yield item
         meter.advance(size(item))
@@ -68,7 +68,7 @@ _work: Callable[[Any], Any]
 
 
 def _begin(function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
-    """Prepare a worker: Ctrl-C is the parent's business, and a worker ends with its parent."""
+    """Set up a worker: it leaves Ctrl-C to the parent, and ends with its parent."""
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

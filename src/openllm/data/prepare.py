@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Sources in, prepared folder out: the steps of `openllm data prepare`, one after the other.
+"""Sources in, prepared folder out: the steps of `openllm data prepare`, in order.
 
-    1. read, clean, judge, hash     every record, in chunks, by all workers       chunks.py
+    1. read, clean, filter, hash    every record, in chunks, by all workers       chunks.py
     2. exact and near duplicates    by hashes and bands on disk                   dedup.py
     3. split                        whole articles, drawn by hash                 split.py
-    4. leaks                        training documents that share 13 words go     leaks.py
+    4. leaks                        drop training documents that share 13 words   leaks.py
     5. write                        splits, dropped.jsonl, index.json             output.py
-    6. recount                      the leak report, from what was written        recount.py
+    6. recount                      the leak report, from the written files       recount.py
 
-All that is written but the report is a function of the records and the settings alone: chunks are
-cut by size and results are taken in order, so that the number of workers does not show.
+All output except the report depends on the records and the settings alone: chunks are cut by size
+and results are taken in order, so the number of workers makes no difference.
 """
 
 import json
@@ -44,11 +44,11 @@ class PrepareConfig(Config):
     """Settings of `openllm data prepare`.
 
     Attributes:
-        text_key: field of the text in jsonl, csv, tsv and parquet.
-        title_keys: fields of the title; the first that is there counts.
+        text_key: text field in jsonl, csv, tsv and parquet.
+        title_keys: title fields; the first that is not empty counts.
         split_paragraphs: each passage between blank lines of a text file is a document.
         quality: limits of the quality rules.
-        near_threshold: Jaccard similarity of word 5-grams from which on two texts are duplicates.
+        near_threshold: lowest Jaccard similarity of word 5-grams at which two texts are duplicates.
         split: how much is held out.
     """
 
@@ -62,12 +62,12 @@ class PrepareConfig(Config):
 
 @dataclass
 class Scan:
-    """What came in.
+    """What was read.
 
     Attributes:
-        records: how many of each source name.
+        records: number of records by source name.
         dropped: how often each (source name, reason) occurs.
-        broken: how many records could not be read.
+        broken: number of records that could not be read.
         bytes_read: bytes of the files as stored.
         text_bytes: bytes of cleaned text, before anything is dropped.
     """
@@ -81,14 +81,14 @@ class Scan:
 
 @dataclass(frozen=True)
 class Result:
-    """All counts of a preparation; `report` puts them into words.
+    """All counts of a preparation, for `report`.
 
     Attributes:
-        scan: what came in.
-        written: what went out.
-        leaks: what the sides share, see `recount`.
+        scan: what was read.
+        written: what was written.
+        leaks: what the splits share, see `recount`.
         seconds: duration of each step.
-        cpu_seconds: processor time of all processes together.
+        cpu_seconds: processor time of all processes.
     """
 
     scan: Scan
@@ -130,7 +130,7 @@ def prepare(sources: Sequence[Source], folder: Path, config: PrepareConfig, work
 
 
 class _Clock:
-    """Seconds of each step, and processor time of all."""
+    """Seconds of each step, and total processor time."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -149,7 +149,7 @@ class _Clock:
 def _scan(
     sources: Sequence[Source], folder: Path, work: Path, config: PrepareConfig, workers: int
 ) -> Scan:
-    """Step 1: fill the store in `work`, and dropped.jsonl with what is left out already."""
+    """Step 1: fill the store in `work`, and dropped.jsonl with what is dropped so far."""
     sizes = [file.size for source in sources for file in source.files]
     total = sum(sizes) / 1e6 if sizes and all(sizes) else None
     options = ReadOptions(config.text_key, config.title_keys, config.split_paragraphs)

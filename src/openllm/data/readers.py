@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""One reader for each file format: a byte stream in, documents and broken records out.
+"""One reader per file format: a byte stream in, documents and broken records out.
 
 A new format is a function `(stream, place, options) -> Records` and one line of `FORMATS`. Readers
 never drop a record silently: what cannot be read becomes a `Broken`.
@@ -48,7 +48,7 @@ def read_file(
         compression: "", ".gz" or ".zst".
         place: names the source and the file in documents and broken records.
         options: which fields to read.
-        count: is told of bytes read; see `open_stream`.
+        count: called with the number of bytes read; see `open_stream`.
 
     Raises:
         DataError: the file cannot be opened.
@@ -113,10 +113,10 @@ def read_markdown(stream: BinaryIO, place: Place, options: ReadOptions) -> Recor
 
 
 def _body(block: re.Match[str]) -> str:
-    """Nothing for YAML settings; a chapter between two rules stays."""
+    """Drop YAML front matter, but keep a chapter between two rules."""
     try:
         settings = yaml.safe_load(block[1])
-    except (yaml.YAMLError, ValueError):  # a ValueError: 2024-02-30 looks like a date
+    except (yaml.YAMLError, ValueError):  # ValueError: 2024-02-30 looks like a date
         return block[0]
     return "" if isinstance(settings, dict) else block[0]
 
@@ -138,7 +138,7 @@ def read_html(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
 
 
 def read_jsonl(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
-    """One JSON object a line."""
+    """One JSON object per line."""
     for line in lines(stream, place):
         if isinstance(line, Broken):
             yield line
@@ -177,4 +177,4 @@ FORMATS: dict[str, Reader] = {
 """Suffix of a file, without .gz or .zst -> its reader."""
 
 ONE_DOCUMENT = (".txt", ".text", ".md", ".markdown", ".html", ".htm")
-"""Formats of which a file is one document, as a rule."""
+"""Formats whose files usually are one document each."""

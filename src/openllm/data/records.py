@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What readers yield, documents and broken records, and what they share."""
+"""What readers yield (documents and broken records), and helpers that they share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ bounded."""
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A record that could not be read: where it stands and why."""
+    """A record that could not be read: where it is and why."""
 
     source: str
     file: str
@@ -29,8 +29,8 @@ class ReadOptions:
     """How records become documents.
 
     Attributes:
-        text_key: field of the text in jsonl, csv, tsv and parquet.
-        title_keys: fields of the title; the first that is there and not empty counts.
+        text_key: text field in jsonl, csv, tsv and parquet.
+        title_keys: title fields; the first that is there and not empty counts.
         split_paragraphs: each passage between blank lines of a text file is a document.
     """
 
@@ -41,7 +41,7 @@ class ReadOptions:
 
 @dataclass
 class Place:
-    """Where a reader stands; it advances `line` as it goes."""
+    """A reader's position; the reader advances `line`."""
 
     source: str
     file: str
@@ -60,7 +60,7 @@ Records = Iterator[Document | Broken]
 
 
 def lines(stream: BinaryIO, place: Place) -> Iterator[bytes | Broken]:
-    """The lines of a stream, `place.line` keeping count; over-long ones come as `Broken`."""
+    """The lines of a stream, counted in `place.line`; over-long ones become `Broken`."""
     while line := stream.readline(MAX_DOCUMENT_BYTES + 1):
         place.line += 1
         if len(line) > MAX_DOCUMENT_BYTES:
@@ -72,12 +72,12 @@ def lines(stream: BinaryIO, place: Place) -> Iterator[bytes | Broken]:
 
 
 def too_large(place: Place) -> Broken:
-    """What an over-long record becomes."""
+    """The `Broken` for an over-long record."""
     return place.broken("too-large", f"more than {MAX_DOCUMENT_BYTES >> 20} MB in one document")
 
 
 def decode(data: bytes, place: Place) -> str | Broken:
-    """The text of UTF-8 bytes."""
+    """Decode UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -95,13 +95,13 @@ def from_fields(fields: dict[Any, Any], place: Place, options: ReadOptions) -> D
 
 
 def read_whole(stream: BinaryIO, place: Place) -> bytes | Broken:
-    """A whole file that is one document."""
+    """Read a whole file as one document."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     return data if len(data) <= MAX_DOCUMENT_BYTES else too_large(place)
 
 
 def encodable(document: Document) -> bool:
-    """Whether a document read with surrogate escapes was UTF-8 all along."""
+    """Whether a document read with surrogate escapes was valid UTF-8."""
     try:
         (document.text + (document.title or "")).encode()
     except UnicodeEncodeError:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The leak report: what the sides of a prepared folder share, counted from the written files.
+"""The leak report: what the splits of a prepared folder share, counted from the written files.
 
-The count leans on nothing that made the split: it reads the files anew, hashes with another seed,
-and finds near duplicates without MinHash. If two documents have Jaccard similarity s, at least the
-share s of the shingles of each stands in the other; so a training document can have a near
-duplicate among held-out text only where that share of its shingles occurs in held-out text at all.
+The count relies on nothing that made the splits: it reads the files again, hashes with another
+seed, and finds near duplicates without MinHash. If two documents have Jaccard similarity s, at
+least a share s of the shingles of each is in the other; so a training document can have a near
+duplicate in held-out text only if that share of its shingles occurs in held-out text at all.
 Each such document is compared with every held-out document.
 """
 
@@ -40,14 +40,14 @@ _EXAMPLES = 5
 
 @dataclass
 class LeakReport:
-    """What training and a held-out side share; all zero is the proof of a clean split.
+    """What training and a held-out split share; all zeros prove a clean split.
 
     Attributes:
-        titles: titles that occur on both sides.
+        titles: titles that occur in both splits.
         exact: training documents whose words equal those of a held-out document.
         near: training documents that are near duplicates of a held-out document.
         grams: training documents that share a 13-gram with a held-out document.
-        examples: lines of the files where a few of them stand.
+        examples: lines of the files where a few of them are.
     """
 
     titles: int
@@ -58,7 +58,7 @@ class LeakReport:
 
     @property
     def clean(self) -> bool:
-        """Nothing is shared."""
+        """Whether nothing is shared."""
         return not (self.titles or self.exact or self.near or self.grams)
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class LeakReport:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """What training documents are compared with first, in fixed memory but for two sets."""
+    """What training documents are first compared with, in fixed memory except for two sets."""
 
     titles: frozenset[int]
     wordings: frozenset[bytes]
@@ -78,7 +78,7 @@ class _HeldOut:
 
 @dataclass
 class _Suspects:
-    """Training documents of one batch that may share something with one held-out side.
+    """Training documents of one batch that may share something with one held-out split.
 
     Attributes:
         titles: hashes of shared titles.
@@ -94,7 +94,7 @@ class _Suspects:
 
 
 def recount(folder: Path, threshold: float, workers: int) -> dict[str, LeakReport]:
-    """Count what the training side of a prepared folder shares with each held-out side.
+    """Count what the training split of a prepared folder shares with each held-out split.
 
     Args:
         folder: a prepared folder.
@@ -119,7 +119,7 @@ def recount(folder: Path, threshold: float, workers: int) -> dict[str, LeakRepor
 
 
 def _batches(path: Path) -> Iterator[tuple[range, list[bytes]]]:
-    """Numbers and lines of a file of documents, about `_BATCH_BYTES` a time."""
+    """Numbers and lines of a file of documents, about `_BATCH_BYTES` at a time."""
     first = 0
     with open(path, "rb") as handle:
         while lines := handle.readlines(_BATCH_BYTES):
@@ -133,12 +133,12 @@ def _texts(path: Path) -> Iterator[tuple[range, list[str]]]:
 
 
 def _shingles(words: Words) -> Grams:
-    """The different shingles of each text."""
+    """The distinct shingles of each text."""
     return distinct(ngrams(words, SHINGLE, seed=_SEED, whole=True))
 
 
 def _wording(words: Words, number: int) -> bytes:
-    """A digest of the words of a text alone: punctuation, spaces and letter case do not count."""
+    """Digest of a text's words alone: punctuation, spaces and letter case do not count."""
     own = words.hashes[words.bounds[number] : words.bounds[number + 1]]
     return hashlib.blake2b(own.tobytes(), digest_size=16).digest()
 
@@ -161,7 +161,7 @@ def _survey(path: Path) -> _HeldOut:
 def _suspects(
     batch: tuple[range, list[bytes]], held: Sequence[_HeldOut], threshold: float
 ) -> list[_Suspects]:
-    """Compare a batch of training documents with each held-out side; runs in a worker."""
+    """Compare a batch of training documents with each held-out split; runs in a worker."""
     numbers, lines = batch
     records = [json.loads(line) for line in lines]
     titles = {title_key(record["title"]) for record in records if record["title"]}
@@ -185,7 +185,7 @@ def _suspects(
 
 @dataclass
 class _Count:
-    """Gathers the suspects of one held-out side and confirms them, some at a time."""
+    """Collects the suspects of one held-out split and confirms them in batches."""
 
     path: Path
     threshold: float
@@ -231,7 +231,7 @@ class _Count:
         self._leaks, self._near, self._waiting = [], [], 0
 
     def _compare(self) -> None:
-        """Jaccard similarity of each waiting document with each held-out document."""
+        """Compare each waiting document with each held-out document by Jaccard similarity."""
         numbers = np.array([number for number, _ in self._near])
         sizes = np.array([len(own) for _, own in self._near])
         hashes = np.concatenate([own for _, own in self._near])

@@ -2,9 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Writing token shards with several processes.
 
-The documents stream through: a few batches are in memory at a time, and 16 bytes are kept for
-each document. Batches are written in the order of the documents, so the number of processes does
-not change a byte.
+Documents are streamed: a few batches are in memory at a time, and 16 bytes are kept per document.
+Batches are written in the order of the documents, so the number of processes does not change a
+byte.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Batch:
     """Consecutive documents, encoded.
 
     Attributes:
-        tokens: the bytes of their ids, as they go into the file.
+        tokens: their ids as bytes, as written to the file.
         lengths, sizes, words: of each document, in tokens, UTF-8 bytes and words.
     """
 
@@ -64,12 +64,12 @@ def write_shards(
     workers: int = 1,
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Tokenise a prepared folder into a shard folder, written whole or not at all.
+    """Tokenise a prepared folder into a shard folder, atomically.
 
     Args:
         data: a prepared folder.
         tokenizer: a tokenizer folder.
-        out: replaced if it exists; the caller makes sure that this loses nothing.
+        out: replaced if it exists; the caller ensures that this loses nothing.
         workers: processes that encode; 1 encodes in this one.
         report: called with the number of text bytes just done.
 
@@ -109,7 +109,7 @@ def write_shards(
 def _compare(
     data: Path, split: str, prepared: Mapping[str, Any], written: Mapping[str, Any]
 ) -> None:
-    """Refuse documents that are not those which were prepared."""
+    """Refuse documents that differ from those that were prepared."""
     for what in ("documents", "bytes"):
         if written[what] != prepared[what]:
             raise DataError(
@@ -119,7 +119,7 @@ def _compare(
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:
-    """As `np.save`, whose errors do not say that the disk is full."""
+    """Like `np.save`, whose errors do not say that the disk is full."""
     with open(path, "wb") as handle:
         np.lib.format.write_array_header_1_0(
             handle, np.lib.format.header_data_from_array_1_0(values)
@@ -128,7 +128,7 @@ def _save(path: Path, values: NDArray[Any]) -> None:
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of texts of about `_BATCH_CHARS` characters."""
+    """Batches of texts, about `_BATCH_CHARS` characters each."""
     batch: list[str] = []
     chars = 0
     for text in texts:

@@ -24,7 +24,7 @@ _MEND = "make it anew with: openllm data tokenize DATA --tokenizer DIR --out DIR
 
 
 def split_files(split: str) -> dict[str, str]:
-    """The files of a split by what they hold."""
+    """The files of a split, by content."""
     return {
         "tokens": f"{split}.bin",
         "offsets": f"{split}.offsets.npy",
@@ -43,7 +43,7 @@ class Shards:
     """The token ids of one split.
 
     Attributes:
-        folder, split: where they lie.
+        folder, split: where they are.
         tokens: (num_tokens,) all documents end to end, memory-mapped.
         offsets: (num_documents + 1,) uint64; document i is `tokens[offsets[i]:offsets[i + 1]]`.
         doc_bytes: (num_documents,) uint32, UTF-8 bytes of each text.
@@ -59,12 +59,12 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path | str, split: str, tokenizer_fingerprint: str) -> "Shards":
-        """Map one split.
+        """Memory-map one split.
 
         Args:
             folder: a shard folder.
             split: such as "train".
-            tokenizer_fingerprint: of the tokenizer that the ids are to be used with.
+            tokenizer_fingerprint: of the tokenizer that the ids will be used with.
 
         Raises:
             DataError: no shard folder, no such split, or a file of the wrong size.
@@ -110,7 +110,7 @@ class Shards:
         """Compare every byte of this split with the checksums in the index.
 
         Raises:
-            DataError: a file is not what was written.
+            DataError: a file differs from what was written.
         """
         for name, stated in read_shard_index(self.folder)["splits"][self.split]["files"].items():
             if sha256_file(self.folder / name) != stated["sha256"]:

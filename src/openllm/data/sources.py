@@ -31,7 +31,7 @@ class InputFile:
         path: the file; `-` is standard input.
         format: a key of `FORMATS`.
         compression: a key of `COMPRESSIONS`, or "".
-        size: bytes as stored; 0 where unknown.
+        size: bytes as stored; 0 if unknown.
     """
 
     name: str
@@ -43,17 +43,17 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Source:
-    """What one SOURCE argument stands for, or several that name single files.
+    """One SOURCE argument, or several that name single files.
 
     Attributes:
-        name: how it is called in reports.
+        name: as shown in reports.
         corpus: "squad", "builtin" or "user".
-        licence: of the texts, where known.
+        licence: of the texts, if known.
         files: what to read; empty for "builtin".
         loose: the files were named one by one; see `gather`.
-        skipped: files that were found but are not read, above all of unknown format.
-        split_paragraphs: text files hold passages between blank lines.
-        documents: how many to generate for training; only for "builtin".
+        skipped: files that were found but are not read, mostly of unknown format.
+        split_paragraphs: text files hold passages separated by blank lines.
+        documents: number of training documents to generate; only for "builtin".
         seed: of the generator.
     """
 
@@ -69,13 +69,13 @@ class Source:
 
 
 def supported_suffixes() -> str:
-    """All suffixes that can be read, in words."""
+    """All readable suffixes, in words."""
     packed = " or ".join(COMPRESSIONS)
     return f"{' '.join(FORMATS)}, each also with {packed}"
 
 
 def classify(path: str) -> tuple[str, str, str] | None:
-    """Stem, format and compression of a file name, or None where the suffix is unknown."""
+    """Stem, format and compression of a file name, or None if the suffix is unknown."""
     name = PurePosixPath(path).name
     compression = next((end for end in COMPRESSIONS if name.lower().endswith(end)), "")
     stem = name[: len(name) - len(compression)]
@@ -108,7 +108,7 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
 
 
 def _from_pattern(pattern: str) -> Source:
-    """All files that match, and all in the folders that match; `**` names their files itself."""
+    """All files that match, and all in matching folders; `**` matches those files itself."""
     files: list[InputFile] = []
     skipped: list[str] = []
     for match in sorted(glob.glob(pattern, recursive=True)):
@@ -149,10 +149,10 @@ def _from_folder(folder: Path) -> Source:
 
 
 def _walk(folder: Path) -> tuple[list[InputFile], list[str]]:
-    """The files below a folder that can be read, and the others; hidden ones are neither."""
+    """Readable and other files below a folder; hidden ones are neither."""
     files, skipped = [], []
     root = folder.resolve().name
-    seen = set()  # links may lead in circles
+    seen = set()  # links may form cycles
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         if os.path.realpath(parent) in seen:
             folders.clear()
@@ -170,7 +170,7 @@ def _walk(folder: Path) -> tuple[list[InputFile], list[str]]:
 
 
 def _in_folder(file: InputFile, folder: PurePosixPath) -> InputFile:
-    """Name a file of many documents by its path, and one that is a document by its folder."""
+    """Name a file of many documents by its path, a one-document file by its folder."""
     whole = file.format in ONE_DOCUMENT
     return replace(file, name=str(folder if whole else folder / file.name))
 
@@ -192,10 +192,10 @@ def _from_url(url: str) -> Source:
 
 
 def gather(sources: Sequence[Source]) -> list[Source]:
-    """Make one source of all files that were named one by one.
+    """Merge all files that were named one by one into one source.
 
-    Each source is split apart, and a file that is one document cannot be split: `*.txt` on the
-    command line must mean what the folder means.
+    Each source is split separately, and a one-document file cannot be split: `*.txt` on the command
+    line must mean the same as the folder.
     """
     loose = [source for source in sources if source.loose]
     if len(loose) < 2:
@@ -213,7 +213,7 @@ def gather(sources: Sequence[Source]) -> list[Source]:
 def open_squad(locations: Sequence[str]) -> Source:
     """SQuAD: the official files, or those at `locations`.
 
-    Files in SQuAD's JSON schema are read, and text files with a blank line between passages.
+    Files in SQuAD's JSON schema are read, and text files with blank lines between passages.
 
     Raises:
         DataError: there is no such file at a location.
@@ -250,12 +250,12 @@ def open_builtin(documents: int, seed: int) -> Source:
 
 
 class Record(NamedTuple):
-    """One record on its way from a source.
+    """One record read from a source.
 
     Attributes:
         source: index of the source.
         file: index of the file, see `file_names`.
-        split: the side that the source itself says, or None.
+        split: the split stated by the source itself, or None.
         item: the document, or why it could not be read.
     """
 
@@ -266,7 +266,7 @@ class Record(NamedTuple):
 
 
 def records(sources: Sequence[Source], options: ReadOptions, count: Count) -> Iterator[Record]:
-    """All records of all sources, in order; files are numbered through all sources."""
+    """All records of all sources, in order; files are numbered across sources."""
     number = 0
     for index, source in enumerate(sources):
         if source.corpus == "builtin":
@@ -284,7 +284,7 @@ def records(sources: Sequence[Source], options: ReadOptions, count: Count) -> It
 
 
 def _generated(source: Source, index: int, number: int) -> Iterator[Record]:
-    """Training documents, then a twentieth as many for each held-out side."""
+    """Training documents, then a twentieth as many for each held-out split."""
     kinds = {f"builtin/{kind}": number + i for i, kind in enumerate(KINDS)}
     heldout = max(1, source.documents // 20)
     for split in SPLITS:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Which side a document goes to: whole articles, drawn by a seeded hash."""
+"""Assignment of documents to splits: whole articles, drawn by a seeded hash."""
 
 import hashlib
 import unicodedata
@@ -12,7 +12,7 @@ from openllm.core.config import Config
 from openllm.data.ngrams import mix
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-"""Sides, as indices into `document.SPLITS`."""
+"""Splits, as indices into `document.SPLITS`."""
 
 
 class SplitConfig(Config):
@@ -21,8 +21,8 @@ class SplitConfig(Config):
     Attributes:
         validation: share of the bytes of each source.
         test: share of the bytes of each source.
-        heldout_mb: at most so many megabytes of text on each held-out side of a source; more would
-            cost training text and memory without making a measurement any better.
+        heldout_mb: maximum megabytes of text in each held-out split of a source; more would cost
+            training text and memory without improving any measurement.
         seed: draws the articles.
     """
 
@@ -33,7 +33,7 @@ class SplitConfig(Config):
 
 
 def title_key(title: str) -> int:
-    """Equal for titles that differ in case, white space, underscores or Unicode form; 64 bits."""
+    """64-bit key that ignores case, white space, underscores and Unicode form."""
     plain = unicodedata.normalize("NFKC", title).casefold().replace("_", " ")
     digest = hashlib.blake2b(" ".join(plain.split()).encode("utf-8", "replace"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
@@ -46,13 +46,13 @@ def assign(
     sources: np.ndarray,
     config: SplitConfig,
 ) -> np.ndarray:
-    """The side of each document; documents of one group go to one side.
+    """The split of each document; documents of one group stay together.
 
-    Each source is drawn from apart. Where its titled documents hold enough text, held-out text
-    comes from them alone: a passage without a title may be from the same article as another.
+    Each source is split separately. If its titled documents hold enough text, held-out text comes
+    from them alone: a passage without a title may be from the same article as another.
 
     Args:
-        groups: uint64 [N], hash of the title, or of the text where there is no title.
+        groups: uint64 [N], hash of the title, or of the text if there is no title.
         titled: bool [N].
         sizes: int [N], bytes of text.
         sources: int [N]; a group that occurs in several belongs to the first.
@@ -75,7 +75,7 @@ def assign(
 def _hold_out(
     own: np.ndarray, weight: np.ndarray, named: np.ndarray, side: np.ndarray, config: SplitConfig
 ) -> None:
-    """Fill the held-out sides of one source with its groups, in the order of `own`."""
+    """Fill the held-out splits of one source with its groups, in the order of `own`."""
     total = float(weight[own].sum())
     limit = config.heldout_mb * 1e6
     budgets = [
@@ -88,7 +88,7 @@ def _hold_out(
         candidates = own
     for turn, (which, budget) in enumerate(budgets):
         free = candidates[side[candidates] == TRAIN]
-        spare = len(free) - (len(budgets) - turn)  # the sides after this one get a group too
+        spare = len(free) - (len(budgets) - turn)  # each of the remaining splits needs a group too
         if budget <= 0 or len(own) < 3 or spare < 1:
             continue
         left = budget
@@ -97,5 +97,5 @@ def _hold_out(
                 side[group] = which
                 left -= weight[group]
                 spare -= 1
-        if left == budget:  # each article is larger than the budget
+        if left == budget:  # every article is larger than the budget
             side[free[np.argmin(weight[free])]] = which

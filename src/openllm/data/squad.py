@@ -11,7 +11,7 @@ from openllm.data.records import MAX_DOCUMENT_BYTES, Place, ReadOptions, Records
 
 OFFICIAL_URL = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 LICENCE = "CC BY-SA 4.0"
-# The checksums of all four files stand, equal, in three public places: TensorFlow Datasets
+# The checksums of all four files agree in three public places: TensorFlow Datasets
 # (tensorflow_datasets/datasets/squad/checksums.tsv), Hugging Face datasets
 # (datasets/squad/dataset_infos.json and datasets/squad_v2/dataset_infos.json, with these sizes) and
 # ParlAI (parlai/tasks/squad/build.py and parlai/tasks/squad2/build.py).
@@ -40,9 +40,9 @@ _BETWEEN = re.compile(r"\s*,?\s*")
 
 
 def read_squad(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
-    """SQuAD's JSON schema: each `context` is a document, `line` counts them through the file.
+    """SQuAD's JSON schema: each `context` is a document; `line` counts them through the file.
 
-    Articles are parsed one by one; only one of them and its text is in memory.
+    Articles are parsed one by one; only one and its text is in memory.
     """
     lines = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape")
     text = ""

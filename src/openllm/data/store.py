@@ -2,8 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Cleaned documents on disk while a corpus is being prepared: text, facts, signatures, bands.
 
-What a step needs of all documents at once is a column of `FACTS`, read when it is needed; texts
-stay on disk and are read back by their offset.
+What a step needs of all documents at once is a column of `FACTS` or a file of its own; texts stay
+on disk and are read back by their offset.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from openllm.data.dedup import BANDS, MINIMA
 FACTS = np.dtype(
     [
         ("hash", "<u8", 2),  # of the text
-        ("group", "<u8"),  # hash of the title, or of the text where there is none
+        ("group", "<u8"),  # hash of the title, or of the text if there is none
         ("offset", "<u8"),  # of the JSON line in documents.jsonl
         ("length", "<u4"),  # of the JSON line
         ("bytes", "<u4"),  # of the text as UTF-8
@@ -30,28 +30,28 @@ FACTS = np.dtype(
         ("line", "<u8"),
         ("source", "<u2"),  # index of the SOURCE argument
         ("titled", "?"),
-        ("given", "u1"),  # 0, or 1 + the side that the source itself says
+        ("given", "u1"),  # 0, or 1 + the split stated by the source
     ]
 )
 DISK_BYTES = FACTS.itemsize + MINIMA + 8 * BANDS
-"""Bytes on disk for each document beside its text, while the corpus is being prepared."""
+"""Bytes on disk per document besides its text, while the corpus is being prepared."""
 MEMORY_BYTES = 200
-"""Most bytes in memory for each document, reached while duplicates and sides are decided."""
+"""Peak bytes in memory per document, reached while duplicates and splits are decided."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one chunk of records becomes.
+    """The outcome of one chunk of records.
 
     Attributes:
-        lines: JSON lines of the documents kept.
+        lines: JSON lines of the kept documents.
         facts: FACTS [D]; offsets count from the start of `lines`.
         signatures: uint8 [D, MINIMA].
         bands: uint64 [BANDS, D].
-        dropped: JSON lines of documents dropped and of broken records.
+        dropped: JSON lines of dropped documents and broken records.
         reasons: how often each (source name, reason) occurs among `dropped`.
-        records: how many records of each source name came in.
-        broken: how many of them could not be read.
+        records: number of records read, by source name.
+        broken: number of records that could not be read.
         text_bytes: bytes of cleaned text, before anything is dropped.
     """
 
@@ -92,7 +92,7 @@ class StoreWriter:
         self._open.close()
 
     def append(self, batch: Batch) -> None:
-        """Write one batch behind the others."""
+        """Append one batch."""
         facts = batch.facts.copy()
         facts["offset"] += np.uint64(self._offset)
         self._offset += len(batch.lines)
@@ -145,7 +145,7 @@ class Store:
             yield from handle
 
     def batches(self, wanted: np.ndarray, size: int) -> Iterator[tuple[list[int], list[bytes]]]:
-        """Numbers and JSON lines of the wanted documents (bool [N]), about `size` bytes a time."""
+        """Numbers and JSON lines of wanted documents (bool [N]), about `size` bytes at a time."""
         numbers: list[int] = []
         lines: list[bytes] = []
         held = 0

@@ -18,11 +18,11 @@ Count = Callable[[int], None]
 
 
 class DamagedStreamError(ValueError):
-    """Compressed data that cannot be unpacked to its end."""
+    """Compressed data that cannot be decompressed to its end."""
 
 
 DAMAGE = (OSError, EOFError, zlib.error, DamagedStreamError)
-"""What reading a damaged or truncated file raises."""
+"""Errors raised by reading a damaged or truncated file."""
 
 
 def open_stream(path: str, compression: str, count: Count) -> BinaryIO:
@@ -31,7 +31,7 @@ def open_stream(path: str, compression: str, count: Count) -> BinaryIO:
     Args:
         path: the file.
         compression: a suffix of `COMPRESSIONS`, or "".
-        count: is told how many more bytes of the file, as stored, have been read.
+        count: called with the number of bytes of the file, as stored, that have just been read.
 
     Raises:
         OSError: the file cannot be opened.
@@ -47,7 +47,7 @@ def open_stream(path: str, compression: str, count: Count) -> BinaryIO:
 
 
 class _Counted(io.RawIOBase):
-    """A raw stream that reports what is read from it."""
+    """A raw stream that reports the bytes read from it."""
 
     def __init__(self, raw: BinaryIO, count: Count) -> None:
         self._raw, self._count = raw, count
@@ -76,7 +76,7 @@ class _Counted(io.RawIOBase):
 
 
 class _Zstandard(io.RawIOBase):
-    """Unpacks Zstandard frames; unlike the library's own reader it refuses a truncated one."""
+    """Decompresses Zstandard frames; unlike the library's reader, it refuses a truncated one."""
 
     def __init__(self, packed: io.RawIOBase) -> None:
         self._packed = packed

@@ -35,7 +35,7 @@ def _read_table(stream: BinaryIO, place: Place, options: ReadOptions, delimiter:
     csv.field_size_limit(MAX_DOCUMENT_BYTES)
     # Undecodable bytes become surrogates, so that one bad row does not end the file.
     lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    # strict: a quote that is never closed must not make one row of all that follow
+    # strict: an unclosed quote must not swallow all rows that follow
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     place.line = 1
     try:
@@ -68,7 +68,7 @@ def _read_table(stream: BinaryIO, place: Place, options: ReadOptions, delimiter:
 
 
 def read_parquet(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
-    """Parquet, one row group after the other.
+    """Parquet, one row group at a time.
 
     Raises:
         MissingExtra: pyarrow is not installed.

@@ -22,7 +22,7 @@ from openllm.text.tokenizer import Tokenizer
 
 @dataclass
 class _Sequence:
-    """One request on its way."""
+    """One request in progress."""
 
     index: int
     prompt: list[int]
@@ -39,7 +39,7 @@ class _Sequence:
         return len(self.prompt) + len(self.tokens)
 
     def take(self, token: int, eos_id: int) -> None:
-        """Add a token, or end."""
+        """Append a token, or finish."""
         if token == eos_id:
             self._end("stop")
             return
@@ -63,7 +63,7 @@ class _Sequence:
         self.finish_reason = reason
 
     def news(self) -> str:
-        """Text not yet handed out; what may be the beginning of a stop string waits."""
+        """Text not yet returned; holds back a possible start of a stop string."""
         end = len(self.text)
         if self.finish_reason is None:
             held = [
@@ -81,8 +81,8 @@ class _Sequence:
 class LLM:
     """A loaded model with its tokenizer.
 
-    A prompt is read at once by itself, then all unfinished requests of a batch are continued
-    together, one token a step.
+    Each prompt is read in a forward pass of its own; then all unfinished requests of a batch
+    are decoded together, one token per step.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, *, max_batch: int = 32) -> None:
@@ -94,7 +94,7 @@ class LLM:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_batch = max_batch
-        # control tokens are for the chat format; plain text never holds them
+        # control tokens are for the chat format; plain text never contains them
         banned = set(tokenizer.controls.values()) - {tokenizer.eos_id}
         banned |= set(range(tokenizer.vocab_size, model.cfg.vocab_size))
         self._banned = torch.tensor(sorted(banned))
@@ -105,14 +105,14 @@ class LLM:
 
         Raises:
             CheckpointError: it is missing or damaged.
-            TokenizerError: its tokenizer is.
+            TokenizerError: its tokenizer is missing or damaged.
         """
         return cls(load_model(folder), Tokenizer.load(folder), max_batch=max_batch)
 
     def generate(
         self, prompts: Sequence[str], params: SamplingParams | Sequence[SamplingParams]
     ) -> list[Completion]:
-        """Continue each prompt; with one `params` for all, prompt i uses the seed `seed + i`.
+        """Continue each prompt; with one `params` for all, prompt i uses `seed + i`.
 
         Raises:
             ConfigError: a prompt is longer than the model's context.
@@ -133,7 +133,7 @@ class LLM:
         ]
 
     def stream(self, prompt: str, params: SamplingParams) -> Iterator[str]:
-        """The continuation of one prompt, piece by piece; joined it is what `generate` gives."""
+        """Yield one continuation piece by piece; joined, it is what `generate` returns."""
         request = self._request(0, prompt, params)
         for _ in self._run([request]):
             if piece := request.news():
@@ -152,7 +152,7 @@ class LLM:
 
     @torch.inference_mode()
     def _run(self, requests: list[_Sequence]) -> Iterator[None]:
-        """Continue the requests to their ends; yields after each step."""
+        """Decode the requests until all finish; yield after each step."""
         if not requests:
             return
         capacity = max(len(r.prompt) + r.limit for r in requests)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What is asked of the engine, and what it answers. Importable without torch."""
+"""Requests to the engine and their results. Importable without torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from openllm.core.config import Config
 
 
 class SamplingParams(Config):
-    """How the next token is chosen; the defaults sample from the model as it is."""
+    """How the next token is chosen; the defaults sample from the unmodified model."""
 
     max_new_tokens: int = Field(128, ge=1)
     temperature: float = Field(1.0, ge=0, description="0: always the most likely token")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""From logits to the next token."""
+"""Sample the next token from logits."""
 
 # V vocabulary
 
@@ -14,15 +14,15 @@ from openllm.engine.request import SamplingParams
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on (seed, position) alone, so batching cannot change it."""
+    """Draw from [0, 1) as a function of (seed, position) alone, so batching cannot change it."""
     return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
 
 
 def choose(logits_V: Tensor, params: SamplingParams, *, seen: Sequence[int], position: int) -> int:
-    """The next token of one request.
+    """Choose the next token of one request.
 
     Args:
-        logits_V: float32 logits; -inf for tokens that must not come.
+        logits_V: float32 logits; -inf for forbidden tokens.
         params: temperature and filters, applied in the order penalty, temperature, top-k, top-p,
             min-p (arXiv:1909.05858, 1904.09751, 2407.01082).
         seen: tokens of the prompt and the continuation so far.
@@ -35,16 +35,16 @@ def choose(logits_V: Tensor, params: SamplingParams, *, seen: Sequence[int], pos
         old = scores[used].double()
         penalty = params.repetition_penalty
         new = torch.where(old > 0, old / penalty, old * penalty)
-        # an extreme penalty must not make infinite scores, which only forbidden tokens have
+        # an extreme penalty must not produce infinite scores, which only forbidden tokens have
         most = torch.finfo(scores.dtype).max
         scores[used] = torch.where(old.isfinite(), new.clamp(-most, most), old).to(scores.dtype)
     if params.temperature == 0:
         return int(scores.argmax())
-    # sorted once: every filter then keeps a prefix
+    # sort once: every filter then keeps a prefix
     values, order = scores.sort(descending=True, stable=True)
     if params.top_k:
         values = values[: params.top_k]
-    # relative to the best, as a very low temperature would make infinite numbers
+    # relative to the maximum, since a very low temperature would overflow
     probs = ((values.double() - values[0]) / params.temperature).softmax(0)
     probs = probs[probs > 0]
     if params.top_p < 1:

@@ -2,11 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Cloze questions on held-out documents: which word ends this sentence?
 
-The text up to the last word of a sentence is given. The model is right in *choice* if it finds the
-true word likelier than three distractors, and right in *recall* if each token of the true word is
-the one it holds likeliest. Distractors end other held-out sentences, resemble the true word in
-length and frequency, and do not occur in the document. Two groups are counted apart: `repeated`
-(the word stands earlier in the document, so that looking back helps) and `new`.
+Given the text up to the last word of a sentence, the model is right in *choice* if it gives the
+true word a higher probability than three distractors, and right in *recall* if each token of the
+true word is its argmax. Distractors end other held-out sentences, resemble the true word in
+length and frequency, and do not occur in the document. Two groups are scored separately:
+`repeated` (the word occurs earlier in the document, so looking back helps) and `new`.
 """
 
 import unicodedata
@@ -21,7 +21,7 @@ from openllm.evaluate.ngram import KneserNey
 Encode = Callable[[str], list[int]]
 Score = Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
 """Documents (token ids, bos first) -> for each, of its tokens[1:], the log-probability in nats and
-whether the token is the likeliest one."""
+whether the token is the argmax."""
 
 GROUPS = ("repeated", "new")
 DISTRACTORS = 3
@@ -40,8 +40,8 @@ class Question:
         group: `repeated` or `new`.
         words: the true word, then the distractors.
         tokens: for each word, bos, the text before, the word and the end of the sentence.
-        begin: where the candidates begin in `tokens`.
-        end: where the true word ends in `tokens[0]`.
+        begin: index in `tokens` where the candidates begin.
+        end: index in `tokens[0]` where the true word ends.
     """
 
     document: int
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Target:
-    """A word at the end of a sentence, without its mark."""
+    """A word at the end of a sentence, without its punctuation."""
 
     document: int
     word: str
@@ -72,19 +72,19 @@ def make_questions(
     longest: int,
     seed: int,
 ) -> list[Question]:
-    """Up to `per_group` questions of each group, at most one of a group from a document.
+    """Make up to `per_group` questions per group, at most one per group from a document.
 
     Args:
         texts: the held-out documents.
         encode: text to token ids.
-        bos_id: stands before each text.
-        per_group: questions wanted in each group.
-        longest: most tokens of a question.
-        seed: of the draw of targets and distractors.
+        bos_id: prepended to each text.
+        per_group: questions wanted per group.
+        longest: maximum tokens of a question.
+        seed: for drawing targets and distractors.
 
     Returns:
-        The questions; fewer where the texts do not hold enough sentences. A target is passed over
-        if the tokenizer joins it with its surroundings or if too few words resemble it.
+        The questions; fewer if the texts have too few sentences. A target is skipped if the
+        tokenizer merges it with its surroundings or if too few words resemble it.
     """
     rng = np.random.default_rng(seed)
     vocabularies = [frozenset(_plain(word) for word in text.split()) for text in texts]
@@ -111,7 +111,7 @@ def make_questions(
 
 
 def _targets(document: int, text: str) -> Iterator[_Target]:
-    """Words that end a sentence, have letters only, and have enough text before them."""
+    """Yield words that end a sentence, consist of letters and have enough text before them."""
     seen: set[str] = set()
     begin = 0
     for number, token in enumerate(text.split()):
@@ -129,7 +129,7 @@ def _targets(document: int, text: str) -> Iterator[_Target]:
 
 
 def _plain(word: str) -> str:
-    """The word in lower case, without punctuation around it."""
+    """Case-fold a word and strip surrounding punctuation."""
     begin, end = 0, len(word)
     while begin < end and unicodedata.category(word[begin])[0] not in "LMN":
         begin += 1
@@ -139,7 +139,7 @@ def _plain(word: str) -> str:
 
 
 class _Pool:
-    """The words that may stand in for others."""
+    """The candidate distractors."""
 
     def __init__(self, targets: Sequence[_Target], frequency: Counter[str]) -> None:
         self._frequency = frequency
@@ -152,7 +152,7 @@ class _Pool:
     def similar(
         self, word: str, document: frozenset[str], rng: np.random.Generator
     ) -> tuple[str, ...]:
-        """Words like `word` that `document` does not hold, drawn from the nearest ones."""
+        """Draw from the words nearest to `word` that do not occur in `document`."""
         distance = abs(self._logs - np.log2(max(1, self._frequency[_plain(word)])))
         distance = distance + abs(self._lengths - len(word)) / 2
         distance[self._capital != word[0].isupper()] = np.inf
@@ -170,7 +170,7 @@ class _Pool:
 def _question(
     target: _Target, group: str, words: tuple[str, ...], before: str, encode: Encode, bos_id: int
 ) -> Question | None:
-    """The question in tokens; None where the tokens do not keep word and surroundings apart."""
+    """Tokenise a question; None if tokens span the word and its surroundings."""
     if len(words) != 1 + DISTRACTORS:
         return None
     start = encode(before.rstrip())
@@ -185,7 +185,7 @@ def _question(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of right answers with its 95 % Wilson interval."""
+    """Fraction of correct answers with its 95 % Wilson confidence interval."""
 
     value: float
     low: float
@@ -194,7 +194,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What a model got right in one group of questions."""
+    """Accuracy of a model in one group of questions."""
 
     questions: int
     choice: Accuracy
@@ -202,7 +202,7 @@ class GroupResult:
 
 
 def ask(questions: Sequence[Question], score: Score) -> dict[str, GroupResult]:
-    """Put all questions to a model; the result holds only groups that have questions."""
+    """Ask a model all questions; the result holds only groups that have questions."""
     scored = score([tokens for question in questions for tokens in question.tokens])
     width = 1 + DISTRACTORS
     hits = [
@@ -213,7 +213,7 @@ def ask(questions: Sequence[Question], score: Score) -> dict[str, GroupResult]:
 
 
 def ask_ngram(questions: Sequence[Question], model: KneserNey) -> dict[str, GroupResult]:
-    """Put all questions to an n-gram model."""
+    """Ask an n-gram model all questions."""
     logprobs = model.score([tokens for question in questions for tokens in question.tokens])
     hits = []
     for question in questions:
@@ -228,7 +228,7 @@ def ask_ngram(questions: Sequence[Question], model: KneserNey) -> dict[str, Grou
 def _grade(
     questions: Sequence[Question], logprobs: Sequence[np.ndarray], hits: Sequence[np.ndarray]
 ) -> dict[str, GroupResult]:
-    """Compare the four candidates of each question; a tie with a distractor is a wrong answer."""
+    """Compare the four candidates of each question; a tie with a distractor counts as wrong."""
     width = 1 + DISTRACTORS
     chosen: dict[str, list[bool]] = {group: [] for group in GROUPS}
     recalled: dict[str, list[bool]] = {group: [] for group in GROUPS}
@@ -245,7 +245,7 @@ def _grade(
 
 
 def wilson(right: Sequence[bool]) -> Accuracy:
-    """Share of right answers with the 95 % interval of Wilson (1927, JASA 22:209)."""
+    """Fraction of correct answers with the 95 % interval of Wilson (1927, JASA 22:209)."""
     z, n = 1.959964, len(right)
     share = sum(right) / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)

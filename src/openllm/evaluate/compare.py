@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Which of several ways to train is best: the same documents scored under the same seeds.
+"""Compare training methods on the same documents with the same seeds.
 
-Two things blur a difference. Which documents were held out: a bootstrap over them, drawn alike for
-both sides, gives the interval. Which seed was used: seeds are common to all ways, so what counts is
-how far a way and a seed together stray from the sum of both; its spread over all ways and seeds
-tells the smallest difference of two means that is more than luck. A way is called worse only where
-it stands beyond both.
+A difference has two sources of noise. Which documents were held out: a paired bootstrap over them
+gives the confidence interval. Which seed was used: all methods share the seeds, so what counts is
+the interaction of method and seed; its spread over all methods and seeds gives the smallest
+difference of two means that is not due to chance. A method is called worse only if it exceeds
+both.
 """
 
 import math
@@ -16,23 +16,23 @@ import numpy as np
 
 from openllm.evaluate.perplexity import Interval, Totals, difference, intervals
 
-# M ways, S seeds, D documents
+# M methods, S seeds, D documents
 
 MIN_DOCUMENTS = 10
-"""Fewer documents give no interval worth the name."""
+"""Fewer documents give no meaningful interval."""
 _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one way to train does on one text.
+    """How one training method does on one text.
 
     Attributes:
         bits: bits per byte, mean over seeds; the interval is over documents.
         seeds: bits per byte of each seed.
-        behind: bits per byte above the best way, with its paired interval over documents.
-        worse: it is worse than the best way, by more than documents and seeds explain.
+        behind: bits per byte above the best method, with its paired interval over documents.
+        worse: it is worse than the best method, by more than documents and seeds explain.
     """
 
     bits: Interval
@@ -43,14 +43,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How all ways to train do on one text.
+    """How all training methods do on one text.
 
     Attributes:
-        standings: of each way.
-        ranking: their numbers, the best first.
-        limit: least difference of two means that is more than the luck of seeds; None where there
-            is but one seed or one way.
-        documents: how many were scored.
+        standings: of each method.
+        ranking: their indices, best first.
+        limit: smallest difference of two means that seeds do not explain; None with only one
+            seed or one method.
+        documents: number of documents scored.
     """
 
     standings: tuple[Standing, ...]
@@ -62,7 +62,7 @@ class Comparison:
 def compare(
     nll_MSD: np.ndarray, doc_bytes: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Comparison:
-    """Compare ways to train by the bits per byte of the same documents.
+    """Compare training methods by bits per byte on the same documents.
 
     Args:
         nll_MSD: nats of each document's text.
@@ -73,7 +73,7 @@ def compare(
     bits_MS = nll_MSD.sum(axis=2) / (math.log(2) * doc_bytes.sum())
     ranking = tuple(np.argsort(bits_MS.mean(axis=1), kind="stable").tolist())
     limit = seed_limit(bits_MS)
-    # only bits per byte are asked for, so tokens and words may be any positive numbers
+    # only bits per byte are used, so tokens and words may be any positive numbers
     ones = np.ones(len(doc_bytes))
     totals = [Totals(nll_SD.mean(axis=0), ones, doc_bytes, ones) for nll_SD in nll_MSD]
     draws = {"resamples": resamples, "seed": seed}
@@ -93,7 +93,7 @@ def compare(
 
 
 def seed_limit(bits_MS: np.ndarray) -> float | None:
-    """Least difference of two ways' means over seeds that 95 % of lucky draws stay below."""
+    """Difference of two methods' means over seeds that 95 % of chance differences stay below."""
     freedom = (bits_MS.shape[0] - 1) * (bits_MS.shape[1] - 1)
     if not freedom:
         return None

@@ -9,7 +9,7 @@ from openllm.engine.request import SamplingParams
 
 
 class EvaluateConfig(Config):
-    """What is measured, and how."""
+    """What to measure, and how."""
 
     split: str = "test"
     documents: int | None = Field(None, ge=1, description="held-out documents to draw; none: all")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""How much of a text stands word for word in the training text.
+"""How much of a text occurs verbatim in the training text.
 
 The training tokens are streamed in chunks. Windows of one length are compared by a polynomial
-hash, computed for all positions of a chunk at once; each hit is then compared token by token.
-If a window of n tokens is found, so are its shorter pieces: the longest copy of a sample is built
-bit by bit, from the largest power of two downwards.
+hash, computed for all positions of a chunk at once; each hit is then verified token by token.
+If a window of n tokens occurs, so do its shorter parts: the length of a sample's longest copy is
+found bit by bit, from the largest power of two downwards.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Copy:
     """The longest run of tokens that a sample shares with the training text.
 
     Attributes:
-        length: tokens; 0 where not even one token of the sample occurs.
+        length: tokens; 0 if no token of the sample occurs.
         start: where the run begins in the sample.
         position: where it begins in the training tokens.
     """
@@ -38,11 +38,11 @@ class Copy:
 def longest_copies(
     samples: Sequence[np.ndarray], training: np.ndarray, *, chunk: int = 1 << 20
 ) -> list[Copy]:
-    """The longest copy of each sample.
+    """Find the longest copy in each sample.
 
     Args:
         samples: token ids without bos and eos, so that no copy can span two documents.
-        training: all training tokens end to end; may be a memory map.
+        training: all training tokens, concatenated; may be a memory map.
         chunk: training tokens in memory at a time.
     """
     samples = [np.asarray(sample, np.int64) for sample in samples]
@@ -80,7 +80,7 @@ class _Windows:
         self._filter[_high_bits(self._hashes)] = True
 
     def find(self, tokens: np.ndarray, hashes: "_Hashes", begin: int) -> dict[int, Copy]:
-        """Samples with a window in `tokens`, which stand at `begin` of the training text."""
+        """Samples with a window in `tokens`, which start at `begin` of the training text."""
         here = hashes.windows(self.length)
         maybe = np.flatnonzero(self._filter[_high_bits(here)])
         rank = np.searchsorted(self._hashes, here[maybe])
@@ -89,7 +89,7 @@ class _Windows:
         maybe, rank = maybe[equal], rank[equal]
         found: dict[int, Copy] = {}
         while len(maybe):
-            # One place of each hash is enough if it holds; one that fails is a chance equality.
+            # One verified place per hash is enough; one that fails is a hash collision.
             ranks, firsts = np.unique(rank, return_index=True)
             open_again = np.zeros(len(self._hashes), bool)
             for value, first in zip(ranks, firsts, strict=True):
@@ -105,7 +105,7 @@ class _Windows:
 
 
 class _Hashes:
-    """Sums of token codes times powers of the base, from which each window's hash follows."""
+    """Prefix sums of token codes times powers of the base, which give each window's hash."""
 
     def __init__(self, tokens: np.ndarray) -> None:
         powers = np.full(len(tokens), _BASE)
@@ -117,13 +117,13 @@ class _Hashes:
         np.cumprod(self._undo, out=self._undo)
 
     def windows(self, length: int) -> np.ndarray:
-        """Hash of each window of `length` tokens, whatever its position (all modulo 2**64)."""
+        """Position-independent hash of each window of `length` tokens (modulo 2**64)."""
         count = len(self._sums) - length
         return (self._sums[length:] - self._sums[:-length]) * self._undo[:count]
 
 
 def _codes(tokens: np.ndarray) -> np.ndarray:
-    """Scattered 64-bit codes of token ids: the finaliser of splitmix64."""
+    """Hash token ids to 64 bits with the finaliser of splitmix64."""
     codes = (tokens.astype(np.uint64) + np.uint64(1)) * _BASE
     codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -140,7 +140,7 @@ def _search(
     training: np.ndarray,
     chunk: int,
 ) -> dict[int, Copy]:
-    """For each sample that has a window of the wanted length in the training text, one place."""
+    """Find one copy for each sample with a window of the wanted length in the training text."""
     tables = [_Windows(samples, owners, length) for length, owners in wanted.items()]
     found: dict[int, Copy] = {}
     overlap = max(wanted, default=1) - 1

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The quality of generated text, beside the same measures on the held-out text itself.
+"""Quality of generated text, with the same measures on held-out text for reference.
 
-Each prompt is the beginning of a held-out document, so the document itself says what a good
-continuation looks like: it is cut to the length of the sample and measured alike.
+Each prompt is the beginning of a held-out document, whose true continuation serves as the
+reference: it is cut to the length of the sample and measured the same way.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from openllm.evaluate.copies import Copy, longest_copies
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a held-out document, and how the document goes on."""
+    """The beginning of a held-out document, and its continuation."""
 
     document: int
     tokens: np.ndarray
@@ -26,13 +26,13 @@ class Prompt:
 def choose_prompts(
     documents: Sequence[np.ndarray], count: int, *, length: int, seed: int
 ) -> list[Prompt]:
-    """Beginnings of up to `count` documents, drawn without replacement.
+    """Draw the beginnings of up to `count` documents, without replacement.
 
     Args:
         documents: token ids without bos and eos.
         count: how many to draw.
         length: tokens of each prompt; a document must be at least twice as long.
-        seed: of the draw.
+        seed: for the draw.
     """
     long_enough = [i for i, document in enumerate(documents) if len(document) >= 2 * length]
     order = np.random.default_rng(seed).permutation(len(long_enough))[:count]
@@ -41,14 +41,14 @@ def choose_prompts(
 
 
 def distinct(texts: Sequence[np.ndarray], n: int) -> float:
-    """Distinct n-grams of all texts divided by all their n-grams (distinct-n, arXiv:1510.03055)."""
+    """Distinct n-grams over all texts divided by all n-grams (distinct-n, arXiv:1510.03055)."""
     windows = [_windows(text, n) for text in texts]
     total = sum(len(rows) for rows in windows)
     return len(np.unique(np.concatenate(windows), axis=0)) / total if total else 0.0
 
 
 def repetition(text: np.ndarray, n: int = 4) -> float:
-    """Share of the n-grams of one text that it has said before (seq-rep-n, arXiv:1908.04319)."""
+    """Fraction of a text's n-grams that occurred earlier in it (seq-rep-n, arXiv:1908.04319)."""
     windows = _windows(text, n)
     return 1 - len(np.unique(windows, axis=0)) / len(windows) if len(windows) else 0.0
 
@@ -78,11 +78,11 @@ class TextQuality:
 def text_quality(
     texts: Sequence[np.ndarray], training: np.ndarray | None
 ) -> tuple[TextQuality, list[Copy]]:
-    """All measures, and the longest copy of each text.
+    """Compute all measures, and the longest copy in each text.
 
     Args:
         texts: token ids without bos and eos.
-        training: all training tokens end to end; without them copies are not measured.
+        training: all training tokens, concatenated; None: copies are not measured.
     """
     copies = [] if training is None else longest_copies(texts, training)
     lengths = [copy.length for copy in copies]

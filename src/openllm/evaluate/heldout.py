@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The text a model is measured on: a split of a prepared folder or of shards, or one file."""
+"""The text a model is evaluated on: a split of a prepared folder or of shards, or one file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class HeldOut:
 
     Attributes:
         name: of the folder or file.
-        split: the side of the folder; None for a file.
-        fingerprint: SHA-256 of the whole data set, or of the file.
+        split: of the folder; None for a file.
+        fingerprint: SHA-256 of the whole dataset, or of the file.
         texts: of each document.
         tokens: of each document, with bos and eos.
         doc_bytes: UTF-8 bytes of each text.
-        doc_words: words between white space of each text.
+        doc_words: whitespace-separated words of each text.
     """
 
     name: str
@@ -41,7 +41,7 @@ class HeldOut:
     doc_words: np.ndarray
 
     def sample(self, count: int | None, seed: int) -> "HeldOut":
-        """`count` documents drawn without replacement, in their old order; None keeps all."""
+        """Draw `count` documents without replacement, keeping their order; None keeps all."""
         if count is None or count >= len(self.texts):
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.texts))[:count])
@@ -59,18 +59,18 @@ class HeldOut:
 def read_heldout(
     path: Path, split: str, tokenizer: Tokenizer, options: ReadOptions | None = None
 ) -> HeldOut:
-    """Read held-out text and turn it into the tokens of a model.
+    """Read held-out text and tokenise it for a model.
 
     Args:
-        path: a folder of 'openllm data prepare' or 'openllm data tokenize', or a file in one of
-            the formats that 'openllm data prepare' reads.
-        split: the side of the folder; a file has none.
+        path: a folder written by 'openllm data prepare' or 'openllm data tokenize', or a file in
+            a format that 'openllm data prepare' reads.
+        split: of the folder; a file has none.
         tokenizer: the model's.
         options: which fields of a file hold the text.
 
     Raises:
-        DataError: nothing there, no such split, no text, or shards made with another tokenizer.
-        TokenizerError: the same, where the shards say so.
+        DataError: nothing there, no such split, or no text.
+        TokenizerError: the shards were made with another tokenizer.
     """
     if path.is_dir():
         kind = read_json(path / "index.json", DataError, _MEND).get("kind")
@@ -127,7 +127,7 @@ def _from_shards(path: Path, split: str, tokenizer: Tokenizer) -> HeldOut:
 
 
 def _file_documents(path: Path, options: ReadOptions) -> Iterator[Document]:
-    """The documents of one file; records that cannot be read are counted and said."""
+    """Yield the documents of one file; warn of records that cannot be read."""
     broken: list[Broken] = []
     for *_, record in records([open_source(str(path))], options, lambda count: None):
         if isinstance(record, Broken):

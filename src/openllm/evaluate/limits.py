@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What limits the speed of a machine, in words, from what was measured; loads no torch."""
+"""Describe what limits the speed of a machine, from measurements; loads no torch."""
 
 from typing import TYPE_CHECKING
 
@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from openllm.evaluate.speed import Decoding, Machine, Training
 
 MOST = 0.6
-"""Share of a limit, or of the time, from which on it is what limits."""
+"""Fraction of a limit, or of the time, from which it counts as the bottleneck."""
 
 CACHED = 1.1
-"""Share of the memory's limit above which the weights cannot have come from memory."""
+"""Fraction of the memory limit above which weights cannot have come from memory."""
 
 BUSY = 0.2
-"""Cores busy elsewhere that are worth a word."""
+"""Cores busy elsewhere that are worth mentioning."""
 
 NOTICED = 0.05
-"""Share of the peak from which on the optimizer is named."""
+"""Fraction of the peak from which the optimizer is named."""
 
 
 def training_limit(name: str, training: "Training") -> str:
-    """What holds the training of a preset back."""
+    """What limits the training of a preset."""
     model, optimizer = training.share_of_peak, training.optimizer_share_of_peak
     what = f"{model + optimizer:.0%} of their peak"
     if optimizer >= NOTICED:
@@ -35,7 +35,7 @@ def training_limit(name: str, training: "Training") -> str:
 
 
 def decoding_limit(name: str, decoding: "Decoding") -> str:
-    """What holds the generation of text by a preset back."""
+    """What limits text generation by a preset."""
     share = decoding.share_of_limit
     what = f"{share:.0%} of the memory bandwidth"
     if share > CACHED:
@@ -57,7 +57,7 @@ def decoding_limit(name: str, decoding: "Decoding") -> str:
 
 
 def machine_limits(machine: "Machine") -> list[str]:
-    """What slows down everything, each with what mends it."""
+    """What slows everything down, each with its remedy."""
     said = []
     if machine.busy_elsewhere >= BUSY:
         said.append(
@@ -66,7 +66,7 @@ def machine_limits(machine: "Machine") -> list[str]:
         )
     if machine.device != "cpu":
         return said
-    if 2 * machine.threads < machine.cores:  # two may be one with hyper-threading
+    if 2 * machine.threads < machine.cores:  # with hyper-threading, two may be one
         said.append(f"{machine.threads} threads leave some of the {machine.cores} cores idle")
     if not machine.kernels:
         said.append(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The parts of an evaluation: a model's scores and texts in, plain values for the report out."""
+"""Parts of an evaluation: a model's scores and texts in, plain values for the report out."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,7 +31,7 @@ def score(
     stride: int,
     batch_tokens: int,
 ) -> list[Scores]:
-    """`score_documents` in portions, with a progress bar named `label`."""
+    """Run `score_documents` in portions, with a progress bar named `label`."""
     lengths = [len(document) for document in documents]
     portions = np.cumsum(lengths) // (16 * batch_tokens)
     borders = [0, *(np.flatnonzero(np.diff(portions)) + 1).tolist(), len(documents)]
@@ -64,7 +64,7 @@ def model_facts(folder: Path, llm: LLM, lineage: dict[str, Any] | None) -> dict[
 
 
 def data_facts(heldout: HeldOut) -> dict[str, Any]:
-    """Name and size of the held-out text; tokens without bos and eos."""
+    """Name and size of the held-out text; tokens exclude bos and eos."""
     return {
         "name": heldout.name,
         "split": heldout.split,
@@ -79,7 +79,7 @@ def data_facts(heldout: HeldOut) -> dict[str, Any]:
 def measure_text(
     heldout: HeldOut, scores: Sequence[Scores], ngram: KneserNey | None, cfg: EvaluateConfig
 ) -> dict[str, Any]:
-    """The parts `perplexity`, `curve` and, where it was asked for, `ngram`."""
+    """Compute the parts `perplexity`, `curve` and, if requested, `ngram`."""
     logprobs = {"model": [score.logprobs for score in scores]}
     if ngram is not None:
         logprobs["ngram"] = ngram.score(heldout.tokens)
@@ -116,7 +116,7 @@ def measure_cloze(
     context: int,
     cfg: EvaluateConfig,
 ) -> dict[str, Any] | None:
-    """The part `cloze`; None, and a warning, where no questions can be made."""
+    """Compute the part `cloze`; None, with a warning, if no questions can be made."""
     questions = cloze.make_questions(
         heldout.texts,
         tokenizer.encode,
@@ -140,7 +140,7 @@ def measure_cloze(
 def measure_generation(
     heldout: HeldOut, llm: LLM, training: TrainingText | None, cfg: EvaluateConfig
 ) -> dict[str, Any] | None:
-    """The part `generation`; None, and a warning, where all documents are too short."""
+    """Compute the part `generation`; None, with a warning, if all documents are too short."""
     texts = [tokens[1:-1] for tokens in heldout.tokens]
     prompts = generation.choose_prompts(texts, cfg.samples, length=cfg.prompt_tokens, seed=cfg.seed)
     if not prompts:

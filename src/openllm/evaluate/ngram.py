@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The baseline every model is held against: a modified Kneser-Ney n-gram model of token ids.
+"""The baseline for every model: a modified Kneser-Ney n-gram model of token ids.
 
 Interpolated, three discounts per order, exact counts (no hashing, no pruning): Chen & Goodman
 1998, "An Empirical Study of Smoothing Techniques for Language Modeling", Harvard TR-10-98,
 section 3. The lowest order is interpolated with the uniform distribution, so that every token of
-the vocabulary has a probability above zero.
+the vocabulary has nonzero probability.
 
-How counts are kept: the id of an n-gram is its rank among all n-grams of its length, and its key
-is `id of its first n-1 tokens * vocab_size + last token`. One sorted array of keys per order then
+Storage: the id of an n-gram is its rank among all n-grams of its length, and its key is
+`id of its first n-1 tokens * vocab_size + last token`. One sorted array of keys per order then
 answers "is this n-gram known?" by binary search, for all tokens of many documents at once.
 """
 
@@ -22,7 +22,7 @@ from openllm.core.errors import DataError
 # M n-grams of one order, C contexts (n-grams of the order below), T tokens, V vocabulary
 
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-"""For counts of 1, 2 and 3 or more, where the counts of an order allow no estimate."""
+"""For counts of 1, 2 and 3 or more, if an order's counts allow no estimate."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class _Order:
     keys_M: np.ndarray  # int64, sorted: context id * vocab_size + token
     counts_M: np.ndarray  # int32: occurrences, or distinct left neighbours below the top order
     totals_C: np.ndarray  # float64: counts summed over the continuations of each context
-    backoff_C: np.ndarray  # float64: the share that each context gives to the order below
-    discounts: np.ndarray  # float64 (4,): what is taken from a count of 0, 1, 2, 3 or more
+    backoff_C: np.ndarray  # float64: weight that each context gives to the order below
+    discounts: np.ndarray  # float64 (4,): discount of a count of 0, 1, 2, 3 or more
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Ids of the n-grams with these keys, -1 where unknown."""
+        """Ids of the n-grams with these keys, -1 if unknown."""
         ids = np.minimum(np.searchsorted(self.keys_M, keys), len(self.keys_M) - 1)
         return np.where(self.keys_M[ids] == keys, ids, -1)
 
     def mix(self, contexts: np.ndarray, ids: np.ndarray, lower: np.ndarray) -> np.ndarray:
-        """Probability at this order from the one of the order below; -1 marks an unknown id."""
+        """Interpolate this order's probability with the lower order's; -1 marks an unknown id."""
         counts = np.where(ids >= 0, self.counts_M[ids], 0)
         kept = counts - self.discounts[np.minimum(counts, 3)]
         known = (contexts >= 0) & (self.totals_C[contexts] > 0)
@@ -64,11 +64,11 @@ class KneserNey:
         """Count the n-grams of `segments`.
 
         Args:
-            segments: token ids; each is a contiguous piece of one document, which begins with
-                `bos_id` where it begins the document. No n-gram crosses from one to the next.
+            segments: token ids; each is a contiguous piece of one document and starts with
+                `bos_id` if it starts the document. No n-gram crosses from one to the next.
             vocab_size: number of token ids.
             bos_id: serves as context; it is never predicted, so it has no count of its own.
-            order: the longest n-gram.
+            order: maximum n-gram length.
 
         Raises:
             DataError: no tokens, or one outside the vocabulary.
@@ -85,9 +85,9 @@ class KneserNey:
             contexts = ids[ends - 1].astype(np.int64) if length > 1 else 0
             keys, occurrences, examples, inverse = _unique(contexts * vocab_size + tokens[ends])
             if counts_of:
-                # One count for each token seen on the left. Nothing stands left of a document,
-                # so what begins with bos keeps its occurrences; an n-gram seen only at the
-                # beginning of a cut document has one neighbour, which is not known.
+                # Count distinct left neighbours. Nothing precedes a document, so n-grams that
+                # start with bos keep their occurrence counts; one seen only at the start of a
+                # cut document has one neighbour, which is unknown.
                 neighbours = np.bincount(ids[ends[examples]], minlength=len(counts_of[-1]))
                 neighbours = np.maximum(neighbours, 1)
                 counts_of[-1] = np.where(from_bos, counts_of[-1], neighbours).astype(np.int32)
@@ -106,7 +106,7 @@ class KneserNey:
 
     @property
     def order(self) -> int:
-        """The longest n-gram it knows (shorter than asked for where all segments are)."""
+        """Length of the longest n-grams (shorter than requested if all segments are)."""
         return len(self._orders)
 
     @property
@@ -146,7 +146,7 @@ class KneserNey:
         return [piece[1:] for piece in pieces]
 
     def distribution(self, context: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Probabilities (V,) of the token after `context`; the tokens of one document's piece."""
+        """Probabilities (V,) of the token after `context`, a piece of one document."""
         history = np.asarray(context, np.int64)
         probability = np.full(self.vocab_size, 1.0 / self.vocab_size)
         for length, order in enumerate(self._orders, start=1):
@@ -165,7 +165,7 @@ class KneserNey:
         return probability
 
     def _id_of(self, ngram: np.ndarray) -> int:
-        """Id of an n-gram among those of its length, -1 where unknown."""
+        """Id of an n-gram among those of its length, -1 if unknown."""
         node = 0
         for order, token in zip(self._orders, ngram, strict=False):
             if node >= 0:
@@ -174,7 +174,7 @@ class KneserNey:
 
 
 def _join(segments: Iterable[np.ndarray], vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All tokens end to end (int32), and how many tokens of its segment stand before each."""
+    """All tokens concatenated (int32), and how many tokens of its segment precede each."""
     pieces = [np.asarray(segment, np.int32) for segment in segments if len(segment)]
     if not pieces:
         raise DataError("there are no tokens to count n-grams of; the training text is empty")
@@ -214,10 +214,10 @@ def _build(keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int)
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """What to take from counts of 0, 1, 2, 3 and more: Chen & Goodman 1998, equation 17.
+    """Discounts of counts of 0, 1, 2, 3 and more: Chen & Goodman 1998, equation 17.
 
     The estimate needs n-grams that occur 1, 2, 3 and 4 times, and must lie within (0, count];
-    otherwise the order takes `FALLBACK_DISCOUNTS`.
+    otherwise the order uses `FALLBACK_DISCOUNTS`.
     """
     n1, n2, n3, n4 = (np.bincount(counts[counts <= 4], minlength=5)[1:5]).tolist()
     if min(n1, n2, n3, n4) > 0:

@@ -2,9 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Loss, perplexity and bits per byte of held-out documents, with bootstrap intervals.
 
-All of it starts from the log-probabilities that some model gives to each token of each document,
-so that a transformer and an n-gram model are measured by the same lines. Only text counts: bos is
-never predicted, and eos belongs to no byte of the text.
+Everything is computed from a model's log-probabilities of each token of each document, so that
+a transformer and an n-gram model are measured by the same code. Only text counts: bos is never
+predicted, and eos belongs to no byte of the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ import numpy as np
 # D documents, R resamples
 
 MEASURES = ("loss", "token_perplexity", "bits_per_byte", "word_perplexity")
-"""Nats per token; exp of nats per token; bits per UTF-8 byte; exp of nats per spaced word."""
+"""Nats per token; exp of that; bits per UTF-8 byte; exp of nats per whitespace-separated word."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What one model needs for each document, and how long the document is."""
+    """A model's negative log-likelihood and the length of each document."""
 
     nll_D: np.ndarray  # float64: -log p (nats) summed over the tokens of the text
     tokens_D: np.ndarray
@@ -35,7 +35,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and its 95 % interval."""
+    """A value and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -45,12 +45,12 @@ class Interval:
 def document_totals(
     logprobs: Sequence[np.ndarray], doc_bytes: Sequence[int], doc_words: Sequence[int]
 ) -> Totals:
-    """Sums of each document.
+    """Compute the totals of each document.
 
     Args:
-        logprobs: for each document, nats of `tokens[1:]`, the last of which is eos.
+        logprobs: for each document, log-probabilities in nats of `tokens[1:]`, eos last.
         doc_bytes: UTF-8 bytes of each text.
-        doc_words: words between white space of each text.
+        doc_words: whitespace-separated words of each text.
     """
     nll = [-float(np.sum(document[:-1], dtype=np.float64)) for document in logprobs]
     tokens = [len(document) - 1 for document in logprobs]
@@ -58,7 +58,7 @@ def document_totals(
 
 
 def measures(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """`MEASURES` of sums (..., 4); a perplexity too large for a float is infinite."""
+    """Compute `MEASURES` of sums (..., 4); a perplexity too large for a float is infinite."""
     nll, tokens, size, words = np.moveaxis(sums, -1, 0)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return {
@@ -72,8 +72,8 @@ def measures(sums: np.ndarray) -> dict[str, np.ndarray]:
 def resample(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Sums (R, K) over documents drawn with replacement from the rows of `columns` (D, K).
 
-    The draws depend on `seed` and D alone: two models on the same documents are resampled alike,
-    which makes the interval of their difference a paired one.
+    The draws depend on `seed` and D alone: two models on the same documents share resamples,
+    which makes the interval of their difference paired.
     """
     documents = len(columns)
     rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def resample(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def intervals(totals: Totals, *, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-    """Each of `MEASURES` over all documents, with the percentile interval over resamples."""
+    """Each of `MEASURES` over all documents, with its percentile bootstrap interval."""
     columns = totals.columns()
     values = measures(columns.sum(axis=0))
     drawn = measures(resample(columns, resamples, seed))
@@ -97,11 +97,11 @@ def intervals(totals: Totals, *, resamples: int = 1000, seed: int = 0) -> dict[s
 def difference(
     model: Totals, baseline: Totals, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """How far `model` lies below `baseline` on the same documents, with paired intervals.
+    """Compare `model` with `baseline` on the same documents, with paired intervals.
 
     Returns:
-        The difference (model minus baseline) of each of `MEASURES`, and `reduction`: the share
-        of the baseline's bits per byte that the model saves.
+        The difference (model minus baseline) of each of `MEASURES`, and `reduction`: the
+        fraction of the baseline's bits per byte that the model saves.
     """
     ours, theirs = model.columns(), baseline.columns()
     pairs = [(measures(ours.sum(axis=0)), measures(theirs.sum(axis=0)))]
@@ -119,35 +119,35 @@ def difference(
 
 
 def _interval(value: np.ndarray, drawn: np.ndarray) -> Interval:
-    # Ranks, not interpolation: between two infinite values there is nothing to interpolate.
+    # No interpolation: it is undefined between two infinite values.
     low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
     return Interval(float(value), float(low), float(high))
 
 
 def full_context_share(lengths: Sequence[int], context: int) -> float:
-    """Share of text tokens that are predicted from everything before them in their document.
+    """Fraction of text tokens predicted from all preceding tokens of their document.
 
     Args:
         lengths: tokens of each document with bos and eos.
-        context: tokens in a window, the predicted one among them.
+        context: tokens read in a window; the last prediction is of the token behind them.
     """
     text = np.maximum(np.asarray(lengths) - 2, 0)
-    return float(np.minimum(text, context - 1).sum() / max(1, text.sum()))
+    return float(np.minimum(text, context).sum() / max(1, text.sum()))
 
 
 def loss_by_position(
     logprobs: Mapping[str, Sequence[np.ndarray]], *, bins: int = 24, least: int = 30
 ) -> dict[str, list[float]]:
-    """Mean loss by how many tokens of the document stand before, for several models at once.
+    """Mean loss by number of preceding tokens in the document, for several models at once.
 
     Args:
-        logprobs: name of a model -> nats of `tokens[1:]` of each document, eos last.
-        bins: number of ranges of positions; they widen with the position.
-        least: tokens that a range must hold to be shown.
+        logprobs: name of a model -> log-probabilities of `tokens[1:]` of each document, eos last.
+        bins: number of position ranges; they widen with the position.
+        least: minimum tokens for a range to be shown.
 
     Returns:
-        `position` (geometric middle of each range, counted from 1), `tokens` (how many it
-        holds), and for each model the mean loss in nats.
+        `position` (geometric mean of each range's ends, counted from 1), `tokens` (count of
+        each range), and for each model the mean loss in nats.
     """
     lengths = [len(document) - 1 for document in next(iter(logprobs.values()))]
     longest = max(lengths, default=0)

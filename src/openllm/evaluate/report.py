@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""An evaluation as tables, as `eval.json`, `report.md` and a picture.
+"""An evaluation as tables, as `eval.json`, `report.md` and a plot.
 
-`eval.json` is the source: the tables and the picture show nothing that it does not hold. Its
-numbers that are not finite are written as null.
+`eval.json` is the source: the tables and the plot show nothing that it does not contain.
+Non-finite numbers in it are written as null.
 """
 
 import math
@@ -34,7 +34,7 @@ _QUALITY = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header, with a title and a line of explanation."""
+    """Rows under a header, with a title and a note."""
 
     title: str
     header: tuple[str, ...]
@@ -119,7 +119,7 @@ _GROUPS = {"repeated": "stands earlier in the document", "new": "new in the docu
 
 
 def _number(value: float | None, signed: bool = False) -> str:
-    """Four figures, or as many as an integer has."""
+    """Four digits, or as many as the integer part has."""
     if value is None or not math.isfinite(value):
         return "too large"
     sign = "+" if signed else ""
@@ -138,7 +138,7 @@ def _percent(share: float) -> str:
 
 
 def _fewer(share: Mapping[str, float]) -> str:
-    """A share that is saved, in words; one below zero is spent."""
+    """Describe a fraction that is saved; a negative one is extra."""
     low, high, word = share["low"], share["high"], "fewer"
     if share["value"] < 0:
         low, high, word = -high, -low, "more"
@@ -150,7 +150,7 @@ def _accuracy(value: Mapping[str, float]) -> str:
 
 
 def markdown(result: Result, picture: str | None = None) -> str:
-    """The report; `picture` is the file name of the plot beside it."""
+    """Render the report; `picture` is the file name of the plot next to it."""
     model, data = result["model"], result["data"]
     split = f", split {data['split']}" if data["split"] else ""
     lines = [
@@ -198,7 +198,7 @@ def _quote(text: str) -> list[str]:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Loss by position in the document, and bits per byte, as a PNG."""
+    """Plot loss by position in the document, and bits per byte, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -246,7 +246,7 @@ def write_report(result: Result, folder: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """The same value with numbers that JSON cannot hold replaced by None."""
+    """Replace numbers that JSON cannot represent by None."""
     if isinstance(value, Mapping):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

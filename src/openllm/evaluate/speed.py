@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""How fast this machine is: its limits (best of several tries) and our work on it (medians)."""
+"""Speed of this machine: hardware limits (best of several tries) and our work on it (medians)."""
 
 import os
 import platform
@@ -28,41 +28,41 @@ from openllm.train.forecast import matmul_peak, optimizer_flops, training_rate
 from openllm.transform.precision import has_fast_bf16
 
 DOCUMENT_TOKENS = 256
-"""Length of the documents that training is measured with; a row holds several."""
+"""Length of the documents used to measure training; a row holds several."""
 
 DECODED_TOKENS = 16
-"""New tokens of one timed request."""
+"""New tokens per timed request."""
 
 BUFFER_BYTES = 2**30
-"""What is read to measure the memory: many times the largest caches."""
+"""Buffer read to measure memory bandwidth: many times the largest caches."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the hardware gives, and what takes some of it away."""
+    """Limits of the hardware, and what other programs use of it."""
 
     device: str
     cores: int
     threads: int
     fp32_flops: float
     bf16_flops: float | None
-    """None: no instructions for it here."""
+    """None: no bf16 instructions here."""
     memory_bytes_per_second: float
-    """Of the processor, where text is generated."""
+    """Of the CPU, where text is generated."""
     kernels: bool
     kernels_mend: str | None
     busy_elsewhere: float
     """Cores that other programs kept busy meanwhile."""
 
     def peak(self, precision: str) -> float:
-        """Rate of matrix products of a precision, in FLOP/s."""
+        """Peak of matrix products in a precision, in FLOP/s."""
         bf16 = self.bf16_flops if precision == "bf16" else None
         return self.fp32_flops if bf16 is None else bf16
 
 
 @dataclass(frozen=True)
 class Training:
-    """Steps of one recipe on this machine."""
+    """Training speed of one recipe on this machine."""
 
     tokens_per_second: float
     step_tokens: int
@@ -78,12 +78,12 @@ class Training:
 
     @property
     def share_of_peak(self) -> float:
-        """The model's operations in a second, relative to the peak of matrix products."""
+        """The model's FLOP/s, relative to the peak of matrix products."""
         return self.step_flops / self.step_seconds / self.peak_flops
 
     @property
     def optimizer_share_of_peak(self) -> float:
-        """The same for the matrix products of the optimizer."""
+        """The same for the optimizer's matrix products."""
         return self.optimizer_flops / self.step_seconds / self.peak_flops
 
 
@@ -93,28 +93,28 @@ class Decoding:
 
     tokens_per_second: float
     product_seconds: float
-    """Time that the matrix products of a token take by themselves."""
+    """Time of a token's matrix products alone."""
     bytes_per_token: int
     memory_bytes_per_second: float
 
     @property
     def limit(self) -> float:
-        """Tokens per second if reading the weights took all of the time."""
+        """Tokens per second if reading the weights took all the time."""
         return self.memory_bytes_per_second / self.bytes_per_token
 
     @property
     def share_of_limit(self) -> float:
-        """How near it is to that."""
+        """Fraction of that limit reached."""
         return self.tokens_per_second / self.limit
 
     @property
     def share_of_products(self) -> float:
-        """Part of the time that goes to matrix products."""
+        """Fraction of the time spent in matrix products."""
         return self.product_seconds * self.tokens_per_second
 
 
 def measure_machine(device: str, seconds: float) -> Machine:
-    """The limits, each measured for a third of `seconds`; other programs are not looked at."""
+    """Measure the limits, each for a third of `seconds`; other programs are not observed."""
     part, place = seconds / 3, torch.device(device)
     mend = kernels_mend()
     return Machine(
@@ -131,12 +131,12 @@ def measure_machine(device: str, seconds: float) -> Machine:
 
 
 def memory_bandwidth(seconds: float) -> float:
-    """Bytes that the processor reads from memory in a second."""
+    """Measure the CPU's memory read bandwidth, in bytes per second."""
     size = min(BUFFER_BYTES, free_bytes("cpu") // 8)
-    # written once: pages of zeros that nobody wrote are all one page, which stays in the cache
-    buffer = torch.ones(size // 8, dtype=torch.int64)  # the fewest operations for a byte
+    # write it once: untouched zero pages all map to one page, which stays in the cache
+    buffer = torch.ones(size // 8, dtype=torch.int64)  # the fewest operations per byte
     best, began = 0.0, time.perf_counter()
-    for read in (buffer.sum, buffer.max):  # which of them computes less differs between machines
+    for read in (buffer.sum, buffer.max):  # which one computes less depends on the machine
         read()
         rounds = 0
         while rounds == 0 or time.perf_counter() - began < seconds / 2:
@@ -149,7 +149,7 @@ def memory_bandwidth(seconds: float) -> float:
 
 
 def training_flops(cfg: PretrainConfig) -> tuple[int, int]:
-    """Operations of a step of a resolved recipe: of the model, and of its optimizer."""
+    """FLOPs of a step of a resolved recipe: of the model, and of its optimizer."""
     length = min(DOCUMENT_TOKENS, cfg.batch.seq_len)
     with torch.device("meta"):
         model = Transformer(cfg.model)
@@ -158,7 +158,7 @@ def training_flops(cfg: PretrainConfig) -> tuple[int, int]:
 
 
 def measure_training(cfg: PretrainConfig, peak_flops: float, seconds: float) -> Training:
-    """Whole steps of a resolved recipe for `seconds`, and one before them to warm up."""
+    """Measure full steps of a resolved recipe for `seconds`, after one warm-up step."""
     flops, optimizer = training_flops(cfg)
     length = min(DOCUMENT_TOKENS, cfg.batch.seq_len)
     rate = training_rate(cfg, document_tokens=length, seconds=seconds)
@@ -166,15 +166,15 @@ def measure_training(cfg: PretrainConfig, peak_flops: float, seconds: float) -> 
 
 
 def decoded_bytes(cfg: ModelConfig) -> int:
-    """Bytes of weights that are read for one token: the engine keeps them in float32."""
+    """Bytes of weights read per token: the engine keeps them in float32."""
     return 4 * matmul_parameters(cfg)
 
 
 def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Decoding:
-    """The engine with random weights, one request at a time for `seconds`, one to warm up."""
+    """Measure the engine with random weights, one request at a time for `seconds`, warmed up."""
     model, tokenizer = build_model(cfg), stand_in_tokenizer(cfg.vocab_size)
     with torch.no_grad():
-        model.output_weight[tokenizer.eos_id] = 0  # a score of 0 is never the best of thousands
+        model.output_weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
     llm = LLM(model, tokenizer)
     params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
     llm.generate(["a"], params)
@@ -190,7 +190,7 @@ def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Deco
 
 @torch.inference_mode()
 def product_seconds(model: Transformer) -> float:
-    """Time of all matrix products of one token, one behind the other."""
+    """Time of all matrix products of one token, one after the other."""
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     if model.lm_head is None:
         weights.append(model.output_weight)
@@ -202,7 +202,7 @@ def product_seconds(model: Transformer) -> float:
 
 
 def stand_in_tokenizer(vocab_size: int) -> Tokenizer:
-    """A tokenizer of that size with made-up words, for a model that nobody trained."""
+    """Build a tokenizer of that size with made-up words, for an untrained model."""
     proto = ModelProto()
     proto.trainer_spec.model_type = TrainerSpec.BPE
     proto.trainer_spec.byte_fallback = True
@@ -223,7 +223,7 @@ def stand_in_tokenizer(vocab_size: int) -> Tokenizer:
 
 
 def kernels_mend() -> str | None:
-    """What would give this machine the CPU kernels; None where it has them."""
+    """How to get the CPU kernels on this machine; None if it has them."""
     if library.available():
         return None
     if os.environ.get("OPENLLM_KERNELS") == "0":
@@ -236,7 +236,7 @@ def kernels_mend() -> str | None:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that a new program could have on this device."""
+    """Memory available to a new program on this device."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
@@ -245,25 +245,25 @@ def free_bytes(device: str) -> int:
     lines = meminfo.read_text(encoding="utf-8").splitlines()
     free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
-        free.append(int(text))  # of a container
+        free.append(int(text))  # container limit
     return min(free)
 
 
 def cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
+    """Indices of the cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
 
 
 class OtherWork:
-    """Watches from its making on what other programs do on our cores."""
+    """Tracks, from its creation on, what other programs do on our cores."""
 
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
         self._began = time.monotonic(), _busy_seconds(), _own_seconds()
 
     def cores(self) -> float:
-        """How many cores they kept busy on average; without /proc/stat, the load at the start."""
+        """Average number of cores they kept busy; without /proc/stat, the load at the start."""
         began, busy, own = self._began
         now = _busy_seconds()
         if busy is None or now is None:
@@ -277,7 +277,7 @@ def _own_seconds() -> float:
 
 
 def _busy_seconds() -> float | None:
-    """What our cores have worked since the machine started, for whomever; None: it is not told."""
+    """Busy seconds of our cores since boot, for all programs; None if unavailable."""
     path = Path("/proc/stat")
     if not path.exists():
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What a model was trained on: its lineage, and the tokens themselves where they are here."""
+"""What a model was trained on: its lineage and, if available, the tokens themselves."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Lineage = dict[str, Any]
 
 
 def read_lineage(model: Path) -> Lineage | None:
-    """The contents of `openllm.json`; None where the model was not made by OpenLLM.
+    """Read `openllm.json`; None if the model was not made by OpenLLM.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -42,12 +42,12 @@ def read_lineage(model: Path) -> Lineage | None:
 
 
 def training_recipe(lineage: Lineage) -> PretrainConfig:
-    """The recipe that a model was trained with."""
+    """Return the recipe a model was trained with."""
     return PretrainConfig.parse(lineage["recipe"], "the recipe in openllm.json")
 
 
 def warn_of_overlap(lineage: Lineage | None, heldout: HeldOut) -> None:
-    """Say so where the text may be a part of what the model was trained on."""
+    """Warn if the text may be part of what the model was trained on."""
     if lineage is None:
         warn("the model does not say what it was trained on; it may have seen this text")
     elif lineage["data"]["fingerprint"] != heldout.fingerprint:
@@ -61,11 +61,11 @@ def warn_of_overlap(lineage: Lineage | None, heldout: HeldOut) -> None:
 
 @dataclass(frozen=True)
 class TrainingText:
-    """The training split of a model as tokens, and how far training went through it.
+    """The training split of a model as tokens, and how far training got through it.
 
     Attributes:
-        loader: gives the rows in their order.
-        steps: training steps up to the weights of the model.
+        loader: gives the rows in training order.
+        steps: training steps up to the model's weights.
     """
 
     loader: TokenLoader
@@ -73,11 +73,11 @@ class TrainingText:
 
     @property
     def tokens(self) -> np.ndarray:
-        """All tokens of the training split end to end, memory-mapped."""
+        """All tokens of the training split, concatenated and memory-mapped."""
         return self.loader.shards.tokens
 
     def seen(self) -> Iterator[np.ndarray]:
-        """What the model saw: pieces of documents, those of the first epoch alone."""
+        """Yield the pieces of documents the model saw, those of the first epoch only."""
         return self.loader.seen(self.steps)
 
 
@@ -91,19 +91,19 @@ def find_training_text(
     train_data: Path | None,
     required: bool,
 ) -> TrainingText | None:
-    """Look for the training text of a model.
+    """Find the training text of a model.
 
     Args:
-        model: its folder; the recipe of the run may lie beside it.
+        model: its folder; the run's recipe may be next to it.
         lineage: of the model.
         shards: prepared folder -> shard folder made with the model's tokenizer.
         fingerprint: of that tokenizer.
-        data: where the held-out text comes from; its training split may be the one.
-        train_data: the user says it is here; none: look in `data` and where the run read it.
-        required: an error where it is not found, else a warning and None.
+        data: source of the held-out text; its training split may be the one.
+        train_data: given by the user; None: look in `data` and where the run read it.
+        required: raise if it is not found, else return None, with a warning if it should be there.
 
     Raises:
-        DataError: it is required and not here, or `train_data` is other text.
+        DataError: it is required and not found, or `train_data` is another text.
     """
     required = required or train_data is not None
     if lineage is None:
@@ -138,7 +138,7 @@ def find_training_text(
 
 
 def _recorded(model: Path) -> list[Path]:
-    """Where the run that made the model read its text."""
+    """Where the model's training run read its text."""
     recipe = model.resolve().parent / RECIPE
     data = read_yaml(recipe).get("data") if recipe.exists() else None
     return [Path(data)] if isinstance(data, str) else []

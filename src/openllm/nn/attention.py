@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Causal self-attention that never crosses the border of a document."""
+"""Causal self-attention that never crosses document boundaries."""
 
 # B batch, T time, D model, N query heads, K kv heads, H head dim
 
@@ -17,7 +17,7 @@ from openllm.nn.rms_norm import RMSNorm
 
 
 def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int) -> Tensor:
-    """Attention of T new tokens to all tokens of their row, whose keys are already in the cache."""
+    """Attend from T new tokens to all tokens of their row, whose keys are already in the cache."""
     new = q_BTNH.shape[1]
     out = []
     for row, before in enumerate(cache.lengths):
@@ -43,7 +43,7 @@ def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projections, optional query-key norm, rotary positions, attention, output projection."""
+    """Projections, optional QK norm, rotary embedding, attention, output projection."""
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         cache: KVCache | None,
         extra_value: Tensor | None = None,
     ) -> Tensor:
-        """Mix each token with the earlier tokens of its document, (B, T, D)."""
+        """Attend within each document, (B, T, D)."""
         q_BTNH = self._place(self.q_proj(x_BTD), self.q_norm, rope)
         k_BTKH = self._place(self.k_proj(x_BTD), self.k_norm, rope)
         v_BTKH = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
@@ -84,7 +84,7 @@ class Attention(nn.Module):
     def _place(
         self, x_BTD: Tensor, norm: nn.Module | None, rope: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        """Heads (B, T, N, H), normalised and turned to their positions."""
+        """Split into heads (B, T, N, H), normalise and rotate by position."""
         x_BTNH = x_BTD.unflatten(-1, (-1, self.head_dim))
         gain, eps = None, 0.0
         if rope is not None and isinstance(norm, RMSNorm):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""One layer of the transformer."""
+"""One transformer layer."""
 
 # B batch, T time, D model
 
@@ -14,7 +14,7 @@ from openllm.nn.mlp import build_mlp
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and added to the residual stream."""
+    """Pre-norm attention and MLP, each added to the residual stream."""
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()

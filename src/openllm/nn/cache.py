@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Keys and values of the tokens that a model has already read."""
+"""Keys and values of the tokens a model has already read."""
 
 # B batch, L layers, S capacity, T new tokens, K kv heads, H head dim
 
@@ -29,22 +29,22 @@ class KVCache:
         self.lengths = [0] * batch
 
     def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> None:
-        """Store one layer's new keys and values behind each row's present length."""
+        """Store one layer's new keys and values after each row's current length."""
         for row, start in enumerate(self.lengths):
             end = start + k_BTKH.shape[1]
             self.k_LBSKH[layer, row, start:end] = k_BTKH[row]
             self.v_LBSKH[layer, row, start:end] = v_BTKH[row]
 
     def read(self, layer: int, row: int, length: int) -> tuple[Tensor, Tensor]:
-        """The first `length` keys and values of a row, each (length, K, H)."""
+        """Return the first `length` keys and values of a row, each (length, K, H)."""
         return self.k_LBSKH[layer, row, :length], self.v_LBSKH[layer, row, :length]
 
     def advance(self, tokens: int) -> None:
-        """Count `tokens` more tokens in every row, after all layers have written them."""
+        """Lengthen every row by `tokens`, after all layers have written them."""
         self.lengths = [length + tokens for length in self.lengths]
 
     def copy_row(self, source: "KVCache", source_row: int, row: int) -> None:
-        """Take a row over from another cache."""
+        """Copy a row from another cache."""
         length = source.lengths[source_row]
         self.k_LBSKH[:, row, :length] = source.k_LBSKH[:, source_row, :length]
         self.v_LBSKH[:, row, :length] = source.v_LBSKH[:, source_row, :length]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The shape of a model. Importable without torch."""
+"""Model configs. Importable without torch."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,14 +11,14 @@ from openllm.nn.norm import NormConfig, RMSNormConfig
 
 
 class RopeConfig(Config):
-    """Rotary positions (arXiv:2104.09864)."""
+    """Rotary embedding (arXiv:2104.09864)."""
 
     kind: Literal["rope"] = "rope"
     theta: float = Field(10_000.0, gt=0)
 
 
 class LearnedPositionConfig(Config):
-    """One learned vector for each position, added to the token embedding (GPT-2)."""
+    """A learned vector per position, added to the token embedding (GPT-2)."""
 
     kind: Literal["learned"] = "learned"
 
@@ -27,7 +27,7 @@ PositionConfig = Annotated[RopeConfig | LearnedPositionConfig, Field(discriminat
 
 
 class AttentionConfig(Config):
-    """Causal attention with grouped key-value heads (arXiv:2305.13245)."""
+    """Causal grouped-query attention (arXiv:2305.13245)."""
 
     num_heads: int = Field(8, ge=1)
     num_kv_heads: int | None = Field(None, ge=1, description="None: one for each query head")
@@ -57,14 +57,14 @@ class SwiGLUConfig(Config):
 
 
 class GeluConfig(Config):
-    """Two linear maps with bias and a tanh-approximated GELU between them (GPT-2)."""
+    """Two linear layers with bias and a tanh-approximated GELU in between (GPT-2)."""
 
     kind: Literal["gelu"] = "gelu"
     hidden_dim: int = Field(2048, ge=1)
 
 
 class ReluSquaredConfig(Config):
-    """Two linear maps without bias and a squared ReLU between them (arXiv:2109.08668)."""
+    """Two linear layers without bias and a squared ReLU in between (arXiv:2109.08668)."""
 
     kind: Literal["relu2"] = "relu2"
     hidden_dim: int = Field(2048, ge=1)
@@ -74,7 +74,7 @@ MLPConfig = Annotated[SwiGLUConfig | GeluConfig | ReluSquaredConfig, Field(discr
 
 
 class ResearchConfig(Config):
-    """Ingredients that no public architecture has; a model with one is for OpenLLM alone."""
+    """Features that no public architecture has; only OpenLLM loads a model with one."""
 
     unet_skips: bool = Field(
         False, description="layers of the second half see what those of the first half gave"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What a model costs: parameters and floating-point operations, exactly, from its config."""
+"""Exact parameter counts and FLOPs of a model, from its config."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from openllm.nn.config import GeluConfig, LearnedPositionConfig, ModelConfig, Re
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of weights by place."""
+    """Parameter counts by component."""
 
     embeddings: int
     attention: int
@@ -21,12 +21,12 @@ class Parameters:
 
     @property
     def total(self) -> int:
-        """All weights; a tied head counts once, with the embeddings."""
+        """All parameters; a tied head counts once, with the embeddings."""
         return sum(vars(self).values())
 
 
 def parameters(cfg: ModelConfig) -> Parameters:
-    """Count the weights of a model."""
+    """Count the parameters of a model."""
     shape = cfg.attention
     query, key = shape.num_heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = cfg.dim * (query + 2 * key) + query * cfg.dim
@@ -61,7 +61,7 @@ def _research(cfg: ModelConfig, key_width: int) -> int:
 
 
 def matmul_parameters(cfg: ModelConfig) -> int:
-    """Weights that each token is multiplied with, the output head among them."""
+    """Count the weights each token is multiplied with, including the output head."""
     shape = cfg.attention
     heads = shape.num_heads + shape.kv_heads
     attention = 2 * cfg.dim * heads * shape.head_dim
@@ -73,9 +73,9 @@ def matmul_parameters(cfg: ModelConfig) -> int:
 
 
 def forward_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
-    """Operations of the matrix products of a forward pass over documents of these lengths.
+    """FLOPs of the matrix products of a forward pass over documents of these lengths.
 
-    A multiply-add is two operations; attention is counted in full, as if not causal.
+    A multiply-add is two FLOPs; attention is counted in full, as if not causal.
     """
     tokens = sum(lengths)
     width = cfg.attention.num_heads * cfg.attention.head_dim
@@ -84,7 +84,7 @@ def forward_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
 
 
 def train_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
-    """Forward and backward: products with weights cost 2 more, attention 2.5 more."""
+    """Forward and backward: backward adds 2x for weight products, 2.5x for attention."""
     tokens = sum(lengths)
     weights = 2 * tokens * matmul_parameters(cfg)
     scores = forward_flops(cfg, lengths) - weights
@@ -92,6 +92,6 @@ def train_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
 
 
 def kv_cache_bytes(cfg: ModelConfig, tokens: int, bytes_per_value: int = 4) -> int:
-    """Memory of the keys and values of `tokens` tokens."""
+    """Bytes of the KV cache for `tokens` tokens."""
     shape = cfg.attention
     return 2 * cfg.num_layers * tokens * shape.kv_heads * shape.head_dim * bytes_per_value

@@ -15,16 +15,16 @@ from torch.nn import functional as F
 from openllm.nn.kernels.rows import softmax_slope_
 
 IGNORE = -100
-"""Target of a token that is not predicted."""
+"""Target of positions that are not predicted."""
 
 CHUNK_LOGITS = 32 * 2**20
-"""Logits made at a time; a whole batch of them would dominate the memory of a step."""
+"""Logits computed at a time; those of a whole batch would dominate a step's memory."""
 
 CHUNK_UNIT = 64
-"""Products with a multiple of this many rows are a few percent faster."""
+"""Matrix products with a multiple of this many rows are a few percent faster."""
 
 CACHED_LOGITS = 2**20
-"""Logits that go through the softmax at a time, in float32, while they stay in the cache."""
+"""Logits per softmax call, in float32, so that they stay in the CPU cache."""
 
 
 def logits(x: Tensor, weight_VD: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def _chunk_rows(weight_VD: Tensor, logits: int) -> int:
 def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target in nats (float32), and whether it is the most likely token."""
     values, hits = [], []
-    rows = _chunk_rows(weight_VD, CHUNK_LOGITS // 2)  # they are float32
+    rows = _chunk_rows(weight_VD, CHUNK_LOGITS // 2)  # half: these are float32
     for x, target in zip(x_RD.split(rows), targets_R.split(rows), strict=True):
         scores = logits(x, weight_VD)
         best, index = scores.max(1, keepdim=True)
@@ -53,16 +53,16 @@ def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """What losses are summed in: float64, but float32 on Apple's GPUs, which have no wider one."""
+    """Dtype for summing losses: float64, but float32 on MPS, which has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 Slopes = Callable[[Tensor, slice], Tensor]
-"""Puts d loss / d scores in the place of some rows' scores; returns the loss of each row."""
+"""Overwrites some rows' scores with d loss / d scores; returns the loss of each row."""
 
 
 class _LossSum(torch.autograd.Function):
-    """Sum of token losses; gradients are made chunk by chunk in the forward pass.
+    """Sum of token losses; the forward pass computes gradients chunk by chunk.
 
     As in arXiv:2410.10989, so that the logits of the whole batch never exist at once.
     """
@@ -77,7 +77,7 @@ class _LossSum(torch.autograd.Function):
         grad_x, grad_weight = torch.empty_like(x_RD), torch.empty_like(weight_VD)
         vocab_size, rows = weight.shape[0], _chunk_rows(weight_VD, CHUNK_LOGITS)
         rows = min(rows, x_RD.shape[0])
-        # one set of buffers for all chunks: fresh ones of this size cost more than the arithmetic
+        # reuse buffers for all chunks: allocating them anew costs more than the arithmetic
         buffer = torch.empty(rows, vocab_size, dtype=dtype, device=x_RD.device)
         part = grad_weight if weight.dtype == weight_VD.dtype else torch.empty_like(weight)
         for start in range(0, x_RD.shape[0], rows):
@@ -101,14 +101,14 @@ class _LossSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        # in place, as a copy of the vocabulary's gradient costs more than all of its arithmetic
+        # in place: copying the output weight's gradient costs more than all of its arithmetic
         grad_x, grad_weight = ctx.grads
         ctx.grads = None
         return grad_x.mul_(slopes[0]), grad_weight.mul_(slopes[0]), None, None
 
 
 def _loss_sum(x_RD: Tensor, weight_VD: Tensor, slopes_: Slopes) -> Tensor:
-    """Under autocast the matrix products run in its dtype; sums stay in float32."""
+    """Under autocast, matrix products run in its dtype; sums stay in float32."""
     device = x_RD.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else x_RD.dtype
@@ -117,7 +117,7 @@ def _loss_sum(x_RD: Tensor, weight_VD: Tensor, slopes_: Slopes) -> Tensor:
 
 
 def cross_entropy_sum(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> Tensor:
-    """Sum over rows of -log p(target) in nats; rows whose target is `IGNORE` count nothing."""
+    """Sum over rows of -log p(target) in nats; rows with target `IGNORE` count as zero."""
 
     def slopes_(scores: Tensor, piece: slice) -> Tensor:
         parts = zip(*(_cached(scores, t) for t in (scores, targets_R[piece])), strict=True)
@@ -133,16 +133,16 @@ def distillation_sum(
     teachers: Sequence[tuple[Tensor, Tensor]],
     share: float,
 ) -> Tensor:
-    """Sum over rows of the cross-entropy to a mixture of the target and the teachers' mean.
+    """Sum over rows of cross-entropy to a mixture of the target and the teachers' mean.
 
     As in arXiv:1503.02531 at temperature 1.
 
     Args:
         x_RD: hidden states.
         weight_VD: output weights.
-        targets_R: rows whose target is `IGNORE` count nothing.
+        targets_R: rows with target `IGNORE` count as zero.
         teachers: hidden states (R, D') and output weights (V, D') of each.
-        share: of the teachers in the mixture.
+        share: weight of the teachers.
     """
 
     def slopes_(scores: Tensor, piece: slice) -> Tensor:
@@ -167,5 +167,5 @@ def distillation_sum(
 
 
 def _cached(scores: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-    """Some rows at a time, so that their scores stay in the cache."""
+    """Split into blocks of rows whose scores stay in the CPU cache."""
     return rows.split(max(1, CACHED_LOGITS // scores.shape[1]))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Random initial weights."""
+"""Weight initialisation."""
 
 import torch
 from torch import nn
@@ -14,9 +14,9 @@ RESIDUAL = ("o_proj.weight", "down_proj.weight")
 
 @torch.no_grad()
 def init_weights(module: nn.Module, cfg: ModelConfig, seed: int) -> None:
-    """Normal matrices with `init_std`, zero biases, unit gains, but zero gains in `research`.
+    """Initialise: normal matrices with `init_std`, zero biases, unit gains (`research`: zero).
 
-    A function of the seed alone.
+    Depends on the seed alone.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The position-wise part of a block."""
+"""The MLP of a block."""
 
 # B batch, T time, D model, F hidden
 
@@ -52,7 +52,7 @@ class ReluSquaredMLP(nn.Module):
 
 
 def build_mlp(cfg: ModelConfig) -> nn.Module:
-    """The MLP that `cfg.mlp` names."""
+    """Build the MLP that `cfg.mlp` names."""
     match cfg.mlp:
         case SwiGLUConfig():
             return SwiGLU(cfg.dim, cfg.mlp.hidden_dim)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The one model class."""
+"""The model class."""
 
 # B batch, T time, D model, V vocabulary
 
@@ -19,17 +19,17 @@ from openllm.nn.rope import rotary_table
 
 
 class Hidden(NamedTuple):
-    """What a forward pass gives: final hidden states (B, T, D) and auxiliary loss terms by name."""
+    """Output of a forward pass: final hidden states (B, T, D) and named auxiliary loss terms."""
 
     x: Tensor
     aux: dict[str, Tensor]
 
 
 class Transformer(nn.Module):
-    """A decoder-only transformer, Qwen3-shaped or GPT-2-shaped by its config.
+    """A decoder-only transformer, shaped like Qwen3 or GPT-2 depending on its config.
 
-    It stops before the vocabulary: `nn/heads.py` turns hidden states into logits,
-    log-probabilities or a loss, so nobody makes logits that nobody needs.
+    It returns hidden states; `nn/heads.py` turns them into logits, log-probabilities or a loss,
+    so that logits are computed only where needed.
     """
 
     def __init__(self, cfg: ModelConfig) -> None:
@@ -60,15 +60,15 @@ class Transformer(nn.Module):
         attn: AttentionContext | None = None,
         cache: KVCache | None = None,
     ) -> Hidden:
-        """Hidden states of a batch.
+        """Compute the hidden states of a batch.
 
         Args:
             tokens: (B, T) ids, or
             embeds: (B, T, D) in their place.
-            positions: (B, T) place of each token in its document; default: counted from 0, or
+            positions: (B, T) position of each token in its document; default: counted from 0, or
                 from each row's length in the cache.
-            attn: the documents' borders; default: each row is one document.
-            cache: keys and values of earlier tokens; the new ones are added to it.
+            attn: document boundaries; default: each row is one document.
+            cache: keys and values of earlier tokens; new ones are appended.
         """
         if (tokens is None) == (embeds is None):
             raise ValueError("give either tokens or embeds")
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
 
 
 def build_model(cfg: ModelConfig, *, seed: int = 0) -> Transformer:
-    """A model with random weights that depend on the seed alone."""
+    """Build a model with random weights that depend on the seed alone."""
     model = Transformer(cfg)
     init_weights(model, cfg, seed)
     return model

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class RMSNormConfig(Config):
-    """Root-mean-square norm without mean or bias (arXiv:1910.07467)."""
+    """RMS norm, without mean or bias (arXiv:1910.07467)."""
 
     kind: Literal["rms"] = "rms"
     eps: float = Field(1e-6, gt=0)
 
     def build(self, dim: int) -> nn.Module:
-        """A norm over the last axis of size `dim`."""
+        """Build a norm over the last axis of size `dim`."""
         from openllm.nn.rms_norm import RMSNorm
 
         return RMSNorm(dim, self.eps)
@@ -41,7 +41,7 @@ class LayerNormConfig(Config):
     eps: float = Field(1e-5, gt=0)
 
     def build(self, dim: int) -> nn.Module:
-        """A norm over the last axis of size `dim`."""
+        """Build a norm over the last axis of size `dim`."""
         from torch import nn
 
         return nn.LayerNorm(dim, eps=self.eps)

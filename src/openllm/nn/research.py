@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Ingredients that no public architecture has; all gains begin at zero, as if they were not there.
+"""Features that no public architecture has; all gains start at zero, which disables them.
 
 They come from the modded-nanogpt speedrun (https://github.com/KellerJordan/modded-nanogpt), the
 skips from arXiv:1505.04597, the value embeddings from arXiv:2410.17897.
@@ -15,7 +15,7 @@ from openllm.nn.config import ModelConfig
 
 
 class Research(nn.Module):
-    """What flows between the layers beside the residual stream."""
+    """Connections between layers besides the residual stream."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Research(nn.Module):
         )
 
     def enter(self, layer: int, x_BTD: Tensor, first_BTD: Tensor, given: list[Tensor]) -> Tensor:
-        """What a layer reads: the stream, with the embedding and an earlier layer's output."""
+        """Input of a layer: the stream plus the embedding and an earlier layer's output."""
         if self.mix_gains is not None:
             x_BTD = x_BTD + self.mix_gains[layer] * first_BTD
         mirrored = self.layers_in_all - 1 - layer
@@ -41,7 +41,7 @@ class Research(nn.Module):
         return x_BTD
 
     def extra_value(self, layer: int, tokens_BT: Tensor | None) -> Tensor | None:
-        """(B, T, K, H), added to the layer's values; None for most layers."""
+        """(B, T, K, H) to add to the layer's values; None for most layers."""
         if layer not in self.value_layers or self.value_gains is None:
             return None
         if tokens_BT is None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The module behind `RMSNormConfig`; apart from it, because settings are read without torch."""
+"""The module behind `RMSNormConfig`, separate because configs load without torch."""
 
 import torch
 from torch import Tensor, nn

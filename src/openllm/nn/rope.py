@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rotary_table(positions_BT: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of all tokens end to end, each (B T, H/2) in float32."""
+    """Cosines and sines of all tokens, flattened, each (B T, H/2) in float32."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_BT.device)
     frequencies = theta ** (-exponents / head_dim)
     angles = positions_BT.float().flatten()[:, None] * frequencies

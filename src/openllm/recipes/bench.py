@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
 MINUTES = 2.0
 MACHINE, DECODING, TRAINING = 0.1, 0.2, 0.7
-"""Parts of the time."""
+"""Shares of the time."""
 TYPICAL = 0.7
-"""Share of the peak at which the length of a step is guessed before it is measured."""
+"""Share of the peak assumed to estimate the length of a step before it is measured."""
 BUILDING = 100
-"""Making random weights takes about as long as reading them this often."""
+"""Initialising random weights takes about as long as reading them this many times."""
 GIB = 2**30
 
 Configs = Mapping[str, PretrainConfig]
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(
         prog="openllm bench",
-        description="Measure this machine: matrix products, memory, training steps of each "
-        "preset, text generation; and say what limits them.",
+        description="Measure this machine (matrix products, memory, training steps of each "
+        "preset, text generation) and say what limits it.",
         epilog="example: openllm bench --presets tiny,small --minutes 1 --out bench.json",
     )
-    parser.add_argument("--presets", metavar="NAME,NAME,...", help="default: all that are shipped")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="time to take, about")
-    parser.add_argument("--threads", type=int, help="default: as torch chooses")
+    parser.add_argument("--presets", metavar="NAME,NAME,...", help="default: all shipped presets")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="approximate duration")
+    parser.add_argument("--threads", type=int, help="default: chosen by torch")
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="to train on"
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="training device"
     )
-    parser.add_argument("--out", metavar="FILE", help="keep the report as JSON")
+    parser.add_argument("--out", metavar="FILE", help="write the report as JSON")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args(argv)
     if not 0 < args.minutes <= 24 * 60:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def check_target(path: Path) -> None:
-    """Refuse, before the work, a file that cannot or must not be written."""
+    """Refuse early a file that cannot or must not be written."""
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder; name a file, such as {path / 'bench.json'}")
     if path.exists():
@@ -79,11 +79,11 @@ def check_target(path: Path) -> None:
 
 
 def configs(presets: str | None, device: str, threads: int | None) -> dict[str, PretrainConfig]:
-    """The resolved recipes of the wanted presets, the smallest first.
+    """The resolved recipes of the requested presets, the smallest first.
 
     Raises:
-        UsageError: there is no such preset, or not that many cores.
-        ConfigError: there is no such device.
+        UsageError: no such preset, or not that many cores.
+        ConfigError: no such device.
     """
     recipes = sorted(path.stem for path in build.CONFIGS.glob("*.yaml"))
     shipped = [name for name in recipes if build.load_config(name).scale is None]
@@ -140,7 +140,7 @@ def _stage(meter: Meter, part: float, what: str) -> Iterator[None]:
 def _decode(
     cfgs: Configs, machine: "Machine", seconds: float, meter: Meter
 ) -> dict[str, "Decoding | str"]:
-    """Each preset's generation of text, or why it was not measured."""
+    """Decoding speed of each preset, or why it was not measured."""
     from openllm.evaluate import speed
 
     bandwidth, share = machine.memory_bytes_per_second, seconds / len(cfgs)
@@ -163,7 +163,7 @@ def _decode(
 def _train(
     cfgs: Configs, needs: Mapping[str, int], machine: "Machine", seconds: float, meter: Meter
 ) -> dict[str, "Training | str"]:
-    """Each preset's training steps, or why they were not measured."""
+    """Training speed of each preset, or why it was not measured."""
     from openllm.evaluate import speed
 
     found: dict[str, Training | str] = {}
@@ -192,11 +192,11 @@ def _train(
 
 
 def allot(steps: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """An equal part of the time for each preset that can make two steps in it.
+    """An equal share of the time for each preset that can make two steps in it.
 
     Args:
-        steps: about how long a step of each takes.
-        seconds: time for all.
+        steps: estimated seconds per step of each.
+        seconds: total time.
     """
     kept = dict(steps)
     while kept and 2 * max(kept.values()) > seconds / len(kept):
@@ -210,7 +210,7 @@ def lacks_memory(needed: int, free: int) -> str:
 
 
 def too_long(name: str, what: str, seconds: float, part: float) -> str:
-    """Why a preset was left out, and with which settings it is not."""
+    """Why a preset was left out, and with which settings it would be measured."""
     minutes = int(seconds / part / 60) + 1
     return (
         f"{what} about {format_duration(seconds)} here; to measure it: "

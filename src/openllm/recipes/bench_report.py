@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What `openllm bench` tells: plain values for JSON, tables and words for people."""
+"""The report of `openllm bench`: plain values for JSON, tables and text for people."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def make_report(
     decodings: Mapping[str, "Decoding | str"],
     trainings: Mapping[str, "Training | str"],
 ) -> Report:
-    """All numbers and words as plain values; text in place of a measurement says why it lacks."""
+    """The report as plain values; text in place of a measurement says why it is missing."""
     from openllm.evaluate import limits
 
     first = next(iter(cfgs.values()))
@@ -137,5 +137,5 @@ def _machine_lines(report: Report) -> list[str]:
 
 
 def _long(seconds: float) -> str:
-    """`format_duration`, and days where hours would be many."""
+    """Like `format_duration`, but in days from two days on."""
     return f"{seconds / DAY:,.1f} days" if seconds >= 2 * DAY else format_duration(seconds)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""From a recipe to the parts of a run: settings for this machine, loader, model, loop."""
+"""Build the parts of a run from a recipe: settings for this machine, loader, model, loop."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,20 +25,20 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> PretrainConfig:
-    """A shipped or own recipe with overrides on top.
+    """Load a shipped recipe or the user's own, with overrides.
 
     Raises:
-        ConfigError: something in it is wrong; the message names the key.
+        ConfigError: the recipe is invalid; the message names the key.
     """
     return PretrainConfig.parse(load_recipe(name, CONFIGS, overrides), f"recipe {name}")
 
 
 def resolve(cfg: PretrainConfig, vocab_size: int, *, epoch_tokens: int = 0) -> PretrainConfig:
-    """Fill in what depends on the machine, the tokenizer and the length of the text.
+    """Fill in what depends on the machine, the tokenizer and the size of the training text.
 
     Raises:
-        ConfigError: the recipe asks for another vocabulary than the tokenizer's, or sets what
-            `scale` is to set.
+        ConfigError: the recipe's vocabulary size differs from the tokenizer's, or it sets what
+            `scale` determines.
     """
     import torch
 
@@ -82,9 +82,9 @@ def prepare_process(cfg: PretrainConfig) -> None:
     from openllm.transform.memory import keep_freed_memory, return_freed_memory
 
     torch.set_num_threads(cfg.threads or 1)
-    # as use_deterministic_algorithms(True), which would load the compiler, too
+    # like use_deterministic_algorithms(True), which would also load the compiler
     torch.set_deterministic_debug_mode("error")
-    # else this mode writes NaN into all new memory first, which is then written again
+    # otherwise this mode fills all new memory with NaN before it is overwritten
     torch.utils.deterministic.fill_uninitialized_memory = False
     if cfg.activation_checkpointing:
         return_freed_memory()
@@ -119,7 +119,7 @@ def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") ->
 
 
 def _objective(cfg: PretrainConfig) -> "Objective":
-    """What the recipe minimises; the weights of teachers are read here."""
+    """The training objective; the weights of teachers are read here."""
     from openllm.checkpoint.model_dir import load_model
     from openllm.train.objective import Distill, NextToken
 
@@ -130,15 +130,15 @@ def _objective(cfg: PretrainConfig) -> "Objective":
 
 
 def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
-    """What each teacher of a resolved recipe is known by, as inputs of a run.
+    """The fingerprint of each teacher of a resolved recipe, as inputs of a run.
 
     Args:
         cfg: resolved, so that rows and vocabulary are known.
-        tokenizer: fingerprint of the student's.
+        tokenizer: fingerprint of the student's tokenizer.
 
     Raises:
         CheckpointError, TokenizerError: a teacher cannot be read.
-        ConfigError: it has another tokenizer, or reads shorter rows than the student.
+        ConfigError: a teacher has another tokenizer, or reads shorter rows than the student.
     """
     from openllm.checkpoint.model_dir import WEIGHTS, read_model_config
     from openllm.text.tokenizer import Tokenizer
@@ -166,7 +166,7 @@ def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
 
 @contextmanager
 def memory_errors(cfg: PretrainConfig) -> Iterator[None]:
-    """Turn a lack of memory into the error that says what to change."""
+    """Turn out-of-memory errors into one that says what to change."""
     import torch
 
     from openllm.train.forecast import out_of_memory
@@ -182,7 +182,7 @@ def memory_errors(cfg: PretrainConfig) -> Iterator[None]:
 
 
 def describe_machine(cfg: PretrainConfig) -> dict[str, Any]:
-    """What the numbers of a resolved recipe depend on beside it."""
+    """What the numbers of a resolved recipe depend on besides the recipe."""
     import torch
 
     from openllm.nn.kernels.library import fingerprint as kernels

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "configs"
-"""Where the shipped recipes lie."""
+"""The folder of the shipped recipes."""
 MARKS = ("# SPDX-", "# Copyright")
 
 
@@ -40,7 +40,7 @@ def catalogue(folder: Path) -> list[dict[str, str]]:
 
 
 def purpose(path: Path) -> str:
-    """The first comment line of a recipe that is no licence mark; empty where there is none."""
+    """The first comment line of a recipe that is not a licence line; empty if there is none."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith(MARKS):
             return line.lstrip("#").strip()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""`openllm evaluate`: a model folder and held-out text in, measures and a report out."""
+"""`openllm evaluate`: a model folder and held-out text in, metrics and a report out."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     args = _parser().parse_args(argv)
     sampling = {
         name: getattr(args, name) for name in SamplingParams.model_fields if hasattr(args, name)
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(json.dumps(finite(result), ensure_ascii=False) + "\n")
     else:
         show(tables(result))
-    # behind the table: what was measured must not be lost to a disk that is full by now
+    # after the table: what was measured must not be lost to a full disk
     if args.out is not None:
         write_report(result, Path(args.out))
         say(f"report in {Path(args.out) / 'report.md'}")
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def _prove_writable(out: Path) -> None:
-    """Make the folder and write a byte there, before the work rather than after it.
+    """Create the folder and write a byte there, before the work rather than after it.
 
     Raises:
         UsageError: `out` is a file.
@@ -75,21 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="openllm evaluate",
         description="Measure a model on held-out text: bits per byte and perplexity with "
-        "intervals, the quality of generated text, cloze questions.",
+        "confidence intervals, the quality of generated text, cloze questions.",
         epilog="example: openllm evaluate runs/squad/model --data data/squad --ngram --out eval",
     )
     add = parser.add_argument
     add("model", help="model folder, such as RUN/model")
     add("--data", required=True, help="prepared folder, shard folder, or a file such as a.jsonl")
-    add("--split", default=default.split, help="side of the folder (default: test)")
-    add("--documents", type=int, help="measure on this many, drawn by the seed (default: all)")
-    add("--text-key", default="text", help="field of the text in a jsonl, csv or parquet file")
-    add("--split-paragraphs", action="store_true", help="passages of a text file are documents")
-    add("--ngram", action="store_true", help="measure a Kneser-Ney n-gram model beside it")
-    add("--order", type=int, default=default.order, help="its longest n-gram (default: 5)")
-    add("--train-data", help="the model's prepared training data, where it is not found")
-    add("--context", type=int, help="tokens in a window (default: as in training)")
-    add("--stride", type=int, help="tokens from window to window (default: half the context)")
+    add("--split", default=default.split, help="split of the folder (default: test)")
+    add("--documents", type=int, help="number of documents, drawn by the seed (default: all)")
+    add("--text-key", default="text", help="text field of a jsonl, csv or parquet file")
+    add("--split-paragraphs", action="store_true", help="each passage of a text file is a document")
+    add("--ngram", action="store_true", help="also measure a Kneser-Ney n-gram model")
+    add("--order", type=int, default=default.order, help="order of the n-gram model (default: 5)")
+    add("--train-data", help="the model's prepared training data, if not found automatically")
+    add("--context", type=int, help="tokens per window (default: as in training)")
+    add("--stride", type=int, help="tokens between windows (default: half the context)")
     add("--samples", type=int, default=default.samples, help="texts to generate; 0: none")
     add("--prompt-tokens", type=int, default=default.prompt_tokens)
     add("--max-new-tokens", type=int, default=default.sampling.max_new_tokens)
@@ -98,10 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--top-p", type=float, default=default.sampling.top_p)
     add("--min-p", type=float, default=default.sampling.min_p)
     add("--repetition-penalty", type=float, default=default.sampling.repetition_penalty)
-    add("--cloze", type=int, default=default.cloze, help="questions of each group; 0: none")
-    add("--resamples", type=int, default=default.resamples, help="of the bootstrap")
+    add("--cloze", type=int, default=default.cloze, help="questions per group; 0: none")
+    add("--resamples", type=int, default=default.resamples, help="bootstrap resamples")
     add("--seed", type=int, default=default.seed)
-    add("--batch-tokens", type=int, default=default.batch_tokens, help="tokens read at once")
+    add("--batch-tokens", type=int, default=default.batch_tokens, help="tokens per batch")
     add("--out", help="folder for eval.json, report.md and eval.png")
     add("--json", action="store_true", help="print all results as JSON")
     return parser
@@ -121,15 +121,15 @@ def evaluate(
         model: model folder.
         data: prepared folder, shard folder, or file.
         cfg: what to measure.
-        train_data: prepared folder of the training text; none: found by the model's lineage.
+        train_data: prepared folder of the training text; None: found by the model's lineage.
         options: how a file is read.
 
     Returns:
-        Everything that was measured, as `eval.json` holds it.
+        All results, as stored in `eval.json`.
 
     Raises:
-        DataError: no text to measure on; or the n-gram model is asked for, and the training text
-            is not there.
+        DataError: no text to measure on; or the n-gram model is requested, and the training text is
+            missing.
         CheckpointError: no model there.
     """
     from openllm.checkpoint.model_dir import read_model_config
@@ -186,7 +186,7 @@ def evaluate(
 
 
 def _window(cfg: EvaluateConfig, usual: int, most: int) -> tuple[int, int]:
-    """Tokens of a window, and from one window to the next; checks them and the prompts."""
+    """Tokens per window, and from one window to the next; checks them and the prompts."""
     context = cfg.context or usual
     if context > most:
         raise ConfigError(f"--context {context} is more than the {most} positions of the model")
@@ -202,7 +202,7 @@ def _window(cfg: EvaluateConfig, usual: int, most: int) -> tuple[int, int]:
 
 
 def _baseline(seen: "TrainingText", tokenizer: "Tokenizer", cfg: EvaluateConfig) -> "KneserNey":
-    """The n-gram model of what the model was trained on."""
+    """The n-gram model of the model's training text."""
     from openllm.evaluate.ngram import KneserNey
 
     say("counting the n-grams of the training text")

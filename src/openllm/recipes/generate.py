@@ -11,21 +11,21 @@ from openllm.engine.request import SamplingParams
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(
-        prog="openllm generate", description="Let a model continue a prompt."
+        prog="openllm generate", description="Continue a prompt with a model."
     )
     parser.add_argument("model", help="model folder, such as RUN/model")
     parser.add_argument(
         "--prompt", required=True, help="text to continue; '-' reads standard input"
     )
     parser.add_argument("--max-new-tokens", type=int, default=200)
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: most likely token")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0: greedy decoding")
     parser.add_argument("--top-k", type=int, default=0, help="keep the k most likely tokens")
-    parser.add_argument("--top-p", type=float, default=0.95, help="keep tokens of this mass")
+    parser.add_argument("--top-p", type=float, default=0.95, help="probability mass to keep")
     parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best token")
     parser.add_argument("--repetition-penalty", type=float, default=1.0)
-    parser.add_argument("--stop", action="append", default=[], help="end before this text")
+    parser.add_argument("--stop", action="append", default=[], help="stop before this text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a stream")
     args = parser.parse_args(argv)

@@ -17,14 +17,14 @@ from openllm.train.scale import apply_scale
 
 
 def inspect_main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(
         prog="openllm model inspect",
-        description="Tree, parameters, FLOPs, tensor bytes and peak memory of a model.",
+        description="Show structure, parameters, FLOPs, tensor bytes and peak memory of a model.",
     )
     parser.add_argument("model", help="a preset such as small, a recipe file, or a model folder")
     parser.add_argument("settings", nargs="*", help="key=value, as for 'openllm train'")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
     args = parser.parse_intermixed_args(argv)
     cfg = _config(args.model, args.settings)
     cfg = apply_scale(cfg, cfg.model.vocab_size, epoch_tokens=0)
@@ -53,7 +53,7 @@ def _config(name: str, settings: list[str]) -> PretrainConfig:
 
 
 def inspect(cfg: PretrainConfig) -> dict[str, Any]:
-    """Facts about a model and about a training step of its recipe."""
+    """Facts about a model and a training step of its recipe."""
     from openllm.train.forecast import peak_bytes, training_bytes
 
     model, batch = cfg.model, cfg.batch

@@ -25,7 +25,7 @@ from openllm.data.sources import Source, gather, open_builtin, open_source, open
 _OWN = re.compile(
     rf"({'|'.join(SPLITS)}|dropped)\.jsonl|index\.json|report\.(json|md)|tokens-[0-9a-f]+|\..*"
 )
-"""What a prepared folder consists of, with the shards that training keeps in it."""
+"""Files of a prepared folder, including the shards that training keeps in it."""
 
 
 def prepare_main(argv: list[str]) -> int:
@@ -33,7 +33,7 @@ def prepare_main(argv: list[str]) -> int:
 
     Raises:
         UsageError: wrong arguments.
-        DataError: a source that cannot be used, or nothing left.
+        DataError: a source that cannot be used, or no documents left.
         StorageError: the folder cannot be written.
     """
     args = _parser().parse_intermixed_args(argv)
@@ -69,15 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier prepared folder")
-    parser.add_argument("--workers", type=_positive, help="processes (default: all cores)")
-    parser.add_argument("--config", metavar="FILE", help="settings as YAML")
-    parser.add_argument("--seed", type=int, help="draws the held-out articles (default 0)")
-    parser.add_argument("--validation", type=float, help="share of validation text (0.05)")
-    parser.add_argument("--test", type=float, help="share of test text (0.05)")
-    parser.add_argument("--min-words", type=int, help="fewest words of a document (5)")
-    parser.add_argument("--text-key", help="field or column of the text (text)")
+    parser.add_argument("--workers", type=_positive, help="worker processes (default: all cores)")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    parser.add_argument("--seed", type=int, help="seed of the held-out articles (default: 0)")
+    parser.add_argument("--validation", type=float, help="share of validation text (default: 0.05)")
+    parser.add_argument("--test", type=float, help="share of test text (default: 0.05)")
+    parser.add_argument("--min-words", type=int, help="minimum words per document (default: 5)")
+    parser.add_argument("--text-key", help="field or column of the text (default: text)")
     parser.add_argument(
-        "--title-key", action="append", help="field or column of the title (title); repeatable"
+        "--title-key",
+        action="append",
+        help="field or column of the title (default: title); repeatable",
     )
     parser.add_argument(
         "--split-paragraphs",
@@ -90,12 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="LOCATION",
-        help="where the files of squad are, instead of the official site",
+        help="where to find the files of squad instead of the official site",
     )
     parser.add_argument(
-        "--documents", type=_positive, default=20_000, help="training documents of builtin (20000)"
+        "--documents",
+        type=_positive,
+        default=20_000,
+        help="training documents of builtin (default: 20000)",
     )
-    parser.add_argument("--stdin-format", default="txt", help="format of '-' (txt)")
+    parser.add_argument("--stdin-format", default="txt", help="format of '-' (default: txt)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
@@ -108,7 +113,7 @@ def _positive(text: str) -> int:
 
 
 def _sort_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell `key=value` settings from sources; an existing path with `=` in it is a source."""
+    """Separate `key=value` settings from sources; an existing path with `=` in it is a source."""
     settings = [
         item for item in arguments if re.match(r"[A-Za-z_.]+=", item) and not os.path.exists(item)
     ]
@@ -119,7 +124,7 @@ def _sort_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _config(args: argparse.Namespace, settings: Sequence[str]) -> PrepareConfig:
-    """Settings from --config, then key=value, then the options."""
+    """Settings from --config, overridden by key=value, then by the options."""
     values: dict[str, Any] = read_yaml(Path(args.config)) if args.config else {}
     values = merge(values, parse_overrides(settings))
     options: dict[str, Any] = {
@@ -133,7 +138,7 @@ def _config(args: argparse.Namespace, settings: Sequence[str]) -> PrepareConfig:
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were written on the command line."""
+    """The options given on the command line."""
     chosen: dict[str, Any] = {}
     for key, value in options.items():
         if isinstance(value, dict):
@@ -152,7 +157,7 @@ def _open(name: str, args: argparse.Namespace, config: PrepareConfig) -> Source:
 
 
 def _check_output(out: Path, force: bool) -> None:
-    """Never replace a folder that is not ours, and one of ours only when told to."""
+    """Refuse to replace a foreign folder, and a prepared one unless forced."""
     recover_folder(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -206,8 +211,10 @@ def inspect_main(argv: list[str]) -> int:
         epilog="example: openllm data inspect data/squad --split test --samples 5",
     )
     parser.add_argument("folder", metavar="DIR", help="a folder made by 'openllm data prepare'")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="of the samples (train)")
-    parser.add_argument("--samples", type=int, default=3, help="documents to show (3)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="train", help="split to sample (default: train)"
+    )
+    parser.add_argument("--samples", type=int, default=3, help="documents to show (default: 3)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     args = parser.parse_args(argv)
     index = read_index(args.folder)
@@ -226,7 +233,7 @@ def inspect_main(argv: list[str]) -> int:
 
 
 def _samples(folder: str, split: str, wanted: int, facts: dict[str, Any]) -> list[Document]:
-    """Documents at even distances through a split."""
+    """Documents evenly spaced through a split."""
     if wanted < 0:
         raise UsageError(f"--samples {wanted}: give 0 or more")
     step = max(1, facts["documents"] // max(1, wanted))

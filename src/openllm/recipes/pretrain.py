@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(
         prog="openllm train",
-        description="Train a model from scratch. Repeating the command resumes it.",
+        description="Train a model from scratch. Repeating the command resumes the run.",
         epilog="example: openllm train small data=data/squad tokenizer=data/tokenizer "
         "duration='4_000_000 tokens' --out runs/squad",
     )
@@ -52,10 +52,10 @@ def main(argv: list[str]) -> int:
 
 
 def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool = False) -> None:
-    """Run a recipe, or take up its run folder where it stopped.
+    """Run a recipe, or resume its run folder.
 
     Raises:
-        ConfigError: a missing or unfitting setting.
+        ConfigError: a missing or invalid setting.
         TrainingError: the run diverged or ran out of memory.
         KeyboardInterrupt: it was interrupted; the run folder can be resumed.
     """
@@ -132,13 +132,13 @@ def _train(
     if finished and report.exists():
         say(f"{run.folder}: this run is finished; its model is in {run.model}")
         return
-    report.unlink(missing_ok=True)  # while it exists, it tells of the whole run
+    report.unlink(missing_ok=True)  # its existence says that the run is complete
     trainer = build_trainer(cfg, loader)
     _check_machine(run, cfg, 0 if state is None else state.values["step"])
     outlook = forecast(cfg, trainer, index["corpus"], len(held_out.tokens))
     bits = bits_per_byte_per_nat(loader.shards)
     told = run.folder / "forecast.json"
-    if state is None or not told.exists():  # else it stays what was told before the first step
+    if state is None or not told.exists():  # otherwise keep the forecast made before the first step
         write_json(told, {**outlook.dump(), "bits_per_byte_per_nat": bits})
     for line in outlook.lines(done=0 if state is None else state.values["step"]):
         say(line)
@@ -152,7 +152,7 @@ def _train(
             run.rewind_metrics(state.values["metrics_offset"])
             run.log_event("resume", trainer.step, f"resumed at step {trainer.step}")
             say(f"resuming at step {trainer.step} of {trainer.total_steps}")
-        del state  # its files stay mapped as long as it lives
+        del state  # its files stay mapped as long as it exists
         if not finished:
             trainer.fit()
     write_report(run.folder, f"Run {run.folder.name}", _facts(cfg, index, outlook))
@@ -163,7 +163,7 @@ def _train(
 
 
 def _check_machine(run: Run, cfg: PretrainConfig, step: int) -> None:
-    """Record the environment, or say how it and the settings differ from those at the beginning."""
+    """Record the environment, or report how it and the settings differ from the run's start."""
     for difference in [*run.changes, *run.check_env(describe_machine(cfg))]:
         message = (
             f"this run began otherwise ({difference}); numbers will agree closely, not bit by bit"
@@ -182,13 +182,13 @@ def _hooks(
     meter: Any,
     bits: float,
 ) -> list[Any]:
-    """All that happens around the steps, in order; the checkpoint comes last."""
+    """The training hooks, in order; the checkpoint comes last."""
     from openllm.data.loader import sample_documents
     from openllm.nn.cost import train_flops
     from openllm.train import hooks
 
     twentieth = max(1, trainer.total_steps // 20)
-    # seed 0: runs of other seeds are held to the same documents, so that their curves compare
+    # seed 0: the same documents for runs of all seeds, so that their curves are comparable
     documents, text_bytes = sample_documents(held_out, cfg.validation.tokens, seed=0)
     validate = hooks.Validate(
         run,
@@ -219,7 +219,7 @@ def _keep_best(
 
     assert cfg.tokenizer is not None and cfg.data is not None
     recipe = {**cfg.dump(), "data": Path(cfg.data).name, "tokenizer": Path(cfg.tokenizer).name}
-    # names alone: a model folder tells nothing of the machine it was made on
+    # names only: a model folder reveals nothing of the machine it was made on
     teachers = ["/".join(Path(t).parts[-2:]) for t in (cfg.distill.teachers if cfg.distill else [])]
     if cfg.distill is not None:
         recipe["distill"] |= {"teachers": teachers}
@@ -252,7 +252,7 @@ def _keep_best(
 def _facts(
     cfg: PretrainConfig, index: Mapping[str, Any], outlook: "Forecast"
 ) -> list[tuple[str, str]]:
-    """What a report says before its numbers."""
+    """The facts at the head of a report."""
     from openllm.nn.cost import parameters
 
     return [

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""`openllm quickstart`: from nothing to a trained, measured, talking model in minutes.
+"""`openllm quickstart`: from nothing to a trained, evaluated model that writes text, in minutes.
 
-Each stage is one ordinary command, which is shown before it runs. Repeating the quickstart takes
-it up where it stopped.
+Each stage is one ordinary command, shown before it runs. Repeating the quickstart resumes it where
+it stopped.
 """
 
 import argparse
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 RECIPE = "tiny"
 VOCAB_SIZE = 2048
 TOKENS_PER_DOCUMENT = 170
-"""What the built-in corpus has at least on average with this vocabulary."""
+"""Lower bound on the builtin corpus's average with this vocabulary."""
 MIN_TOKENS, MAX_TOKENS = 300_000, 20_000_000
 NUM_SAMPLES, MIN_SAMPLE_TOKENS, SAMPLE_TOKENS = 100, 100, 160
 TEMPERATURE = 0.1
 MINUTES, SEED = 4.0, 0
 PLAN = "plan.json"
 ENTRIES = ("data", "tokenizer", RECIPE, "evaluation", "samples.md", "summary.json", PLAN)
-"""All that a quickstart makes in its folder."""
+"""Everything that a quickstart creates in its folder."""
 
 
 class Plan(Config):
-    """What is fixed before anything is made, so that a repeated quickstart does the same."""
+    """What is fixed in advance, so that a repeated quickstart does the same."""
 
     tokens: int = Field(ge=1)
     documents: int = Field(ge=1)
@@ -70,7 +70,7 @@ class Plan(Config):
         """The plan of an earlier quickstart.
 
         Raises:
-            ConfigError: the file is something else.
+            ConfigError: the file is not a plan.
         """
         mend = "choose another --out, or remove the folder yourself"
         values = read_json(path, ConfigError, mend)
@@ -82,15 +82,16 @@ class Plan(Config):
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(
         prog="openllm quickstart",
-        description="Make a corpus, train a tokenizer and a model on it, measure it, let it talk.",
+        description="Generate a corpus, train a tokenizer and a model on it, evaluate the model "
+        "and sample from it.",
     )
-    parser.add_argument("--out", default="runs/quickstart", help="folder for all of it")
+    parser.add_argument("--out", default="runs/quickstart", help="folder for everything")
     minutes = f"training time to aim at (default {MINUTES:g})"
     parser.add_argument("--minutes", type=float, help=minutes)
-    parser.add_argument("--seed", type=int, help=f"draws the corpus and the model (default {SEED})")
+    parser.add_argument("--seed", type=int, help=f"seed of the corpus and model (default {SEED})")
     parser.add_argument("--fresh", action="store_true", help="discard an earlier quickstart")
     args = parser.parse_args(argv)
     if args.minutes is not None and not 0 < args.minutes <= 24 * 60:
@@ -103,11 +104,11 @@ def main(argv: list[str]) -> int:
 
 
 def find_plan(out: Path, minutes: float | None, seed: int | None, *, fresh: bool) -> Plan:
-    """The plan of the quickstart that `out` holds, or a new one, which is written there.
+    """The plan of the quickstart in `out`, or a new one, which is written there.
 
     Args:
         out: the folder of the quickstart.
-        minutes: as the user asked for; None: as planned, or the default.
+        minutes: as the user requested; None: as planned, or the default.
         seed: likewise.
         fresh: discard what `out` holds.
 
@@ -143,9 +144,9 @@ def _refuse_other_settings(out: Path, plan: Plan, minutes: float | None, seed: i
 
 
 def _discard(out: Path) -> None:
-    """Remove what a quickstart made; refuse where something else is there, too."""
+    """Remove what a quickstart made; refuse if anything else is there."""
     ours = "|".join(map(re.escape, ENTRIES))
-    # hidden names are what a kill left of an entry being written
+    # hidden files are what a kill left half-written
     known = re.compile(rf"({ours})|\.({ours})(\.\d+)?\.(tmp|old)")
     found = sorted(os.listdir(out))
     foreign = [name for name in found if not known.fullmatch(name)]
@@ -154,8 +155,8 @@ def _discard(out: Path) -> None:
             f"{out} holds {foreign[0]}, which no quickstart made; move it elsewhere, or choose "
             "another --out"
         )
-    Run.discard(out / RECIPE)  # first, as it refuses while a process trains there
-    # the plan goes last: while it stands, the folder is still known as a quickstart
+    Run.discard(out / RECIPE)  # first, as it refuses while a process is training there
+    # the plan goes last: while it exists, the folder is still recognised as a quickstart
     for name in sorted(set(found) - {RECIPE}, key=lambda name: name == PLAN):
         entry = out / name
         with storage_errors(entry):
@@ -195,7 +196,7 @@ def _stage(verb: str, words: Sequence[str], entry: Any) -> None:
 
 
 def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
-    """Measure on held-out text beside the n-gram baseline, and let the model talk."""
+    """Evaluate on held-out text beside the n-gram baseline, and sample from the model."""
     from openllm.engine.llm import LLM
     from openllm.evaluate.config import EvaluateConfig
     from openllm.evaluate.report import write_report
@@ -233,7 +234,7 @@ def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
 def write_samples(llm: "LLM", seed: int, count: int, path: Path) -> list[dict[str, Any]]:
     """Continue the openings of held-out stories and score each text's consistency.
 
-    A text that ends before 100 tokens is replaced by the next opening's; nothing else is chosen.
+    A text of fewer than 100 tokens is replaced by the next opening's; there is no other selection.
     """
     from openllm.data.builtin.checker import consistency
     from openllm.data.builtin.corpus import prompts
@@ -267,7 +268,7 @@ def write_samples(llm: "LLM", seed: int, count: int, path: Path) -> list[dict[st
 
 
 def _tell(out: Path, summary: dict[str, Any]) -> None:
-    """What was reached, where it lies, what to try next."""
+    """Print the results, where they are, and what to try next."""
     model = summary["model"]
     first = "".join(summary["samples"][0][part] for part in ("prompt", "text"))
     bpb = [f"{summary[name]:.3f} bits per byte" for name in ("heldout_bpb", "ngram_bpb")]

@@ -19,11 +19,11 @@ from openllm.data.shards import INDEX, Shards, read_shard_index, split_files
 from openllm.text.tokenizer import Tokenizer
 
 SMALL_BYTES = 8_000_000
-"""Less text than this is encoded sooner than further processes have started."""
+"""Less text than this is encoded before more processes could start."""
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(
         prog="openllm data tokenize",
         description="Turn a prepared folder into token shards for training and evaluation.",
@@ -31,8 +31,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("data", help="folder made by 'openllm data prepare'")
     parser.add_argument("--tokenizer", required=True, help="tokenizer folder or model folder")
-    parser.add_argument("--out", help="shard folder; default: DATA/tokens-FINGERPRINT")
-    parser.add_argument("--workers", type=int, help="processes; default: one a core")
+    parser.add_argument("--out", help="shard folder (default: DATA/tokens-FINGERPRINT)")
+    parser.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print the index as JSON")
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:
@@ -50,19 +50,19 @@ def tokenize(
     *,
     workers: int | None = None,
 ) -> Path:
-    """Write the shards of a prepared folder, or find them where they are already.
+    """Write the shards of a prepared folder, or reuse existing ones.
 
     Args:
         data: a prepared folder.
         tokenizer: a tokenizer folder or a model folder.
         out: the shard folder; default `DATA/tokens-` and the start of the tokenizer's fingerprint.
-        workers: processes; default one a core, and only this one for little text.
+        workers: number of processes; default one per core, and only this one for little text.
 
     Returns:
         The shard folder.
 
     Raises:
-        DataError: no prepared folder, or `out` holds something else than shards.
+        DataError: no prepared folder, or `out` holds something other than shards.
         TokenizerError: no tokenizer.
     """
     prepared = read_index(data)
@@ -96,7 +96,7 @@ def tokenize(
 
 
 def _is_current(folder: Path, data_fingerprint: str, tokenizer_fingerprint: str) -> bool:
-    """Whether the folder holds whole shards of these documents and this tokenizer."""
+    """Whether the folder holds complete shards of these documents and this tokenizer."""
     try:
         index = read_shard_index(folder)
         made_of = (index["data_fingerprint"], index["tokenizer_fingerprint"])
@@ -105,12 +105,12 @@ def _is_current(folder: Path, data_fingerprint: str, tokenizer_fingerprint: str)
         for split in index["splits"]:
             Shards.open(folder, split, tokenizer_fingerprint)
     except DataError:
-        return False  # absent or damaged: it is written anew
+        return False  # missing or damaged: write it again
     return True
 
 
 def _table(folder: Path, index: dict[str, Any]) -> str:
-    """Counts by split for people."""
+    """Table of the counts by split."""
     lines = [f"{'split':<12}{'documents':>12}{'tokens':>15}{'bytes':>15}{'bytes/token':>13}"]
     for name, split in index["splits"].items():
         tokens = split["tokens"] - 2 * split["documents"]  # bos and eos stand for no text

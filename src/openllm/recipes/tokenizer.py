@@ -27,20 +27,20 @@ from openllm.text.training import (
 )
 
 HELD_OUT_BYTES = 2_000_000
-"""How much held-out text is measured right after training."""
+"""Bytes of held-out text measured right after training."""
 
 
 def train_main(argv: list[str]) -> int:
-    """Entry of `openllm tokenizer train`."""
+    """Entry point of `openllm tokenizer train`."""
     default = TokenizerSettings()
     parser = argparse.ArgumentParser(
         prog="openllm tokenizer train",
-        description="Train a SentencePiece BPE vocabulary on the training documents of a folder.",
+        description="Train a SentencePiece BPE vocabulary on the training split of a folder.",
         epilog="example: openllm tokenizer train data/squad --out data/tokenizer",
     )
     parser.add_argument("data", help="folder made by 'openllm data prepare'")
     parser.add_argument("--out", required=True, help="tokenizer folder")
-    parser.add_argument("--vocab-size", type=int, default=default.vocab_size, help="default 32000")
+    parser.add_argument("--vocab-size", type=int, default=default.vocab_size, help="default: 32000")
     _add_sampling(parser, default)
     args = parser.parse_args(argv)
     train(args.data, args.out, _settings(args, args.vocab_size))
@@ -48,7 +48,7 @@ def train_main(argv: list[str]) -> int:
 
 
 def inspect_main(argv: list[str]) -> int:
-    """Entry of `openllm tokenizer inspect`."""
+    """Entry point of `openllm tokenizer inspect`."""
     parser = argparse.ArgumentParser(
         prog="openllm tokenizer inspect",
         description="Measure a tokenizer on text, and compare vocabulary sizes.",
@@ -61,11 +61,11 @@ def inspect_main(argv: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="prepared folders, or text files (.jsonl with a field 'lang' is measured by language)",
+        help="prepared folders, or text files (.jsonl with a 'lang' field is measured by language)",
     )
     parser.add_argument("--vocab-sizes", metavar="N,N,...", help="train and compare these sizes")
-    parser.add_argument("--plot", metavar="FILE", help="write a picture (.png)")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--plot", metavar="FILE", help="write a plot (.png)")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
     _add_sampling(parser, TokenizerSettings())
     args = parser.parse_args(argv)
     sizes = _sizes(args.vocab_sizes)
@@ -83,14 +83,14 @@ def inspect_main(argv: list[str]) -> int:
 
 def _add_sampling(parser: argparse.ArgumentParser, default: TokenizerSettings) -> None:
     parser.add_argument(
-        "--sample-bytes", type=int, default=default.sample_bytes, help="text to train on"
+        "--sample-bytes", type=int, default=default.sample_bytes, help="bytes of text to train on"
     )
-    parser.add_argument("--seed", type=int, default=default.seed, help="chooses the sample")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sample")
     parser.add_argument(
         "--character-coverage",
         type=float,
         default=default.character_coverage,
-        help="share of the text whose characters get a token; default 0.9995",
+        help="share of the text whose characters get a token; default: 0.9995",
     )
 
 
@@ -118,7 +118,7 @@ def train(data: Path | str, out: Path | str, settings: TokenizerSettings) -> Tok
 
     Raises:
         DataError: no prepared folder, or no training documents in it.
-        TokenizerError: the text and the vocabulary size do not fit, or `out` is something else.
+        TokenizerError: text and vocabulary size do not match, or `out` is something else.
     """
     index = read_index(data)
     facts = index["splits"].get("train", {})
@@ -127,7 +127,7 @@ def train(data: Path | str, out: Path | str, settings: TokenizerSettings) -> Tok
         raise DataError(f"{data} has no training documents; prepare more text")
     check_target(out)
     with storage_errors(out):
-        Path(out).parent.mkdir(parents=True, exist_ok=True)  # a bad --out fails now, not after
+        Path(out).parent.mkdir(parents=True, exist_ok=True)  # fail on a bad --out now, not after
     began = time.monotonic()
     documents = ((document.id, document.text) for document in read_documents(data, "train"))
     counted = _Counted(sample(documents, total, settings), min(total, settings.sample_bytes))
@@ -159,7 +159,7 @@ def train(data: Path | str, out: Path | str, settings: TokenizerSettings) -> Tok
 
 
 def held_out_fit(tokenizer: Tokenizer, data: Path | str) -> Fit:
-    """Measure the tokenizer on the first of the validation documents."""
+    """Measure the tokenizer on the first validation documents."""
     fit = Fit()
     for document in read_documents(data, "validation"):
         fit.add(document.text, tokenizer.encode(document.text))
@@ -169,7 +169,7 @@ def held_out_fit(tokenizer: Tokenizer, data: Path | str) -> Fit:
 
 
 class _Counted:
-    """Passes pieces on, counts their bytes and shows how far the reading is."""
+    """Passes chunks on, counts their bytes and shows progress."""
 
     def __init__(self, pieces: Iterable[str], expected: int) -> None:
         self._pieces, self._expected = pieces, expected

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The picture of `openllm tokenizer inspect --plot`."""
+"""The plot of `openllm tokenizer inspect --plot`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MANY = 30
-"""More groups than this are drawn in part."""
+"""Most groups drawn; of more, an even selection is drawn."""
 
 
 def draw(report: Report, path: Path) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What `openllm tokenizer inspect` measures and says."""
+"""What `openllm tokenizer inspect` measures and reports."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ from openllm.text.training import TokenizerSettings, sample, train_model
 
 PRESETS = ("tiny", "small", "medium", "large")
 RARE = 20
-"""A token seen less often in the training text has a hardly trained embedding."""
+"""A token seen less often in the training text has a barely trained embedding."""
 MANY = 40
-"""More groups than this are shown in part."""
+"""Most groups shown; of more, only both ends are shown."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TextSource:
 
     @classmethod
     def open(cls, arguments: Sequence[str]) -> "TextSource":
-        """Find what the arguments of `--data` stand for.
+        """Resolve the arguments of `--data`.
 
         Raises:
             DataError: nothing readable there.
@@ -52,7 +52,7 @@ class TextSource:
         return bool(self.folders or self.files)
 
     def groups(self) -> Iterator[tuple[str, str]]:
-        """`(group, text)`: the split of a prepared folder; the language, or the name, of a file."""
+        """`(group, text)` pairs; the group is a folder's split, or a file's language or name."""
         for folder in self.folders:
             for split in ("train", "validation", "test"):
                 yield from ((split, doc.text) for doc in read_documents(folder, split))
@@ -62,7 +62,7 @@ class TextSource:
                 yield language or Path(file.name).name, document.text
 
     def part(self, *, held_out: bool) -> Iterator[tuple[str, str]]:
-        """`(id, text)` to train on, or held out: validation and test, or each tenth of a file."""
+        """`(id, text)` to train on, or held out: validation and test, or every tenth of a file."""
         for folder in self.folders:
             for split in ("validation", "test") if held_out else ("train",):
                 yield from ((doc.id, doc.text) for doc in read_documents(folder, split))
@@ -73,7 +73,7 @@ class TextSource:
 
 
 def _read(file: InputFile) -> Iterator[Document]:
-    """The documents of a file, with the language, where stated, in place of the title."""
+    """The documents of a file, with the language, if stated, in place of the title."""
     options = ReadOptions(title_keys=("lang",), split_paragraphs=True)
     place = Place(file.name, file.path)
     broken = 0
@@ -97,7 +97,7 @@ class Size:
     rare: float
 
     def flops_per_byte(self, preset: str) -> float:
-        """Operations of a forward pass for a byte of text, without the attention scores."""
+        """FLOPs of a forward pass per byte of text, without the attention scores."""
         shape = load_config(preset).model.model_copy(update={"vocab_size": self.vocab_size})
         return 2 * matmul_parameters(shape) / self.held_out.bytes_per_token
 
@@ -121,7 +121,7 @@ class Report:
         return total
 
     def suits(self) -> dict[str, int]:
-        """Preset -> the size that needs the least computing for a byte of held-out text."""
+        """Preset -> the vocabulary size with the least compute per byte of held-out text."""
         if not self.sizes:
             return {}
         return {
@@ -153,7 +153,7 @@ class Report:
         }
 
     def text(self) -> str:
-        """The report for people."""
+        """The report as text."""
         lines = [
             f"{self.folder}: {self.tokenizer.vocab_size:,} tokens, "
             f"fingerprint {self.tokenizer.fingerprint[:12]}",
@@ -168,7 +168,7 @@ class Report:
 
 
 def inspect(folder: Path, texts: TextSource, sizes: Sequence[TokenizerSettings] = ()) -> Report:
-    """Measure a tokenizer on texts, and train and measure other sizes on them.
+    """Measure a tokenizer on texts, and train and measure other vocabulary sizes on them.
 
     Raises:
         TokenizerError: no tokenizer there, or too little text for one of the sizes.
@@ -208,7 +208,7 @@ def compare(texts: TextSource, sizes: Sequence[TokenizerSettings]) -> list[Size]
 
 
 def embedding_shares(vocab_size: int) -> dict[str, dict[str, float]]:
-    """Preset -> parameters with this vocabulary, and the share that embeddings have in them."""
+    """Preset -> parameters with this vocabulary size, and the share of embeddings among them."""
     shares = {}
     for preset in PRESETS:
         shape = load_config(preset).model.model_copy(update={"vocab_size": vocab_size})

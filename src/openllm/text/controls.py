@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The table of control tokens: the first 256 ids of every vocabulary.
+"""The control tokens: the first 256 ids of every vocabulary.
 
-They are SentencePiece CONTROL symbols, which no text is ever encoded to; only code that builds a
-chat or a document places them, by id. Enough are reserved that a vocabulary is never resized.
-Thinking and tool marks are spelled as other tools that parse model output expect them.
+They are SentencePiece CONTROL symbols, so no text is ever encoded to them; only code that builds a
+chat or a document inserts them, by id. Enough are reserved that a vocabulary is never resized.
+Thinking and tool tokens are spelled as other tools that parse model output expect.
 """
 
 UNK, BOS, EOS, PAD = "<|unk|>", "<|bos|>", "<|eos|>", "<|pad|>"
 
 NAMED = (
-    # SentencePiece's own four, in its order. With byte fallback no text gives UNK.
+    # SentencePiece's own four, in its order. With byte fallback, no text is encoded to UNK.
     *(UNK, BOS, EOS, PAD),
     # A turn of a chat is ROLE text END_OF_TURN.
     *("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end_of_turn|>"),
     *("<think>", "</think>"),
     *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
-    # Borders of an embedded medium, and the place that one of its embeddings takes.
+    # Start and end of an embedded medium, and a placeholder for one of its embeddings.
     *("<|image_start|>", "<|image_end|>", "<|image|>"),
     *("<|audio_start|>", "<|audio_end|>", "<|audio|>"),
     *("<|video_start|>", "<|video_end|>", "<|video|>"),
@@ -25,4 +25,4 @@ NUM_CONTROLS = 256
 NUM_BYTES = 256
 
 CONTROLS = (*NAMED, *(f"<|spare_{number}|>" for number in range(NUM_CONTROLS - len(NAMED))))
-"""All control tokens; the place in this tuple is the id."""
+"""All control tokens; the index in this tuple is the id."""

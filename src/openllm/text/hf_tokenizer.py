@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The vocabulary in the form that `transformers` and `tokenizers` load: `tokenizer.json`."""
+"""Export of the vocabulary to `tokenizer.json`, for `transformers` and `tokenizers`."""
 
 import json
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from openllm.text.tokenizer import ModelProto, parse_model
 from openllm.text.words import SPACE, Piece
 
 NO_LIMIT = int(1e30)
-"""What `transformers` writes as `model_max_length` where there is no limit."""
+"""What `transformers` writes as `model_max_length` if there is no limit."""
 
 
 def hf_tokenizer(model: bytes) -> Tokenizer:
-    """The `tokenizers` object that gives the ids of a `tokenizer.model`.
+    """The `tokenizers` object that yields the same ids as a `tokenizer.model`.
 
-    It differs in two ways. The names of control tokens are parsed out of text, unless it is called
-    with `encode_special_tokens` (`split_special_tokens=True` in `transformers`). And with
-    `add_special_tokens`, the default, it puts bos first, as a model expects a document to begin.
+    It differs in two ways. Names of control tokens in text are parsed, unless it is called with
+    `encode_special_tokens` (`split_special_tokens=True` in `transformers`). And with
+    `add_special_tokens`, the default, it puts bos first, as a model expects of a document.
     """
     proto = parse_model(model, "the tokenizer")
     vocabulary = {piece.piece: index for index, piece in enumerate(proto.pieces)}
@@ -56,8 +56,8 @@ def hf_tokenizer(model: bytes) -> Tokenizer:
 def hf_json(tokenizer: Tokenizer) -> str:
     """The contents of `tokenizer.json`.
 
-    Merges are written as "left right", which `tokenizers` before 0.20 and after can read; no piece
-    holds a space.
+    Merges are written as "left right", which `tokenizers` before and after 0.20 can read; no piece
+    contains a space.
     """
     content = json.loads(tokenizer.to_str())
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
@@ -65,10 +65,10 @@ def hf_json(tokenizer: Tokenizer) -> str:
 
 
 def merges(proto: ModelProto) -> Iterator[tuple[str, str]]:
-    """The pairs that BPE joins, first to last.
+    """The BPE merges, in order of priority.
 
-    SentencePiece joins any two neighbours whose union is a piece, best score first. Every split of
-    a piece into two normal pieces is therefore a merge, ranked by the score of the whole.
+    SentencePiece merges any two neighbours whose union is a piece, best score first. So every split
+    of a piece into two normal pieces is a merge, ranked by the score of the whole.
     """
     normal = {
         piece.piece: index for index, piece in enumerate(proto.pieces) if piece.type == Piece.NORMAL

@@ -10,7 +10,7 @@ from openllm.text.controls import NUM_BYTES, NUM_CONTROLS
 from openllm.text.tokenizer import Tokenizer
 
 _LETTER = re.compile(r"[^\W\d_]")
-# Scripts that put no spaces between words: Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Balinese,
+# Scripts without spaces between words: Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Balinese,
 # Kana, Bopomofo, Han, Yi, Javanese, and the supplementary ideographic planes.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f"
@@ -22,7 +22,7 @@ _UNSPACED = re.compile(
 
 @dataclass
 class Fit:
-    """Counts over some texts in one language or from one source."""
+    """Counts over texts of one language or source."""
 
     documents: int = 0
     bytes: int = 0
@@ -34,7 +34,7 @@ class Fit:
     unspaced_letters: int = 0
 
     def add(self, text: str, ids: list[int]) -> None:
-        """Count one text and its ids."""
+        """Add one text and its ids to the counts."""
         self.documents += 1
         self.bytes += len(text.encode("utf-8", "replace"))
         self.characters += len(text)
@@ -46,23 +46,23 @@ class Fit:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes that a token stands for; more is better."""
+        """UTF-8 bytes per token; more is better."""
         return self.bytes / max(1, self.tokens)
 
     @property
     def tokens_per_word(self) -> float | None:
-        """Fertility; none where the script does not put spaces between words."""
+        """Fertility; None for scripts without spaces between words."""
         spaced = self.words and 2 * self.unspaced_letters < self.letters
         return self.tokens / self.words if spaced else None
 
     @property
     def tokens_per_character(self) -> float:
-        """Tokens for a character (code point)."""
+        """Tokens per character (code point)."""
         return self.tokens / max(1, self.characters)
 
     @property
     def byte_share(self) -> float:
-        """Share of the tokens that are single bytes, for characters without a token."""
+        """Share of tokens that are single bytes, for characters without a token."""
         return self.byte_tokens / max(1, self.tokens)
 
     def facts(self) -> dict[str, float | int | None]:
@@ -81,7 +81,7 @@ class Fit:
 
 
 def fit_by_group(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, Fit]:
-    """Measure `(group, text)` pairs; one text is held at a time."""
+    """Measure `(group, text)` pairs; one text is in memory at a time."""
     groups: dict[str, Fit] = {}
     for group, text in texts:
         groups.setdefault(group, Fit()).add(text, tokenizer.encode(text))
@@ -89,7 +89,7 @@ def fit_by_group(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict
 
 
 def rare_share(tokenizer: Tokenizer, texts: Iterable[str], times: int) -> float:
-    """Share of the pieces (not control tokens, not bytes) that occur less than `times` times."""
+    """Share of the vocabulary (except control tokens and bytes) seen fewer than `times` times."""
     counts = [0] * tokenizer.vocab_size
     for text in texts:
         for index in tokenizer.encode(text):

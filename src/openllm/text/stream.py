@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Text from ids that arrive one by one."""
+"""Incremental decoding of ids that arrive one by one."""
 
 import codecs
 
@@ -8,10 +8,10 @@ from openllm.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Gives text as soon as its characters are whole.
+    """Yields text as soon as its characters are complete.
 
-    The strings of all calls, joined, are `tokenizer.decode` of all ids. A character that is spread
-    over several byte tokens waits for its last byte.
+    The results of all calls, joined, equal `tokenizer.decode` of all ids. A character spread over
+    several byte tokens is held back until its last byte.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -27,7 +27,7 @@ class StreamDecoder:
         return self._decoder.decode(b"".join(map(self._token_bytes, ids)))
 
     def finish(self) -> str:
-        """End the text: what was left of a broken character, as U+FFFD. It can then start anew."""
+        """End the text: returns an incomplete character as U+FFFD. A new text can then begin."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest

@@ -4,8 +4,8 @@
 
 A tokenizer folder (or a model folder, which holds the same files):
 
-    tokenizer.model          SentencePiece BPE with byte fallback; the source of all else
-    tokenizer.json           the same for `transformers` and `tokenizers`
+    tokenizer.model          SentencePiece BPE with byte fallback; all else is derived from it
+    tokenizer.json           the same vocabulary for `transformers` and `tokenizers`
     tokenizer_config.json    names of the special tokens, for `transformers`
     openllm_tokenizer.json   how it was made, and the fingerprint
 """
@@ -30,13 +30,13 @@ SETTINGS_FILE = "openllm_tokenizer.json"
 class Tokenizer:
     """A SentencePiece BPE vocabulary.
 
-    `decode(encode(text)) == text` but for U+2581, which comes back as a space, and lone
-    surrogates, which come back as U+FFFD.
+    `decode(encode(text)) == text`, except that U+2581 comes back as a space and lone surrogates
+    come back as U+FFFD.
 
     Attributes:
         vocab_size: number of ids.
         bos_id, eos_id, pad_id, unk_id: ids of the beginning and end of a document, of padding, and
-            of the unknown token (which no text is encoded to).
+            of the unknown token (to which no text is encoded).
         controls: name -> id of every control token.
         fingerprint: SHA-256 of `tokenizer.model` as hex.
     """
@@ -108,7 +108,7 @@ class Tokenizer:
         return array(self._code, self._words.encode(text)).tolist()
 
     def encode_packed(self, text: str) -> bytes:
-        """The same ids as bytes: uint16, or uint32 where they need it, in the machine's order."""
+        """The same ids as bytes: uint16, or uint32 for a large vocabulary, in native byte order."""
         if self._words is None:
             return array(self._code, self._encode_whole(text)).tobytes()
         return self._words.encode(text)
@@ -118,7 +118,7 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; control tokens give nothing, broken UTF-8 gives U+FFFD.
+        """The text of `ids`; control tokens decode to nothing, invalid UTF-8 to U+FFFD.
 
         Raises:
             TokenizerError: an id outside the vocabulary.
@@ -140,14 +140,14 @@ class Tokenizer:
             raise self._unknown_id(index) from None
 
     def piece(self, index: int) -> str:
-        """How SentencePiece writes an id, for display: a space is U+2581, a byte `<0x0A>`."""
+        """SentencePiece's spelling of an id, for display: a space is U+2581, a byte `<0x0A>`."""
         self.token_bytes(index)
         return self._pieces[index]
 
     def _encode_whole(self, text: str) -> list[int]:
         try:
             text.encode("utf-8")
-        except UnicodeEncodeError:  # a lone surrogate is no character; nothing else fails here
+        except UnicodeEncodeError:  # a lone surrogate is not a character; nothing else fails here
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return self._processor.encode(text)
 
@@ -159,7 +159,7 @@ class Tokenizer:
 
 
 def parse_model(model: bytes, source: str) -> ModelProto:
-    """The pieces and settings in the bytes of a `tokenizer.model`.
+    """Parse the bytes of a `tokenizer.model`.
 
     Raises:
         TokenizerError: the bytes are not a SentencePiece model.
@@ -178,7 +178,7 @@ def parse_model(model: bytes, source: str) -> ModelProto:
 
 
 def _surface(piece: Piece) -> bytes:
-    """The bytes of one piece in text."""
+    """The bytes that one piece stands for."""
     if piece.type in CONTROLS:
         return b""
     if piece.type == Piece.BYTE:

@@ -26,19 +26,19 @@ from openllm.text.tokenizer import MODEL_FILE, SETTINGS_FILE, Tokenizer
 
 MIN_VOCAB_SIZE = NUM_CONTROLS + NUM_BYTES + 64
 FILES = (MODEL_FILE, "tokenizer.json", "tokenizer_config.json", SETTINGS_FILE)
-"""What a tokenizer folder holds."""
+"""The files of a tokenizer folder."""
 
 _COMMAND = ("-P", "-m", "openllm.text.sp_worker")
 _PIECE_CHARS = 8192
-# Stands around runs of newlines in the training text, so that no token joins a newline with
-# anything else; U+2585 is SentencePiece's own mark: it would skip every sentence that has one.
+# Surrounds runs of newlines in the training text, so that no token joins a newline with anything
+# else; U+2585 is reserved by SentencePiece, which would skip every sentence that contains it.
 _BORDER = "\x1f"
 _RESERVED = str.maketrans({_BORDER: " ", "\u2585": " "})
 _NEWLINES = re.compile("\n+")
 
 
 class TokenizerSettings(Config):
-    """How a vocabulary is trained."""
+    """Settings of vocabulary training."""
 
     vocab_size: int = Field(32_000, le=1_000_000)
     sample_bytes: int = Field(50_000_000, ge=1, description="UTF-8 bytes of text to train on")
@@ -61,15 +61,15 @@ class TokenizerSettings(Config):
 def sample(
     documents: Iterable[tuple[str, str]], total_bytes: int, settings: TokenizerSettings
 ) -> Iterator[str]:
-    """Choose pieces of documents, each at most 8,192 characters, about `sample_bytes` in all.
+    """Sample chunks of documents, each at most 8,192 characters, about `sample_bytes` in all.
 
-    A piece is chosen by a hash of the seed, the id and its number, so the choice depends neither
-    on the order of the documents nor on the size of each.
+    A chunk is chosen by a hash of the seed, the document's id and the chunk's number, so the choice
+    depends on neither the order nor the sizes of the documents.
 
     Args:
-        documents: `(id, text)`, streamed; one is held at a time.
+        documents: `(id, text)` pairs, streamed; one is in memory at a time.
         total_bytes: UTF-8 bytes of all their text.
-        settings: size of the sample and seed.
+        settings: sample size and seed.
     """
     share = settings.sample_bytes / max(1, total_bytes)
     limit = int(share * 2**64)
@@ -82,7 +82,7 @@ def sample(
 
 
 def _cut(text: str) -> Iterator[str]:
-    """Pieces of a document, cut before white space where there is any."""
+    """Chunks of a document, cut before white space where possible."""
     start = 0
     while start < len(text):
         end = start + _PIECE_CHARS
@@ -94,10 +94,9 @@ def _cut(text: str) -> Iterator[str]:
 
 
 def train_model(pieces: Iterable[str], settings: TokenizerSettings) -> bytes:
-    """Train on pieces of text; returns the bytes of `tokenizer.model`.
+    """Train on chunks of text; returns the bytes of `tokenizer.model`.
 
-    The same pieces and settings give the same bytes. Runs in a process of its own, which Ctrl-C
-    ends.
+    The same chunks and settings give the same bytes. Runs in its own process, which Ctrl-C ends.
 
     Raises:
         TokenizerError: too little text for the vocabulary, or too small a vocabulary for the text.
@@ -123,8 +122,8 @@ def train_model(pieces: Iterable[str], settings: TokenizerSettings) -> bytes:
 
 
 def _converse(pieces: Iterable[str], to: IO[bytes], answer: IO[bytes]) -> bytes:
-    """Send the training pieces; returns the model."""
-    with contextlib.suppress(BrokenPipeError):  # it has failed then, and its exit code says why
+    """Send the training chunks; returns the model."""
+    with contextlib.suppress(BrokenPipeError):  # the process has failed, and its exit code says why
         for piece in pieces:
             send(_prepare(piece), to)
         to.close()
@@ -136,20 +135,20 @@ def _prepare(piece: str) -> str:
 
 
 def _options(settings: TokenizerSettings) -> dict[str, Any]:
-    """Options of SentencePiece's trainer."""
+    """Options for SentencePiece's trainer."""
     return {
         "model_type": "bpe",
         "vocab_size": settings.vocab_size,
         "character_coverage": settings.character_coverage,
         "byte_fallback": True,
         "split_digits": True,
-        # Text is taken as it is, so that decoding gives it back.
+        # Leave text as it is, so that decoding restores it.
         "normalization_rule_name": "identity",
         "add_dummy_prefix": False,
         "remove_extra_whitespaces": False,
         "allow_whitespace_only_pieces": True,
         "pretokenization_delimiter": _BORDER,
-        # Control symbols, not user-defined ones: those would be parsed out of any text.
+        # Control symbols, not user-defined ones, which would be parsed out of any text.
         "control_symbols": list(CONTROLS[4:]),
         "unk_piece": UNK,
         "unk_id": CONTROLS.index(UNK),
@@ -167,7 +166,7 @@ def _options(settings: TokenizerSettings) -> dict[str, Any]:
 
 
 def _explain(message: str, code: int, settings: TokenizerSettings) -> TokenizerError:
-    """SentencePiece's refusal in words that say how to mend it."""
+    """SentencePiece's error in words that say how to fix it."""
     if code < 0:
         return TokenizerError(
             f"training the tokenizer was killed by signal {-code}, most likely for want of memory; "
@@ -192,7 +191,7 @@ def _explain(message: str, code: int, settings: TokenizerSettings) -> TokenizerE
 
 
 def write_tokenizer(folder: Path | str, model: bytes, facts: Mapping[str, Any]) -> Tokenizer:
-    """Write a tokenizer folder whole or not at all; `facts` go into `openllm_tokenizer.json`.
+    """Write a tokenizer folder atomically; `facts` go into `openllm_tokenizer.json`.
 
     Raises:
         TokenizerError: `folder` holds files that are not a tokenizer's.
@@ -218,7 +217,7 @@ def write_tokenizer(folder: Path | str, model: bytes, facts: Mapping[str, Any]) 
 
 
 def check_target(folder: Path | str) -> None:
-    """Refuse to replace a folder that is something else than a tokenizer.
+    """Refuse to replace anything but a tokenizer folder.
 
     Raises:
         TokenizerError: `folder` is a file, or holds files that are not a tokenizer's.
@@ -228,7 +227,7 @@ def check_target(folder: Path | str) -> None:
 
 
 def _counts(tokenizer: Tokenizer) -> dict[str, int]:
-    """How many pieces there are of each sort."""
+    """Number of tokens of each kind."""
     sorts: Counter[str] = Counter()
     for index in range(tokenizer.vocab_size):
         piece = tokenizer.piece(index)

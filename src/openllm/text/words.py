@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Encoding text word by word, so that the ids of frequent words are looked up and not made anew.
+"""Word-by-word encoding, so that ids of frequent words are looked up instead of recomputed.
 
-Where no piece of a vocabulary reaches across a cut between words, words encoded one by one give the
-ids of the whole text; `word_pattern` tests that for each vocabulary.
+If no token of a vocabulary crosses a word boundary, encoding words one by one gives the ids of the
+whole text; `word_pattern` tests that for each vocabulary.
 """
 
 import re
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 SPACE = "\u2581"
-"""How SentencePiece writes a space inside a piece."""
+"""SentencePiece's mark for a space inside a piece."""
 
 Piece = ModelProto.SentencePiece
 CONTROLS = (Piece.CONTROL, Piece.UNKNOWN)
 
-# Two ways to cut text into words: at spaces and newlines, and also around punctuation.
+# Two ways to cut text into words: also around punctuation, or at spaces and newlines only.
 _S = rf" {SPACE}"
 _PUNCTUATION = (
     r"!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u2010-\u2580\u2582-\u2bff"
@@ -29,19 +29,19 @@ _CUTS = (
     re.compile(rf"\n+|[{_S}]*[^{_S}\n]+|[{_S}]+"),
 )
 _BORDER = re.compile(rf"(?<![{_S}]) |(?<!\n)\n")
-"""A place where both cut."""
+"""Where both patterns cut."""
 _PART_CHARS = 20_000
-_CACHE_SIZE = 100_000  # words of a generation, about 15 MB; there are two
+_CACHE_SIZE = 100_000  # words per generation, about 15 MB; there are two
 _CACHE_MAX_CHARS = 40
 
 
 class WordEncoder:
-    """Ids of text as packed bytes, by lookups.
+    """Encodes text to packed ids by looking up words.
 
     Args:
-        encode: ids of a string, as SentencePiece gives them.
-        pattern: cuts text into words that can be encoded one by one.
-        code: how `array` calls the type of an id.
+        encode: gives SentencePiece's ids of a string.
+        pattern: matches words that can be encoded one by one.
+        code: `array` type code of an id.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class WordEncoder:
 
 
 class _Cache(dict[str, bytes]):
-    """Word -> packed ids, for the words met lately: one generation is filled, one is looked up."""
+    """Word -> packed ids of recent words: one generation is filled, an older one only looked up."""
 
     def __init__(self, encode: Callable[[str], list[int]], code: str) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ class _Cache(dict[str, bytes]):
 
 
 def code_of(vocab_size: int) -> str:
-    """How `array` calls the smallest type that holds every id."""
+    """The `array` type code of the smallest type that holds every id."""
     return "H" if vocab_size <= 2**16 else "I"
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A long text in parts, so that its words are not all in memory at once."""
+    """Split a long text, so that its words are not all in memory at once."""
     start = 0
     while len(text) - start > _PART_CHARS:
         border = _BORDER.search(text, start + _PART_CHARS)
@@ -94,7 +94,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def word_pattern(proto: ModelProto) -> re.Pattern[str] | None:
-    """The finest cut into words that leaves the ids of every text as they are, if there is one."""
+    """The finest split into words that leaves the ids of every text unchanged, if there is one."""
     normalizer = proto.normalizer_spec
     plain = (
         normalizer.name == "identity"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""From resolved settings to a trainer: model, what is done to it from outside, optimizers, loop."""
+"""Build a trainer from resolved settings: model, transforms, optimizers, loop."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,12 +20,12 @@ def assemble(
     batches: Callable[[int], list[Batch]],
     total_steps: int,
 ) -> Trainer:
-    """A trainer without hooks.
+    """Build a trainer without hooks.
 
     Args:
         cfg: a resolved recipe.
-        objective: what is minimised.
-        batches: micro-batches of a step.
+        objective: the loss to minimise.
+        batches: step -> its micro-batches.
         total_steps: length of the run.
     """
     model = build_model(cfg.model, seed=cfg.seed).to(cfg.device)

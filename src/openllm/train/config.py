@@ -15,7 +15,7 @@ from openllm.train.schedule import CosineConfig, ScheduleConfig, parse_duration
 
 
 def _read_scale(value: Any) -> int:
-    """`12M` -> 12,000,000."""
+    """Parse `12M` as 12,000,000."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([MB]?)", str(value), re.IGNORECASE)
     if not found:
         raise ValueError("write a number of parameters such as 12M or 1B")
@@ -23,11 +23,11 @@ def _read_scale(value: Any) -> int:
 
 
 Scale = Annotated[int, Field(ge=1_000_000, le=1_000_000_000), BeforeValidator(_read_scale)]
-"""A number of parameters such as 12M or 1B."""
+"""A parameter count such as 12M or 1B."""
 
 
 class BatchConfig(Config):
-    """How many tokens make a step, and how they are laid out."""
+    """Tokens per step and their layout."""
 
     tokens: int = Field(8192, ge=1, description="tokens in a step")
     seq_len: int = Field(512, ge=2, description="tokens in a row")
@@ -36,12 +36,12 @@ class BatchConfig(Config):
 
     @property
     def rows(self) -> int:
-        """Rows in a step."""
+        """Rows per step."""
         return self.tokens // self.seq_len
 
 
 class ValidationConfig(Config):
-    """When held-out text is scored while training."""
+    """When to score held-out text during training."""
 
     every: int | None = Field(None, ge=1, description="steps; none: a twentieth of the run")
     tokens: int = Field(65_536, ge=1, description="about how many tokens to score")
@@ -49,14 +49,14 @@ class ValidationConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """When the state of the run is saved."""
+    """When to save checkpoints."""
 
     every: int | None = Field(None, ge=1, description="steps; none: a twentieth of the run")
     keep: int = Field(2, ge=1, description="newest checkpoints that stay on disk")
 
 
 class DistillConfig(Config):
-    """Learn from finished models, too: several of them average into one (arXiv:2509.14786)."""
+    """Distillation from an ensemble of trained models (arXiv:2509.14786), besides the text."""
 
     teachers: list[str] = Field(min_length=1, description="model folders of the same tokenizer")
     share: float = Field(0.5, gt=0, le=1, description="their weight; the text has the rest")
@@ -93,17 +93,17 @@ class PretrainConfig(Config):
     def _check(self) -> Self:
         try:
             parse_duration(self.duration)
-            if self.scale is None:  # else what is not set here is still to come
+            if self.scale is None:  # else `scale` fills in the rest later
                 self.check_rows()
         except ConfigError as error:
-            raise ValueError(str(error)) from None  # the recipe's name is put before it
+            raise ValueError(str(error)) from None  # the caller prepends the recipe's name
         return self
 
     def check_rows(self) -> None:
-        """Whether rows fit into the model and steps are whole rows.
+        """Check that rows fit the model's context and that a step is a whole number of rows.
 
         Raises:
-            ConfigError: they do not.
+            ConfigError: one of them does not hold.
         """
         batch = self.batch
         if batch.tokens % batch.seq_len:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What a run will take, told before its first step: time, peak memory, expected loss."""
+"""Forecast a run before its first step: time, peak memory, expected loss."""
 
 import json
 import math
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from openllm.train.loop import Trainer
 
 WIDTH = 0.12
-"""Half-width of the loss band as a share of the reference curve."""
+"""Half-width of the loss band, relative to the reference curve."""
 
 PROCESS_BYTES = 350 * 2**20
-"""Resident memory of the interpreter with torch loaded, and of the libraries' work space."""
+"""Resident memory of the interpreter with torch loaded, plus library workspaces."""
 
 ALLOCATOR_SLACK = 1.25
-"""Resident over live bytes where the allocator keeps freed blocks: there are holes between them."""
+"""Ratio of resident to live bytes where the allocator keeps freed blocks: fragmentation."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """Where the loss of runs like this one stood, in bits per byte, by tokens seen."""
+    """Loss of runs like this one, in bits per byte, by tokens seen."""
 
     reference: str
     curve: tuple[tuple[float, float], ...]
 
     def at(self, tokens: float) -> tuple[float, float] | None:
-        """Lower and upper limit after `tokens`, or None outside the reference run."""
+        """Lower and upper bound after `tokens`, or None outside the reference run."""
         xs = [point[0] for point in self.curve]
         if not xs[0] <= tokens <= xs[-1]:
             return None
@@ -62,10 +62,10 @@ class Band:
 
 
 def expected_band(corpus: str, parameters: int, tokens: int) -> Band | None:
-    """The band of the most similar reference run, or None where none is similar.
+    """Return the band of the most similar reference run, or None if none is similar.
 
-    Similar means: the same kind of corpus, half to twice the parameters, and a curve that
-    reaches at least half of `tokens`; the nearest in size and length is taken.
+    Similar means the same kind of corpus, half to twice the parameters, and a curve that
+    reaches at least half of `tokens`; the nearest in size and length wins.
     """
     path = resources.files("openllm.train") / "reference_runs.json"
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
@@ -81,7 +81,7 @@ def expected_band(corpus: str, parameters: int, tokens: int) -> Band | None:
 
 
 def matmul_peak(precision: Precision, device: torch.device, seconds: float = 0.5) -> float:
-    """This machine's measured rate of large matrix products, in FLOP/s."""
+    """Measure this machine's peak throughput of matrix products, in FLOP/s."""
     size = 2048
     a = torch.randn(size, size, device=device)
     if precision == "bf16":
@@ -104,7 +104,7 @@ def _synchronize(device: torch.device, result: torch.Tensor) -> None:
 
 
 def optimizer_flops(model: Transformer, optim: OptimConfig) -> int:
-    """Matrix products of one optimizer step: Muon's Newton-Schulz iterations."""
+    """FLOPs of an optimizer step's matrix products: Muon's Newton-Schulz iterations."""
     if not isinstance(optim, MuonConfig):
         return 0
     total = 0
@@ -117,7 +117,7 @@ def optimizer_flops(model: Transformer, optim: OptimConfig) -> int:
 
 
 def peak_bytes(cfg: PretrainConfig) -> int:
-    """Peak resident memory of the process that runs a resolved recipe."""
+    """Peak resident memory of a process running a resolved recipe."""
     slack = 1.0 if cfg.activation_checkpointing else ALLOCATOR_SLACK
     folders = [Path(folder) for folder in cfg.distill.teachers] if cfg.distill else []
     teachers = sum(file.stat().st_size for path in folders for file in path.glob("*.safetensors"))
@@ -125,12 +125,12 @@ def peak_bytes(cfg: PretrainConfig) -> int:
 
 
 def training_bytes(cfg: PretrainConfig) -> int:
-    """Peak bytes of live tensors in a step of a resolved recipe: it is run without data."""
+    """Peak bytes of live tensors in a step of a resolved recipe, traced with fake tensors."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     optim, batch = cfg.optim, cfg.batch
     if isinstance(optim, MuonConfig):
-        # the first two iterations reach the peak of all
+        # the first two iterations reach the overall peak
         optim = optim.model_copy(update={"ns_steps": min(2, optim.ns_steps)})
     precision: Precision = "bf16" if cfg.precision == "bf16" else "fp32"
     live = _LiveBytes()
@@ -142,16 +142,16 @@ def training_bytes(cfg: PretrainConfig) -> int:
         optimizers = optim.build(model)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        for optimizer in [*optimizers, *optimizers]:  # from the second step on all state is there
+        for optimizer in [*optimizers, *optimizers]:  # all state exists from the second step on
             optimizer.step()
-        if batch.rows <= batch.micro_rows:  # else gradients stay from one micro-batch to the next
+        if batch.rows <= batch.micro_rows:  # else gradients persist across micro-batches
             model.zero_grad()
         tokens = torch.zeros(min(batch.micro_rows, batch.rows), batch.seq_len, dtype=torch.long)
         with arithmetic(precision, "cpu"):
-            # the vocabulary's two gradients are added in place, but not where tensors are fake
+            # the embedding's two gradients are added in place, but not for fake tensors
             embedding = model.embed_tokens.weight.detach()
             embeds = torch.nn.functional.embedding(tokens, embedding).requires_grad_()
-            if cfg.model.research.value_embeddings:  # they must see tokens
+            if cfg.model.research.value_embeddings:  # they need token ids
                 states = model(tokens).x.flatten(0, 1)
             else:
                 states = model(embeds=embeds).x.flatten(0, 1)
@@ -168,7 +168,7 @@ def training_bytes(cfg: PretrainConfig) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, until the last user lets go of them."""
+    """Counts the bytes of tensors created by operations, until their storage is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class _LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Forecast:
-    """Told before the first step, written to `forecast.json`."""
+    """Made before the first step and written to `forecast.json`."""
 
     steps: int
     tokens: int
@@ -209,7 +209,7 @@ class Forecast:
     band: Band | None
 
     def lines(self, done: int = 0) -> list[str]:
-        """The forecast in words, behind `done` steps."""
+        """Describe the rest of the run after `done` steps."""
         left = 1 - done / self.steps
         limits = self.band.at(self.tokens) if self.band else None
         if limits and self.band:
@@ -227,7 +227,7 @@ class Forecast:
         ]
 
     def dump(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "steps": self.steps,
             "tokens": self.tokens,
@@ -244,9 +244,9 @@ class Forecast:
 def forecast(
     cfg: PretrainConfig, trainer: "Trainer", corpus: str, held_out_tokens: int
 ) -> Forecast:
-    """Time one micro-batch, trace the memory, look up the loss of similar runs.
+    """Time one micro-batch, trace its memory, look up the loss of similar runs.
 
-    Validation takes `cfg.validation.tokens` of the held-out text, or all where it has fewer.
+    Validation scores `cfg.validation.tokens` held-out tokens, or all if there are fewer.
     """
     batch = trainer.batches(0)[0]
     micro = _probe_seconds(trainer, batch)
@@ -254,7 +254,7 @@ def forecast(
     step = micro * cfg.batch.rows / len(batch.tokens)
     step += optimizer_flops(trainer.model, cfg.optim) / peak
     every = cfg.validation.every or max(1, trainer.total_steps // 20)
-    # a forward pass takes about a third of a training pass
+    # a forward pass takes about a third of a training step
     check = min(cfg.validation.tokens, held_out_tokens) / cfg.batch.tokens * step / 3
     tokens = trainer.total_steps * cfg.batch.tokens
     return Forecast(
@@ -264,13 +264,13 @@ def forecast(
         peak_bytes=peak_bytes(cfg),
         tokens_per_second=cfg.batch.tokens / step,
         matmul_flops=peak,
-        # the loss of a student is another quantity
+        # a distillation loss is not comparable
         band=None if cfg.distill else expected_band(corpus, parameters(cfg.model).total, tokens),
     )
 
 
 def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> float:
-    """Seconds of one forward and backward pass: the median of `repeats` after one to warm up."""
+    """Median seconds of a forward and backward pass over `repeats`, after one warm-up."""
     trainer.model.train()
     times = []
     for _ in range(repeats + 1):
@@ -282,9 +282,9 @@ def _probe_seconds(trainer: "Trainer", batch: Batch, *, repeats: int = 3) -> flo
 
 
 def training_rate(cfg: PretrainConfig, *, document_tokens: int, seconds: float) -> float:
-    """Tokens per second of whole training steps of a resolved recipe, measured for `seconds`.
+    """Measure tokens per second of full training steps of a resolved recipe for `seconds`.
 
-    The tokens are random, in documents of `document_tokens`.
+    Tokens are random, in documents of `document_tokens`.
     """
     from openllm.train.assemble import assemble
 
@@ -306,7 +306,7 @@ def training_rate(cfg: PretrainConfig, *, document_tokens: int, seconds: float) 
 
 
 def out_of_memory(cfg: PretrainConfig) -> TrainingError:
-    """The error that says what to change, and by how much."""
+    """Build the error that says what to change and what that needs."""
     batch = cfg.batch
     choices = []
     if batch.micro_rows > 1:
@@ -324,7 +324,7 @@ def out_of_memory(cfg: PretrainConfig) -> TrainingError:
             }
         )
         advice.append(f"{words} (about {peak_bytes(smaller) / 2**30:.1f} GiB)")
-    # `MACHINE_KEYS` in core/runs.py has these settings, so that a run folder takes them
+    # these settings are in `MACHINE_KEYS` (core/runs.py), so a run folder accepts them
     same = "up to the masks of dropout" if cfg.model.dropout else "up to rounding"
     words = (
         f"repeat the command with one of: {'; '.join(advice)}. The run goes on where it stopped, "

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What happens around the training steps: metrics, validation, warnings, checkpoints, progress."""
+"""Training hooks: metrics, validation, warnings, checkpoints, progress."""
 
 import math
 from collections import deque
@@ -23,18 +23,18 @@ EARLY_STOP = "early stop"
 
 
 class Stateless:
-    """A hook with nothing to remember."""
+    """A hook without state."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty dict."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Metrics(Stateless):
-    """Writes one line a step."""
+    """Logs one line per step."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -60,14 +60,14 @@ class Validate:
     """Scores held-out documents; keeps the best weights; stops when they no longer improve.
 
     Args:
-        run: gets a `validation` line in its metrics.
+        run: receives `validation` lines in its metrics.
         documents: token ids with bos and eos.
-        text_bytes: UTF-8 bytes of all their text.
+        text_bytes: total UTF-8 bytes of their text.
         every: steps between validations; the last step is always validated.
-        context: longest window.
-        batch_tokens: read at once; as many as in training, so that memory suffices here too.
+        context: maximum window length in tokens.
+        batch_tokens: tokens per forward pass; as many as in training, so that memory suffices.
         patience: validations without improvement before training stops; None: never.
-        keep: writes the best weights.
+        keep: saves the best weights.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Validate:
         self.latest: float | None = None
 
     def after_step(self, trainer: Trainer, record: StepRecord) -> None:
-        """Validate when it is time."""
+        """Validate if due."""
         if record.step % self.every and record.step != trainer.total_steps:
             return
         with trainer.averaged() as model:
@@ -122,7 +122,7 @@ class Validate:
                 say(message)
 
     def score(self, trainer: Trainer, model: Any) -> tuple[float, int]:
-        """Nats and number of text tokens (the closing eos is left out)."""
+        """Return nats and number of text tokens (excluding the final eos)."""
         scores = score_documents(
             model,
             self.documents,
@@ -135,24 +135,24 @@ class Validate:
         return nats, sum(len(s.logprobs) - 1 for s in scores)
 
     def state_dict(self) -> dict[str, Any]:
-        """Best loss and patience used."""
+        """Return best loss, latest loss and patience used."""
         return {"best": self.best, "waited": self.waited, "latest": self.latest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore them."""
         self.best, self.waited = state["best"], state["waited"]
         self.latest = state["latest"]
 
 
 class Watch:
-    """Says in plain words when a run goes wrong, once for each trouble.
+    """Warns when a run goes wrong: once per kind of problem, but at each non-finite step.
 
     Args:
-        run: gets the events.
-        band: where the loss of runs like this one stood.
-        validate: has the latest validation loss.
-        bits_per_byte_per_nat: factor of this text.
-        comparable: whether the training loss is that of the next token, as those two are.
+        run: receives the events.
+        band: loss of runs like this one.
+        validate: provides the latest validation loss.
+        bits_per_byte_per_nat: conversion factor for this text.
+        comparable: whether the training loss is a next-token loss, like band and validation.
     """
 
     SPAN = 20
@@ -178,7 +178,7 @@ class Watch:
         self.said: list[str] = []
 
     def after_step(self, trainer: Trainer, record: StepRecord) -> None:
-        """Look at the new numbers."""
+        """Check the new numbers."""
         if not record.applied:
             self._tell(
                 record.step,
@@ -246,7 +246,7 @@ class Watch:
             self.said.append(kind)
 
     def state_dict(self) -> dict[str, Any]:
-        """The recent numbers."""
+        """Return the recent numbers and warnings."""
         return {
             "losses": list(self.losses),
             "norms": list(self.norms),
@@ -255,14 +255,14 @@ class Watch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore them."""
         self.losses.extend(state["losses"])
         self.norms.extend(state["norms"])
         self.best_gap, self.said = state["best_gap"], list(state["said"])
 
 
 class Checkpoint(Stateless):
-    """Saves the run every so many steps, and when it stops."""
+    """Saves the run every `every` steps and when it stops."""
 
     def __init__(self, run: Run, *, every: int, keep: int) -> None:
         self.run = run
@@ -270,14 +270,14 @@ class Checkpoint(Stateless):
         self.keep = keep
 
     def after_step(self, trainer: Trainer, record: StepRecord) -> None:
-        """Save when it is time; must be the last hook, so that all others have seen the step."""
+        """Save if due; must be the last hook, so that all others have seen the step."""
         last = record.step == trainer.total_steps or trainer.stop_reason is not None
         if record.step % self.every == 0 or last:
             self.save(trainer)
 
     @staticmethod
     def finished(trainer: Trainer) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training is complete."""
         return trainer.step >= trainer.total_steps or trainer.stop_reason == EARLY_STOP
 
     def save(self, trainer: Trainer) -> None:
@@ -291,7 +291,7 @@ class Checkpoint(Stateless):
 
 
 class Progress(Stateless):
-    """Loss, speed, share of the machine's peak and time left, while training goes on."""
+    """Progress bar with loss, speed, share of the machine's peak (MFU) and time left."""
 
     def __init__(self, meter: Meter, flops_per_token: float, peak_flops: float) -> None:
         self.meter = meter
@@ -300,7 +300,7 @@ class Progress(Stateless):
         self.recent: deque[tuple[int, float]] = deque(maxlen=20)
 
     def after_step(self, trainer: Trainer, record: StepRecord) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         tokens = int(record.tokens - self.meter.done)
         self.recent.append((tokens, record.seconds))
         rate = sum(t for t, _ in self.recent) / sum(s for _, s in self.recent)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The one training loop."""
+"""The training loop."""
 
 import signal
 import threading
@@ -24,12 +24,12 @@ from openllm.train.objective import Objective
 from openllm.transform.precision import Precision, arithmetic
 
 MAX_BAD_STEPS = 5
-"""Non-finite steps in a row, each skipped, after which training stops."""
+"""Training stops after this many consecutive non-finite steps, each skipped."""
 
 
 @dataclass
 class StepRecord:
-    """What one step did; hooks add to it, then it becomes a line of `metrics.jsonl`."""
+    """Result of one step; becomes a line of `metrics.jsonl`."""
 
     step: int
     tokens: int
@@ -42,26 +42,26 @@ class StepRecord:
 
 
 class Hook(Protocol):
-    """Something that happens around the steps of a run."""
+    """A callback after each step of a run."""
 
     def after_step(self, trainer: "Trainer", record: StepRecord) -> None:
         """Called after each step, in the order of the trainer's hooks."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values that must survive a restart."""
+        """Return plain values that must survive a restart."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore them."""
         ...
 
 
 class Trainer:
-    """Minimises an objective; knows nothing of files, screens or data sets.
+    """Minimises an objective; knows nothing about files, terminals or datasets.
 
-    Every random number is a function of (seed, step, micro-batch), so a restarted run repeats
-    the same numbers without any saved generator.
+    Every random number is a function of (seed, step, micro-batch), so a resumed run repeats
+    the same numbers without saved generator state.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model."""
         return self.model.embed_tokens.weight.device
 
     def fit(self) -> None:
-        """Train up to `total_steps`; Ctrl-C or SIGTERM ends it after the step at hand.
+        """Train up to `total_steps`; Ctrl-C or SIGTERM stops after the current step.
 
         Raises:
-            TrainingError: the loss stays non-finite.
+            TrainingError: loss or gradients stay non-finite.
         """
         self.model.train()
         with _stop_signals(self):
@@ -125,7 +125,7 @@ class Trainer:
                     )
 
     def train_step(self) -> StepRecord:
-        """One optimizer step over the accumulated micro-batches."""
+        """Run one optimizer step over accumulated micro-batches."""
         began = time.perf_counter()
         factor = self.lr_factor(self.step)
         for optimizer, rates in zip(self.optimizers, self._base_lr, strict=True):
@@ -149,7 +149,7 @@ class Trainer:
         return StepRecord(self.step, self.tokens, loss, norm, lr, seconds, applied, sums)
 
     def backward(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Add the gradients of a whole step; returns the weighted mean of each term."""
+        """Accumulate the gradients of a step; return the weighted mean of each term."""
         counts = self.objective.counts(batches)
         sums: dict[str, float] = {}
         for number, batch in enumerate(batches):
@@ -165,11 +165,11 @@ class Trainer:
         return sums
 
     def _clip(self) -> float:
-        """Norm of the whole gradient, before it is cut down to `clip_norm`."""
+        """Clip gradients to `clip_norm`; return their total norm before clipping."""
         parameters = list(self.model.parameters())
         total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = total.item()
-        if 0 < self.clip_norm < norm:  # else a pass over all gradients would multiply them by 1
+        if 0 < self.clip_norm < norm:  # saves a pass that would multiply all gradients by 1
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, total)
         return norm
 
@@ -177,18 +177,18 @@ class Trainer:
     def _update_ema(self) -> None:
         if self.ema is None or self.ema_decay is None:
             return
-        # early averages forget the random start faster
+        # early averages forget the random initialisation faster
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         values = [p.detach() for p in self.model.parameters()]
         torch._foreach_lerp_(list(self.ema.values()), values, 1 - decay)
 
     def best_guess(self) -> dict[str, Tensor]:
-        """The weights to validate and to ship: the moving average if it is on."""
+        """Weights to validate and export: the EMA if enabled."""
         return self.ema if self.ema is not None else dict(self.model.state_dict())
 
     @contextmanager
     def averaged(self) -> Iterator[Transformer]:
-        """The model with its moving-average weights, for the length of a `with` block."""
+        """Yield the model with its EMA weights, if enabled, for a `with` block."""
         if self.ema is None:
             yield self.model
             return
@@ -202,7 +202,7 @@ class Trainer:
                 parameter.data = held[name]
 
     def state(self) -> TrainState:
-        """All that the run needs to go on; the tensors are the live ones."""
+        """Return all that is needed to resume; tensors are not copied."""
         return TrainState(
             weights=self.model.state_dict(),
             optimizer=flatten_optimizers(self.optimizers),
@@ -216,7 +216,7 @@ class Trainer:
         )
 
     def load_state(self, state: TrainState) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.model.load_state_dict(state.weights)
         restore_optimizers(self.optimizers, state.optimizer)
         if self.ema is not None and state.ema is not None:
@@ -230,13 +230,13 @@ class Trainer:
 
 
 def _mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers."""
+    """Derive one 63-bit seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager
 def _stop_signals(trainer: Trainer) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks for a stop after this step; the second one ends at once."""
+    """Stop after the current step at the first SIGINT or SIGTERM, at once at the second."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -14,7 +14,7 @@ from openllm.nn.kernels.orthogonalize import orthogonalize_
 
 
 class Muon(Optimizer):
-    """Nesterov momentum, made orthogonal, at the typical size of AdamW's updates.
+    """Orthogonalised Nesterov momentum, scaled to the typical magnitude of AdamW updates.
 
     Updates are scaled by 0.2 sqrt(max(shape)) (arXiv:2502.16982), so that learning rates and
     weight decay carry over from AdamW.
@@ -22,11 +22,11 @@ class Muon(Optimizer):
     Args:
         parameters: matrices.
         lr: learning rate.
-        momentum: share of the past in the running mean of gradients.
+        momentum: decay of the running mean of gradients.
         weight_decay: multiplied by the learning rate.
-        cautious: decay only weights that the update shrinks, too (arXiv:2510.12402).
+        cautious: decay only weights that the update also shrinks (arXiv:2510.12402).
         ns_steps: Newton-Schulz iterations.
-        dtype: of their products.
+        dtype: of the matrix products.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Muon(Optimizer):
                     self._apply(_wide(matrix), update, group)
 
     def _updates(self, matrices: Sequence[Parameter], momentum: float) -> Tensor:
-        """Nesterov momentum of matrices of one shape, each lying on its side if it is tall."""
+        """Nesterov momentum of matrices of one shape, transposed if tall."""
         stack = _wide(matrices[0]).new_empty(len(matrices), *_wide(matrices[0]).shape)
         for matrix, update in zip(matrices, stack, strict=True):
             state, gradient = self.state[matrix], matrix.grad
@@ -83,5 +83,5 @@ class Muon(Optimizer):
 
 
 def _wide(matrix: Tensor) -> Tensor:
-    """The matrix with no more rows than columns."""
+    """Transpose a matrix with more rows than columns."""
     return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

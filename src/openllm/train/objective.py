@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What training minimises: named terms, each with its sum, its count and its weight.
+"""Training objectives: named loss terms, each with a sum, a count and a weight.
 
-The counts of a whole accumulated step are known before the first backward pass, so that splitting
-a step into micro-batches (or ranks) weights each token exactly once.
+The counts of a whole step are known before its first backward pass, so that splitting the step
+into micro-batches (or ranks) weights each token exactly once.
 """
 
 from collections.abc import Sequence
@@ -29,16 +29,16 @@ class Objective(Protocol):
     """A loss that the trainer can minimise."""
 
     def counts(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """How many things each term sums over in a whole step."""
+        """Number of items each term sums over in a whole step."""
         ...
 
     def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
-        """The terms of one micro-batch."""
+        """Compute the terms of one micro-batch."""
         ...
 
 
 class NextToken:
-    """Cross-entropy of the next token of the same document, in nats."""
+    """Next-token cross-entropy within each document, in nats."""
 
     def counts(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Number of predicted tokens."""
@@ -52,13 +52,13 @@ class NextToken:
 
 
 class Distill(NextToken):
-    """Cross-entropy to a mixture of the next token and what the teachers expect, in nats.
+    """Cross-entropy to a mixture of the next token and the teachers' predictions, in nats.
 
-    It cannot fall below the entropy of the mixture, and is no loss of the next token.
+    It cannot fall below the entropy of the mixture and is not a next-token loss.
 
     Args:
-        teachers: models of the same vocabulary, on the device of the student.
-        share: of their mean distribution in the mixture.
+        teachers: models with the student's vocabulary, on its device.
+        share: weight of their mean distribution in the mixture.
     """
 
     def __init__(self, teachers: Sequence[Transformer], share: float) -> None:
@@ -70,7 +70,7 @@ class Distill(NextToken):
         return {"distillation": super().counts(batches)["loss"]}
 
     def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
-        """Sum over the predicted tokens."""
+        """Sum of the loss over the predicted tokens."""
         with torch.no_grad():
             taught = [(_states(t, batch), t.output_weight) for t in self.teachers]
         states, targets = _states(model, batch), _targets(model, batch)

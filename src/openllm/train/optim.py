@@ -30,16 +30,16 @@ class AdamWConfig(Config):
     weight_decay: float = Field(0.1, ge=0)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
-        """One AdamW over all parameters."""
+        """Build one AdamW over all parameters."""
         decayed = [p for p in model.parameters() if p.ndim >= 2]
         plain = [p for p in model.parameters() if p.ndim < 2]
         return [_adamw(self, decayed, plain)]
 
 
 class MuonConfig(Config):
-    """Muon for the matrices of the blocks, AdamW for embeddings, head and gains.
+    """Muon for block matrices, AdamW for embeddings, head and gains.
 
-    Updates have AdamW's typical size, so that learning rates and weight decay carry over.
+    Updates have AdamW's typical magnitude, so learning rates and weight decay carry over.
     """
 
     kind: Literal["muon"] = "muon"
@@ -51,7 +51,7 @@ class MuonConfig(Config):
     adamw: AdamWConfig = AdamWConfig(lr=3e-3)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
-        """Muon, then AdamW."""
+        """Build Muon, then AdamW."""
         import torch
 
         from openllm.train.muon import Muon

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A run in pictures and words, from its folder alone."""
+"""Plots and report of a run, from its folder alone."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from openllm.core.runs import read_metrics
 
 
 def smooth(values: Sequence[float], span: int) -> list[float]:
-    """Mean of each value and up to `span` - 1 values before it."""
+    """Average each value with up to `span` - 1 values before it."""
     result, total = [], 0.0
     for index, value in enumerate(values):
         total += value
@@ -25,7 +25,7 @@ def smooth(values: Sequence[float], span: int) -> list[float]:
 
 
 def write_plots(folder: Path) -> list[Path]:
-    """Loss, learning rate, gradient norm and speed; returns the pictures."""
+    """Plot loss, learning rate, gradient norm and speed; return the files."""
     metrics = read_metrics(folder)
     steps = [line for line in metrics if line["kind"] == "train" and line["applied"]]
     if not steps:
@@ -42,7 +42,7 @@ def write_plots(folder: Path) -> list[Path]:
 
 
 def _checks(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Validations that gave a number."""
+    """Validations with a finite loss."""
     return [line for line in metrics if line["kind"] == "validation" and line["loss"] is not None]
 
 
@@ -57,7 +57,7 @@ def _loss_name(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _figure(rows: int) -> tuple[Any, Any]:
-    # the object interface: no display, no global state
+    # object-oriented API: no display, no global state
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -134,7 +134,7 @@ def _plot_health(path: Path, steps: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def write_report(folder: Path, title: str, facts: Sequence[tuple[str, str]]) -> Path:
-    """`report.md`: the facts given, the end of the metrics, the events and the pictures."""
+    """Write `report.md`: the given facts, final metrics, plots and events."""
     metrics = read_metrics(folder)
     steps = [line for line in metrics if line["kind"] == "train"]
     checks = _checks(metrics)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""One dial for the size of a model: what follows from `scale`, the tokens and the vocabulary.
+"""Scaling laws: settings that follow from `scale`, the tokens and the vocabulary size.
 
 The laws are anchored at 3.4M parameters and a million tokens (docs/LOG.md); elsewhere they
 extrapolate. Importable without torch.
@@ -20,11 +20,11 @@ HEAD_DIM = 64
 HIDDEN_OVER_DIM = 3
 LAYERS_OVER_DIM = 1 / 64
 LAYER_PARAMETERS = 4 + 3 * HIDDEN_OVER_DIM
-"""Of one layer over the square of its width: four matrices of attention, three of the MLP."""
+"""Parameters of a layer over its width squared: four attention matrices, three of the MLP."""
 
 
 def model_shape(scale: int) -> tuple[int, int]:
-    """Width and depth whose blocks have about `scale` parameters: a layer for each 64 of width."""
+    """Width and depth whose blocks have about `scale` parameters: one layer per 64 of width."""
     ideal = (scale / LAYER_PARAMETERS / LAYERS_OVER_DIM) ** (1 / 3)
     unit = HEAD_DIM if ideal < 640 else 2 * HEAD_DIM
     dim = round(ideal / unit) * unit
@@ -32,9 +32,9 @@ def model_shape(scale: int) -> tuple[int, int]:
 
 
 def batch_tokens(tokens: float, seq_len: int) -> int:
-    """Tokens a step: by the square root of the run's length, 2,048 for a million; rows double.
+    """Tokens per step: 2,048 for a million, growing as the square root of `tokens`; 2^n rows.
 
-    That the best batch follows from the tokens and not from the model: arXiv:2505.13738.
+    The best batch size depends on the tokens, not on the model: arXiv:2505.13738.
     """
     ideal = 2048 * math.sqrt(tokens / 1e6)
     return seq_len * max(1, 2 ** round(math.log2(ideal / seq_len)))
@@ -43,23 +43,23 @@ def batch_tokens(tokens: float, seq_len: int) -> int:
 def scaled_settings(
     scale: int, tokens: float, vocab_size: int, own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that the dial sets, nested as in a recipe.
+    """All settings that follow from `scale`, nested as in a recipe.
 
     Args:
-        scale: parameters of the blocks, without the vocabulary.
+        scale: parameters of the blocks, without embeddings.
         tokens: length of the run.
-        vocab_size: pieces of the tokenizer.
-        own: what the recipe sets itself; laws take it up where it is part of them.
+        vocab_size: vocabulary size.
+        own: the recipe's own settings, which the laws use where they depend on them.
     """
     model, batch, optim = (own.get(part, {}) for part in ("model", "batch", "optim"))
     dim, layers = model_shape(scale)
     mlp = model.get("mlp", {}).get("kind", "swiglu")
-    # two matrices instead of three: as many weights
+    # two matrices instead of three, with as many weights
     hidden = HIDDEN_OVER_DIM * dim if mlp == "swiglu" else 3 * HIDDEN_OVER_DIM * dim // 2
     seq_len = batch.get("seq_len", 1024 if scale < 200_000_000 else 2048)
     per_step = batch.get("tokens", batch_tokens(tokens, seq_len))
     lr = optim.get("lr", _rounded(0.003 * math.sqrt(256 / dim)))
-    # arXiv:2505.13738: the best time scale of decay, 1 / (lr decay), by tokens per parameter
+    # arXiv:2505.13738: optimal time scale of decay, 1 / (lr decay), by tokens per parameter
     decay = 0.92 * (tokens / scale) ** 0.527 / (lr * tokens / per_step)
     return {
         "model": {
@@ -84,16 +84,16 @@ def scaled_settings(
 
 
 def apply_scale(cfg: PretrainConfig, vocab_size: int, epoch_tokens: int) -> PretrainConfig:
-    """The recipe with all that `scale` sets and the recipe does not; without `scale`, the recipe.
+    """Add what `scale` sets and the recipe does not; without `scale`, return the recipe.
 
     Args:
         cfg: a recipe.
-        vocab_size: pieces of the tokenizer.
-        epoch_tokens: tokens of an epoch; 0 where there is no text yet.
+        vocab_size: vocabulary size.
+        epoch_tokens: tokens per epoch; 0 if there is no text yet.
 
     Raises:
-        ConfigError: the recipe leaves nothing to the dial, or has another optimizer than Muon, or
-            its length in tokens is not known.
+        ConfigError: the recipe sets another width, has another optimizer than Muon, or its
+            length in tokens is unknown.
     """
     if cfg.scale is None:
         return cfg
@@ -123,5 +123,5 @@ def apply_scale(cfg: PretrainConfig, vocab_size: int, epoch_tokens: int) -> Pret
 
 
 def _rounded(value: float) -> float:
-    """Two digits: more would promise what was not measured."""
+    """Round to two digits: more would claim what was not measured."""
     return float(f"{value:.2g}")

@@ -14,10 +14,10 @@ UNITS = ("steps", "tokens", "epochs")
 
 
 def parse_duration(duration: str) -> tuple[float, str]:
-    """`4_000_000 tokens` -> 4e6 and its unit, one of `UNITS`.
+    """Parse `4_000_000 tokens` as 4e6 and its unit, one of `UNITS`.
 
     Raises:
-        ConfigError: it cannot be read, or it is not positive.
+        ConfigError: it cannot be parsed or is not positive.
     """
     number, _, unit = duration.strip().partition(" ")
     unit = unit.strip()
@@ -37,14 +37,14 @@ def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: floa
     """Steps in a duration such as `500 steps`, `4_000_000 tokens` or `2 epochs`, rounded up.
 
     Raises:
-        ConfigError: it cannot be read, or it is not positive.
+        ConfigError: it cannot be parsed or is not positive.
     """
     amount, unit = parse_duration(duration)
     if unit == "tokens":
         amount /= tokens_per_step
     elif unit == "epochs":
         amount *= steps_per_epoch
-    return math.ceil(amount - 1e-9)  # a product of whole numbers may lie a bit above one
+    return math.ceil(amount - 1e-9)  # rounding may lift an integer slightly
 
 
 class _Warmup(Config):
@@ -59,12 +59,12 @@ class _Warmup(Config):
 
 
 class CosineConfig(_Warmup):
-    """Linear warm-up, then half a cosine (arXiv:1608.03983)."""
+    """Linear warm-up, then cosine decay (arXiv:1608.03983)."""
 
     kind: Literal["cosine"] = "cosine"
 
     def factor(self, step: int, steps: int) -> float:
-        """Factor of step `step` (from 0) of `steps`."""
+        """Learning-rate factor at `step` (from 0) of `steps`."""
         rise = self._rise(step, steps)
         if rise is not None:
             return rise
@@ -74,16 +74,16 @@ class CosineConfig(_Warmup):
 
 
 class WSDConfig(_Warmup):
-    """Linear warm-up, a stable stretch, then a linear decay (arXiv:2404.06395).
+    """Linear warm-up, a constant phase, then linear decay (arXiv:2404.06395).
 
-    The decay would reach `final` one step behind the last, so no step is lost to a rate of 0.
+    The decay would reach `final` one step after the last, so no step is lost to a factor of 0.
     """
 
     kind: Literal["wsd"] = "wsd"
     decay: float = Field(0.4, ge=0, le=1, description="share of the steps with falling rate")
 
     def factor(self, step: int, steps: int) -> float:
-        """Factor of step `step` (from 0) of `steps`."""
+        """Learning-rate factor at `step` (from 0) of `steps`."""
         rise = self._rise(step, steps)
         if rise is not None:
             return rise
@@ -95,7 +95,7 @@ class WSDConfig(_Warmup):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.warmup + self.decay > 1 + 1e-9:  # sums of decimals are not exact
+        if self.warmup + self.decay > 1 + 1e-9:  # floating-point sums are inexact
             raise ValueError(
                 f"warmup={self.warmup} and decay={self.decay} together are more than the whole "
                 "run (1.0); make one of them smaller"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The one place that scores tokens: log-probabilities of documents under a model."""
+"""The only place that scores tokens: log-probabilities of documents under a model."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -17,16 +17,16 @@ from openllm.transform.precision import Precision, arithmetic
 
 
 class Scores(NamedTuple):
-    """For each token of a document but the first: nats of log-probability, and argmax or not."""
+    """For each token after the first: log-probability in nats, and whether it is the argmax."""
 
     logprobs: NDArray[np.float64]
     is_argmax: NDArray[np.bool_]
 
 
 class _Window(NamedTuple):
-    """Tokens [start, end) of a document are read, and [first, end] are scored.
+    """Reads tokens [start, end) of a document and scores [first, end].
 
-    The state of the last token that is read predicts the one behind it.
+    The state of the last token read predicts the next one.
     """
 
     document: int
@@ -56,18 +56,18 @@ def score_documents(
     batch_tokens: int = 8192,
     precision: Precision = "fp32",
 ) -> list[Scores]:
-    """Score each document's tokens given all that stands before them in the document.
+    """Score each document's tokens given the tokens before them in the document.
 
-    A document longer than `context` is read in windows that begin every `stride` tokens; each
-    token is scored once, in the first window that predicts it, so behind the first window it sees
+    A document longer than `context` is read in windows that start every `stride` tokens; each
+    token is scored once, in the first window that predicts it, so after the first window it sees
     more than `context - stride` earlier tokens.
 
     Args:
-        model: its mode (training or not) is kept.
-        documents: token ids; the first of each is given, the others are scored.
-        context: most tokens in a window.
-        stride: default half of the context.
-        batch_tokens: about how many tokens to read at once.
+        model: its mode (training or evaluation) is restored.
+        documents: token ids; all but the first of each are scored.
+        context: maximum tokens per window.
+        stride: default: half the context.
+        batch_tokens: approximate tokens per forward pass.
         precision: of the matrix products.
     """
     stride = max(1, context // 2) if stride is None else stride
@@ -107,7 +107,7 @@ def _score_group(
     scores: list[Scores],
     precision: Precision,
 ) -> None:
-    """Read the windows end to end as one row and write their scores."""
+    """Run the windows as one packed row and store their scores."""
     weight = model.output_weight
     pieces = [documents[w.document][w.start : w.end].astype(np.int64) for w in group]
     tokens = torch.from_numpy(np.concatenate(pieces))[None].to(weight.device)
@@ -125,7 +125,7 @@ def _score_group(
     with arithmetic(precision, weight.device.type):
         hidden = model(tokens, positions=positions, attn=AttentionContext(borders))
         logprobs, hits = token_logprobs(hidden.x[0, rows], weight, targets)
-    # to the CPU first: Apple's GPUs have no float64
+    # to the CPU first: MPS has no float64
     logprobs, hits = logprobs.cpu().double(), hits.cpu()
     at = 0
     for window in group:

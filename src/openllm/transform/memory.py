@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Trade arithmetic for memory, and say what becomes of freed memory."""
+"""Activation checkpointing, and what the allocator does with freed memory."""
 
 import ctypes
 import platform
@@ -12,9 +12,9 @@ from openllm.nn.model import Transformer
 
 
 def checkpoint_activations(model: Transformer) -> Transformer:
-    """Keep only each block's input; its inside is computed again in the backward pass.
+    """Keep only each block's input; recompute its activations in the backward pass.
 
-    As in arXiv:1604.06174. Dropout draws the same numbers both times.
+    As in arXiv:1604.06174. Dropout draws the same mask both times.
     """
     for block in model.layers:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -22,19 +22,19 @@ def checkpoint_activations(model: Transformer) -> Transformer:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep large freed blocks for its next allocation.
+    """Let this process keep large freed blocks for later allocations.
 
-    glibc gives blocks above 32 MiB back to the system at once and must clear them anew each time:
-    85,000 page faults in a step of `small`, about a tenth of its time (docs/LOG.md).
+    glibc returns blocks above 32 MiB to the system at once, so each new one must be cleared:
+    85,000 page faults per step of `small`, about a tenth of its time (docs/LOG.md).
     """
     _limit_blocks(kept=2**31 - 1)
 
 
 def return_freed_memory() -> None:
-    """Let this process give every freed block above 1 MiB back to the system at once.
+    """Let this process return every freed block above 1 MiB to the system at once.
 
-    The opposite choice: no holes between blocks (a quarter of the resident memory of `small` with
-    recomputed activations), for a tenth of the time.
+    The opposite choice: no fragmentation (a quarter of the resident memory of `small` with
+    activation checkpointing), for a tenth of the time.
     """
     _limit_blocks(kept=2**20)
 

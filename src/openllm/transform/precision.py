@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The arithmetic of a run: float32, or matrix products in bfloat16 with float32 master weights."""
+"""Precision of a run: float32, or matrix products in bfloat16 with float32 master weights."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -11,7 +11,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def has_fast_bf16(device: str) -> bool:
-    """Whether matrix products in bfloat16 run in hardware."""
+    """Whether bfloat16 matrix products run in hardware."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "mps":
@@ -20,7 +20,7 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def arithmetic(precision: Precision, device: str) -> AbstractContextManager[object]:
-    """The context in which forward passes of this precision run."""
+    """Context manager for forward passes in this precision."""
     if precision == "bf16":
         return torch.autocast(device, torch.bfloat16)
     return nullcontext()

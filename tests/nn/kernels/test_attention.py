@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The attention kernel beside plain torch: values and gradients, over shapes of documents."""
+"""The attention kernel against plain torch: values and gradients, over document lengths."""
 
 from itertools import accumulate
 
@@ -63,7 +63,7 @@ def test_single_tokens() -> None:
 
 
 def test_large_scores() -> None:
-    """Scores of some hundreds, where exp() without the maximum would overflow."""
+    """Scores in the hundreds, where exp() without the maximum would overflow."""
     check([130, 40], 2, 2, 64, scale=6.0)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""How the kernels are built, kept, and done without."""
+"""How the kernels are built, cached, and done without."""
 
 import ctypes
 import stat
@@ -20,7 +20,7 @@ from openllm.nn.model import build_model
 
 @pytest.fixture(autouse=True)
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing is loaded or built yet; afterwards all is as before."""
+    """Nothing is loaded or built yet; the state is restored afterwards."""
     monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path / "cache"))
     kernels.library.cache_clear()
     yield
@@ -132,7 +132,7 @@ def test_threads_are_torchs() -> None:
 
 
 def test_a_forward_pass_does_not_load_the_compiler() -> None:
-    """It takes a second or two, which everybody who generates a line of text would wait."""
+    """It takes a second or two, a delay for everyone who generates a line of text."""
     script = (
         "import sys, torch; from openllm.nn.config import ModelConfig as C; "
         "from openllm.nn.model import build_model; "

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Each kernel beside the plain torch that it must equal, values and gradients."""
+"""Each kernel against the plain torch code that it must equal, values and gradients."""
 
 from collections.abc import Callable, Iterator
 
@@ -141,7 +141,7 @@ def test_softmax_slope_of_extreme_scores(dtype: torch.dtype) -> None:
 @DTYPES
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_so(dtype: torch.dtype, bad: float) -> None:
-    """A run that diverges must be seen, whichever code runs."""
+    """A run that diverges must be noticed, whichever code runs."""
     for place in range(0, 67, 11):
         scores = torch.zeros(1, 67, dtype=dtype)
         scores[0, place] = bad

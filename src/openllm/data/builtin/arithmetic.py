@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Adding and taking away with steps: the tens of the second number first, then its ones.
+"""Addition and subtraction in steps: the tens of the second number first, then its ones.
 
-A sum `left + right` belongs to one split by a hash, whenever its right side has both tens and ones;
-the sums of the single steps (`47 + 30`, `77 + 8`) belong to everybody.
+A sum `left + right` whose right side has both tens and ones belongs to one split, by a hash; the
+sums of the single steps (`47 + 30`, `77 + 8`) may appear in every split.
 """
 
 import re
@@ -17,7 +17,7 @@ _OPERATION = re.compile(r"(\d+) ([+-]) (\d+)")
 
 
 def held_by(operation: str) -> Split | None:
-    """The split that may show `47 + 38`; None for sums that are free (see above)."""
+    """The split that may show `47 + 38`; None for sums that all may show (see above)."""
     match = _OPERATION.fullmatch(operation)
     if match is None:
         raise ValueError(f"not an operation of the form '47 + 38': {operation!r}")
@@ -33,7 +33,7 @@ def arithmetic(draw: Draw, split: Split) -> str:
 
 
 def _seconds(split: Split, sign: str, n: int) -> list[int]:
-    """The numbers that this split may add to n or take away from it."""
+    """The numbers that this split may add to n or subtract from it."""
     last = n - 2 if sign == "-" else 79
     return [m for m in range(11, last + 1) if held_by(f"{n} {sign} {m}") == split]
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The checker: reads any text by the builtin grammar and scores how consistent its entities are.
+"""The checker: parses text with the builtin grammar and scores how consistent its entities are.
 
-Every sentence is read (`grammar.py`), its slots are compared with what the text has said before,
-and the facts it states are kept for the sentences after it. What counts as one claim:
+Each sentence is parsed (`grammar.py`), its slots are compared with what the text has said before,
+and the facts it states are kept for later sentences. What counts as one claim:
 
 - a person, town or thing that is mentioned: has it been introduced?
-- the colour of a thing, and the gender of a pronoun or noun: is it the one known?
+- the colour of a thing, and the gender of a pronoun or noun: does it match the known one?
 - each fact that the act needs, and each stated fact about which something is known, from the text
   or from the table of the invented world.
 
-An introduction of something new claims nothing; an introduction of something known contradicts.
+Introducing something new claims nothing; introducing something known is a contradiction.
 """
 
 import re
@@ -22,7 +22,7 @@ from openllm.data.builtin.world import WORLD_FACTS, WORLD_NAMES
 
 _SENTENCE_END = re.compile(r"""[.!?]+["”]?(?=\s+["“A-Z0-9](?!nswer:))|\n\s*\n|$""")
 _MARK = re.compile(r"""[.!?]["”]?\s*$""")
-_LONG_FRAGMENT = 30  # words; a longer end without a full stop was not cut, it never had one
+_LONG_FRAGMENT = 30  # words; a longer ending without a full stop was not cut off, it never had one
 _INTRODUCED = ("person", "thing", "animal", "town", "river")  # kinds that need an introduction
 _NAME = re.compile(r"\b[A-Z][a-z]+")
 
@@ -33,11 +33,11 @@ class Consistency:
 
     Attributes:
         claims: claims that could be checked.
-        consistent: those that agree with what was known.
-        sentences: all sentences, without one that is cut off at the end.
-        understood: sentences that the grammar can read.
+        consistent: claims that agree with what was known.
+        sentences: all sentences, except one that is cut off at the end.
+        understood: sentences that the grammar can parse.
         errors: (sentence, what is wrong) for each contradiction.
-        unread: the sentences that the grammar cannot read.
+        unread: the sentences that the grammar cannot parse.
     """
 
     claims: int
@@ -49,17 +49,17 @@ class Consistency:
 
     @property
     def score(self) -> float:
-        """Share of the checked claims that are consistent; 0 where nothing could be checked."""
+        """Share of the checked claims that are consistent; 0 if nothing could be checked."""
         return self.consistent / self.claims if self.claims else 0.0
 
     @property
     def coverage(self) -> float:
-        """Share of the sentences that were understood; 0 where there is none."""
+        """Share of the sentences that were understood; 0 if there are none."""
         return self.understood / self.sentences if self.sentences else 0.0
 
     @property
     def headline(self) -> float:
-        """As `score`, with each sentence that was not understood counted as a failed claim."""
+        """Like `score`, with each sentence that was not understood counted as a failed claim."""
         total = self.claims + self.sentences - self.understood
         return self.consistent / total if total else 0.0
 
@@ -68,8 +68,8 @@ def consistency(text: str, *, prompt: str = "") -> Consistency:
     """Check a text.
 
     Args:
-        text: the text; where a prompt is given, the text that follows it.
-        prompt: is read first and believed, but not scored; its names count as introduced.
+        text: the text; with a prompt, the text that follows it.
+        prompt: read first and believed, but not scored; its names count as introduced.
     """
     ledger = _Ledger()
     if prompt:
@@ -89,12 +89,12 @@ def consistency(text: str, *, prompt: str = "") -> Consistency:
 
 
 def _read_prompt(ledger: "_Ledger", prompt: str, text: str) -> str:
-    """Take in the whole sentences of the prompt; returns what is left to score."""
+    """Take in the complete sentences of the prompt; returns what is left to score."""
     whole = prompt + text
     given = 0
     for sentence, end in split_sentences(whole):
         if end > len(prompt):
-            if read(sentence) is None:  # half of the prompt, half of the text
+            if read(sentence) is None:  # half prompt, half text
                 ledger.believe(prompt[given:])
             break
         if not ledger.take(sentence):
@@ -109,7 +109,7 @@ def _is_cut(sentence: str) -> bool:
 
 
 def split_sentences(text: str) -> list[tuple[str, int]]:
-    """The sentences of a text with the position where each ends; a question keeps its answer."""
+    """The sentences of a text and the position where each ends; a question includes its answer."""
     sentences = []
     start = 0
     for end in (match.end() for match in _SENTENCE_END.finditer(text)):
@@ -127,7 +127,7 @@ class _Slot:
         self.value: str | None = None
         self.colour: str | None = None
         self.genders: set[str] = set()
-        self.torn = False  # filled with two different things in one sentence
+        self.torn = False  # filled with two different values in one sentence
 
 
 class _Ledger:
@@ -141,7 +141,7 @@ class _Ledger:
         self._focus: str | None = None
         self._sentence = ""
 
-    # What arithmetic rules use (grammar_numbers.Facts).
+    # The interface for arithmetic rules (grammar_numbers.Facts).
 
     def get(self, relation: str, key: str) -> str | None:
         return self._facts.get((relation, key), WORLD_FACTS.get((relation, key)))
@@ -155,18 +155,18 @@ class _Ledger:
             self.errors.append((self._sentence, message))
 
     def forget_score(self) -> None:
-        """Start counting anew; what is known stays."""
+        """Reset the score; what is known stays."""
         self.claims = 0
         self.errors = []
 
     def believe(self, text: str) -> None:
-        """Take the names of a text that cannot be read as introduced."""
+        """Treat the names in a text that cannot be parsed as introduced."""
         for name in _NAME.findall(text):
             for known in self._known.values():
                 known.add(name)
 
     def take(self, sentence: str) -> bool:
-        """Read one sentence; False where the grammar does not know it."""
+        """Parse one sentence; False if the grammar does not know it."""
         found = read(sentence)
         if found is None:
             self._focus = None
@@ -218,7 +218,7 @@ class _Ledger:
         return slots
 
     def _mentions(self, slots: dict[str, _Slot], new: str, names: str) -> None:
-        """Check that what is mentioned is known, as it is, and that no two slots are the same."""
+        """Check that mentions are introduced and match what is known, and that slots differ."""
         taken: dict[tuple[str, str], str] = {}
         for letter, slot in slots.items():
             kind = KINDS[letter]
@@ -240,7 +240,7 @@ class _Ledger:
                 self._compare("gender", slot.value, gender, fresh=letter in new)
 
     def _compare(self, relation: str, key: str, value: str, fresh: bool) -> None:
-        """Check a property, or keep it where nothing is known or the bearer is new."""
+        """Check a property, or keep it if nothing is known or its bearer is new."""
         known = None if fresh and (relation, key) not in WORLD_FACTS else self.get(relation, key)
         if known is None:
             self.set(relation, key, value)
@@ -259,7 +259,7 @@ class _Ledger:
             self.claim(known == value, f"{relation} of {key} is {known or 'unknown'}, not {value}")
 
     def _say(self, term: str, values: dict[str, str]) -> None:
-        """Compare a stated fact with what is known, or keep it."""
+        """Compare a stated fact with what is known, then keep it."""
         if not (resolved := _resolve(term, values)):
             return
         relation, key, value = resolved
@@ -272,7 +272,7 @@ class _Ledger:
 
 
 def _resolve(term: str, values: dict[str, str]) -> tuple[str, str, str] | None:
-    """`has o a` -> ("has", the thing, the person); None where a slot is not mentioned."""
+    """`has o a` -> ("has", the thing, the person); None if a slot is not mentioned."""
     relation, *arguments = term.split()
     resolved = [values.get(word) if len(word) == 1 and word != "-" else word for word in arguments]
     if None in resolved:

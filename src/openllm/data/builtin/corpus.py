@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The builtin corpus: text without end from a seed, in five kinds, for three splits.
+"""The builtin corpus: endless text from a seed, in five kinds, for three splits.
 
 Held-out documents use only names, places and combinations that no training document shows; see
 `names.split_of`. `docs/builtin_corpus.md` describes the grammar.
@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[float, Callable[[Draw, Split], str]]] = {
 
 
 def document(split: Split, seed: int, index: int) -> Document:
-    """Document number `index` of a split; it depends on nothing but the three arguments.
+    """Document number `index` of a split; a function of the three arguments alone.
 
     Raises:
         DataError: no such split.
@@ -53,7 +53,7 @@ def _kind(draw: Draw) -> str:
 
 
 def generate(split: Split, seed: int) -> Iterator[Document]:
-    """The documents of a split, without end.
+    """The documents of a split, endlessly.
 
     Raises:
         DataError: no such split.
@@ -62,6 +62,6 @@ def generate(split: Split, seed: int) -> Iterator[Document]:
 
 
 def prompts(split: Split, seed: int, n: int) -> list[str]:
-    """The first sentences of n stories, to be continued by a model."""
+    """The first sentences of n stories, for a model to continue."""
     found = (story(Draw(f"builtin/prompt/{seed}/{split}/{i}"), split) for i in range(n))
     return [text[: text.index(". ") + 1] for text in found]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Paragraphs about the invented world: about a town, a river, an animal or a master of a trade."""
+"""Paragraphs about the invented world: a town, a river, an animal or a master of a trade."""
 
 from collections.abc import Callable
 

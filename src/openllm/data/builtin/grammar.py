@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The whole grammar, read backwards: from a sentence to the act it performs and its slots.
+"""The whole grammar in reverse: from a sentence to the act it performs and its slots.
 
-A sentence is reduced to its *skeleton*: every word of an open or closed class is replaced by the
-name of the class (`<name> gave the <colour> <thing> to <name>.`), and skeletons are looked up.
+A sentence is reduced to its *skeleton*: every word of an open or closed class is replaced by its
+class name (`<name> gave the <colour> <thing> to <name>.`), and skeletons are looked up.
 """
 
 import re
@@ -20,7 +20,7 @@ from openllm.data.builtin.template import KINDS, SLOT, Act, Variant
 
 ACTS: dict[str, Act] = STORY_ACTS | RHYME_ACTS | WORLD_ACTS | QUESTION_ACTS | NUMBER_ACTS
 
-# What a slot looks like in a skeleton, where this is not its kind or kind.part.
+# What a slot looks like in a skeleton, if not its kind or kind.part.
 _LOOKS = {
     **dict.fromkeys(("person", "town", "river"), ("name",)),
     **dict.fromkeys(("person.he", "person.He"), ("he",)),
@@ -40,7 +40,7 @@ _CAPITALISED = re.compile(r"\b[A-Z][a-z]*")
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a sentence that a slot may hold: its class, meaning and letters."""
+    """A word of a sentence that may fill a slot: its class, meaning and letters."""
 
     kind: str
     meaning: str
@@ -82,7 +82,7 @@ FIXED_WORDS = fixed_words()
 
 
 def skeleton(text: str) -> tuple[str, list[Word]]:
-    """The skeleton of a sentence or of a piece of a template, and the words it leaves out."""
+    """The skeleton of a sentence or of a template fragment, and the words it replaces."""
     words: list[Word] = []
 
     def replace(match: re.Match[str]) -> str:
@@ -121,7 +121,7 @@ def _template_skeleton(form: str) -> tuple[str, tuple[Part, ...]]:
 
 @cache
 def readings() -> dict[str, tuple[Reading, ...]]:
-    """skeleton -> the ways to read it."""
+    """Skeleton -> the ways to read it."""
     table: dict[str, dict[tuple[str, tuple[Part, ...]], Reading]] = {}
     for name, act in ACTS.items():
         for free, referring in act.variants:
@@ -132,7 +132,7 @@ def readings() -> dict[str, tuple[Reading, ...]]:
 
 
 def read(sentence: str) -> tuple[Reading, list[Word]] | None:
-    """How the grammar reads a sentence; None where it does not know it."""
+    """Parse a sentence; None if the grammar does not know it."""
     key, words = skeleton(" ".join(sentence.split()))
     for reading in readings().get(key, ()):
         expected = [(part.letters, word.letters) for part, word in zip(reading.parts, words)]  # noqa: B905

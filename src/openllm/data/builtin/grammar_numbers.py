@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Sentences of the arithmetic documents, and the rules that check their numbers.
 
-Facts: `count a n` · `item - g` what is counted · `sum left|right|sign|part` the sum in hand and how
+Facts: `count a n` · `item - g` what is counted · `sum left|right|sign|part` the current sum and how
 far it has been worked out.
 """
 
@@ -13,7 +13,7 @@ from openllm.data.builtin.template import Act
 
 
 class Facts(Protocol):
-    """What a rule may do: read facts, set facts, and claim."""
+    """What a rule may do: read facts, set facts, and make claims."""
 
     def get(self, relation: str, key: str) -> str | None:
         """What is known, from the text or from the world."""
@@ -22,7 +22,7 @@ class Facts(Protocol):
         """Keep a fact."""
 
     def claim(self, holds: bool, message: str) -> None:
-        """Count a claim, and a contradiction where it does not hold."""
+        """Count a claim, and a contradiction if it does not hold."""
 
 
 Slots = Mapping[str, str]
@@ -34,7 +34,7 @@ def _number(facts: Facts, key: str, relation: str = "sum") -> int | None:
 
 
 def _pose(facts: Facts, sign: str, left: int | None, right: int) -> int | None:
-    """Take a sum in hand; returns its result."""
+    """Start a sum; returns its result."""
     for key, value in (("sign", sign), ("left", left), ("part", left), ("right", right)):
         facts.set("sum", key, str(value) if value is not None else "")
     if left is None:
@@ -43,7 +43,7 @@ def _pose(facts: Facts, sign: str, left: int | None, right: int) -> int | None:
 
 
 def _step(facts: Facts, slots: Slots, sign: str, wanted: str) -> None:
-    """`n + m = k` is true, starts from what was reached, and takes the tens or ones of right."""
+    """Check that `n + m = k` is true, continues the sum, and takes the tens or ones of `right`."""
     n, m, k = (int(slots[letter]) for letter in "nmk")
     facts.claim(k == (n + m if sign == "+" else n - m), f"{n} {sign} {m} is not {k}")
     right, part = facts.get("sum", "right"), facts.get("sum", "part")

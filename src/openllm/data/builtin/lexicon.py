@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The closed word classes of the builtin corpus, and the things a sentence slot can hold.
+"""The closed word classes of the builtin corpus, and what a sentence slot can hold.
 
-`WORD_CLASS` maps every word or phrase of a closed class to (class, meaning); the checker reads
-with it what the generator writes from the same lists.
+`WORD_CLASS` maps every word or phrase of a closed class to (class, meaning); with it the checker
+reads what the generator writes from the same lists.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from openllm.data.builtin.names import SPLITS, Split, split_of, words
 
 
 def phrases(text: str) -> list[str]:
-    """The phrases of a list written with `|` between them."""
+    """Split a list of phrases separated by `|`."""
     return text.split("|")
 
 
 def records(text: str) -> list[str]:
-    """The records of a table written with `;` between them."""
+    """Split a table of records separated by `;`."""
     return text.split(";")
 
 
@@ -66,7 +66,7 @@ PLANS = phrases(
 )
 PRAISES = phrases("finest|oddest|prettiest|brightest|rarest|loveliest|funniest")
 GOODS = words("plums pears walnuts shells beads eggs coins marbles stamps acorns carrots cherries")
-TRADES = records(  # one worker, many workers, what they start from, what they make
+TRADES = records(  # one worker, many workers, raw material, product
     "weaver|weavers|wool|cloth;potter|potters|clay|jugs;baker|bakers|rye|loaves;"
     "smith|smiths|iron|horseshoes;carver|carvers|oak|bowls;glassmaker|glassmakers|sand|bottles;"
     "papermaker|papermakers|rags|paper;basketmaker|basketmakers|willow twigs|hampers;"
@@ -89,7 +89,7 @@ SOURCES = phrases(
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody in a document, with the words that depend on the gender."""
+    """A person in a document, with the words that depend on gender."""
 
     name: str
     he: str
@@ -106,12 +106,12 @@ class Person:
 
 
 def woman(name: str) -> Person:
-    """A girl or woman of this name."""
+    """A girl or woman with this name."""
     return Person(name, "she", "her", "her", "girl", "woman", "grandmother", "She", "Her")
 
 
 def man(name: str) -> Person:
-    """A boy or man of this name."""
+    """A boy or man with this name."""
     return Person(name, "he", "his", "him", "boy", "man", "grandfather", "He", "His")
 
 
@@ -128,7 +128,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place of a story: `the {p}` or `{p.at}`."""
+    """A place in a story: `the {p}` or `{p.at}`."""
 
     name: str
     at: str
@@ -139,7 +139,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """A trade of the invented world: `a {e}`, `the {e.all}`, what they turn into what."""
+    """A trade of the invented world: `a {e}`, `the {e.all}`, its raw material and its product."""
 
     name: str
     all: str
@@ -167,7 +167,7 @@ def _with_look(place: str, look: str) -> str:
 
 
 def _split(phrases: Iterable[str]) -> dict[Split, list[str]]:
-    """Every phrase goes to one split."""
+    """Assign every phrase to one split."""
     found: dict[Split, list[str]] = {split: [] for split in SPLITS}
     for phrase in phrases:
         found[split_of(phrase)].append(phrase)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Names of people, towns and rivers, put together from syllables, and which split owns which.
+"""Names of people, towns and rivers, composed of syllables, and which split owns which.
 
 Every name belongs to exactly one split, by a hash of its letters. Held-out names are made of the
-same syllables as the training names, so that a model which has learnt to copy can copy them.
+same syllables as the training names, so that a model that has learnt to copy can copy them.
 """
 
 import zlib
@@ -14,7 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def words(text: str) -> list[str]:
-    """The words of a list written as one line of text."""
+    """Split a list written as one line of text."""
     return text.split()
 
 
@@ -31,7 +31,7 @@ TOWN_STARTS = words(
 TOWN_ENDS = words(
     "ton ford ham wick by mere dale bury brook field worth ley stead bridge combe well"
 )
-UNFIT = {"Hanus"}  # words that are no names
+UNFIT = {"Hanus"}  # words unfit as names
 RIVER_STARTS = words(
     "Al Bren Cav Dov Esk Fenn Gav Isk Kell Lod Mir Nidd Orr Pell Sev Tav Ulv Ves Wyr"
 )
@@ -39,7 +39,7 @@ RIVER_ENDS = words("a une ess on iss ow ine eth")
 
 
 def split_of(key: str) -> Split:
-    """The one split that may show this name or combination: 80 % train, 10 % each held out."""
+    """The only split that may show this name or combination: 80 % train, 10 % each held out."""
     bucket = zlib.crc32(key.encode()) % 10
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 

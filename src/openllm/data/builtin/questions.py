@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Short passages with two or three questions; each answer stands in the passage."""
+"""Short passages with two or three questions; each answer is in the passage."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def questions(draw: Draw, split: Split) -> str:
 
 
 def _pair(s: Scene) -> tuple[dict[str, Any], Asked]:
-    """The opening that all small scenes share: a with a home and a friend b."""
+    """The opening shared by all small scenes: a with a home and a friend b."""
     cast = {"a": s.person(), "b": s.person(), "t": s.town()}
     s.say("intro_plain", a=cast["a"], t=cast["t"])
     s.say("friend", a=cast["a"], b=cast["b"])

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Rhymes that grow, and songs of two: text that says the same names again and again.
+"""Cumulative rhymes, and songs about two people: text that repeats the same names again and again.
 
-Nothing else teaches a small model to look back at names as fast (docs/LOG.md). Each line of a
-growing rhyme says the one before again and puts one person in front of it; each line of a song
+Nothing else teaches a small model as fast to look back at names (docs/LOG.md). Each line of a
+cumulative rhyme repeats the previous one and puts one person in front of it; each line of a song
 names two people in turn.
 
-Facts: `home a t` · `owner o a` · `follows b a` in the chain b stands before a.
+Facts: `home a t` · `owner o a` · `follows b a` b comes before a in the chain.
 """
 
 from openllm.data.builtin.names import Split
@@ -19,7 +19,7 @@ VERSES = {
     "all": ("Everybody knows", "painted", "visited", "amused", "helped", "praised"),
     "tell": ("Let me tell you of", "sold", "invited", "warned", "fed", "missed"),
 }
-"""Name -> how each line begins, and what people do: the first one to the thing."""
+"""Name -> how each line begins, and what people do; the first verb applies to the thing."""
 
 PEOPLE = "abcABC"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""How a document is put together: seeded choices, a cast without confusable names, sentences."""
+"""How a document is composed: seeded choices, a cast without confusable names, sentences."""
 
 import random
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Draw:
-    """Seeded choices; only `random()` is used, whose sequence Python promises to keep."""
+    """Seeded choices; only `random()` is used, whose sequence Python guarantees to keep."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed).random
@@ -40,7 +40,7 @@ class Draw:
         return self._random() < share
 
     def number(self, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
+        """An integer from low to high, both included."""
         return low + int(self._random() * (high - low + 1))
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
@@ -50,7 +50,7 @@ class Draw:
 
 
 class Scene:
-    """One document in the making; nothing is drawn twice, and no two names begin alike."""
+    """One document being composed; nothing is drawn twice, and no two names share an initial."""
 
     def __init__(self, draw: Draw, split: Split, acts: dict[str, Act]) -> None:
         self.draw = draw
@@ -63,7 +63,7 @@ class Scene:
         self._used: set[str] = set()
 
     def name(self, pool: Sequence[str]) -> str:
-        """A name whose first letter no name of this document has."""
+        """A name that shares its first letter with no other name in this document."""
         while True:
             name = self.draw.pick(pool)
             if name[0] not in self._initials:
@@ -71,7 +71,7 @@ class Scene:
                 return name
 
     def person(self) -> Person:
-        """Somebody new."""
+        """A new person."""
         if self.draw.chance(0.5):
             return make_woman(self.name(WOMEN[self.split]))
         return make_man(self.name(MEN[self.split]))
@@ -81,7 +81,7 @@ class Scene:
         return self.name(TOWNS[self.split])
 
     def thing(self) -> Thing:
-        """A thing unlike those used in noun and in colour."""
+        """A thing whose noun and colour are not used yet."""
         while True:
             thing = self.draw.pick(THINGS_OF[self.split])
             if thing.thing not in self._used and thing.colour not in self._used:
@@ -89,7 +89,7 @@ class Scene:
                 return thing
 
     def thing_and_other_colour(self) -> tuple[Thing, str]:
-        """A thing, and a colour that another one of its kind has in this split."""
+        """A thing, and the colour of another thing of its kind in this split."""
         while True:
             thing, colour = self.draw.pick(TWINS_OF[self.split])
             if not self._used & {thing.thing, thing.colour, colour}:
@@ -109,11 +109,11 @@ class Scene:
         return self.fresh(PLACES_OF[self.split])
 
     def spot(self) -> str:
-        """A spot out of doors, not used yet."""
+        """An outdoor spot, not used yet."""
         return self.fresh(SPOTS_OF[self.split])
 
     def home_spot(self) -> str:
-        """A spot in a house, not used yet."""
+        """An indoor spot, not used yet."""
         return self.fresh(HOME_SPOTS_OF[self.split])
 
     def food(self) -> str:
@@ -121,7 +121,7 @@ class Scene:
         return self.fresh(FOODS_OF[self.split])
 
     def say(self, act: str, **slots: Any) -> None:
-        """Add one sentence; a pronoun stands for the subject of the sentence before, sometimes."""
+        """Add one sentence, sometimes with a pronoun for the subject of the previous one."""
         groups, free_lines = self._acts[act].variants, self._acts[act].free_lines
         free, referring = groups[self.draw.pick(range(len(groups)))]
         usable = () if not self._named else tuple(v for v in referring if self._meant(v, slots))
@@ -142,5 +142,5 @@ class Scene:
             self.say(act, **slots)
 
     def text(self) -> str:
-        """The document."""
+        """The text of the document."""
         return " ".join(self.sentences).replace(" Question:", "\nQuestion:")

@@ -29,7 +29,7 @@ def story(draw: Draw, split: Split) -> str:
 
 
 def _begin(s: Scene, a: Person, t: str) -> str:
-    """Introduce the hero; returns the trait that the end must remember, or an empty string."""
+    """Introduce the hero; returns the trait that the ending must recall, or an empty string."""
     trait = s.draw.pick(TRAITS) if s.draw.chance(0.5) else ""
     if trait:
         s.say("intro", a=a, t=t, q=trait)
@@ -47,7 +47,7 @@ def _linger(s: Scene, a: Person, b: Person, p: Place) -> None:
 
 
 def _finish(s: Scene, a: Person, t: str, trait: str) -> None:
-    """The last sentence, which comes back to the first."""
+    """The last sentence, which refers back to the first."""
     if trait:
         s.say("end_trait", a=a, q=trait, t=t)
     else:
@@ -55,7 +55,7 @@ def _finish(s: Scene, a: Person, t: str, trait: str) -> None:
 
 
 def lost_and_found(s: Scene) -> None:
-    """a loses a thing, b finds it, the end remembers where."""
+    """a loses a thing, b finds it, the ending recalls where."""
     a, b, t, o, p = s.person(), s.person(), s.town(), s.thing(), s.place()
     q = _begin(s, a, t)
     s.say("own", a=a, o=o)
@@ -177,7 +177,7 @@ def the_errand(s: Scene) -> None:
 
 
 def honest_finder(s: Scene) -> None:
-    """a finds a thing, asks b, and brings it back to c, whose it is."""
+    """a finds a thing, asks b, and brings it back to its owner c."""
     a, b, c, t, p = s.person(), s.person(), s.person(), s.town(), s.place()
     (o, other), f, spot = s.thing_and_other_colour(), s.food(), s.spot()
     q = _begin(s, a, t)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Sentence templates: the little language in which the builtin grammar is written.
+"""Sentence templates: the small language in which the builtin grammar is written.
 
     [Soon|At last], <a> gave the {o} to {b}.
 
     [x|y]   one of these           {o.colour}  a part or form of what the slot holds
     {b}     the slot b             <a>         the subject: its name, or he/she when it was
-                                               already the subject of the sentence before
+                                               already the subject of the previous sentence
     <o>     a thing, with or       <a=>        the subject, always by name
             without its colour
 
-The letter of a slot says what it holds (`KINDS`). An `Act` is a group of templates that say the
-same thing, with the facts that must hold before (`needs`), that are stated and may be known
-already (`says`), and that hold afterwards (`makes`).
+A slot's letter says what it holds (`KINDS`). An `Act` is a group of templates that say the same
+thing, with the facts that must hold before (`needs`), that are stated and may be known already
+(`says`), and that hold afterwards (`makes`).
 """
 
 import itertools
@@ -46,7 +46,7 @@ class Variant:
     """One template with all choices made, as a format string.
 
     `refers` names the slot that only a pronoun stands for: its person must be in focus, that is,
-    must have been the subject of the sentence before. `subject` is in focus afterwards.
+    the subject of the previous sentence. `subject` is in focus afterwards.
     """
 
     form: str
@@ -56,16 +56,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Act:
-    """Templates that say one thing, and what this does to the facts.
+    """Templates that say the same thing, and their effect on the facts.
 
     Attributes:
         lines: the templates.
         new: slots whose people, towns or things this act introduces.
         names: slots this act may mention without an introduction.
         needs: facts that must hold, e.g. `("has o a", "!found o s")`; `!` means must not hold.
-        says: facts that are stated: compared where something is known, kept where nothing is.
+        says: facts that are stated: compared with what is known, then kept.
         makes: facts that hold afterwards.
-        rule: arithmetic that no list of facts can express; see `arithmetic.py`.
+        rule: arithmetic that no list of facts can express; see `grammar_numbers.py`.
     """
 
     lines: tuple[str, ...]
@@ -78,7 +78,7 @@ class Act:
 
     @cached_property
     def variants(self) -> tuple[tuple[tuple[Variant, ...], tuple[Variant, ...]], ...]:
-        """For each line the variants that name everybody, and those that need a focus."""
+        """For each line, the variants that name everybody, and those that need a focus."""
         groups = []
         for line in self.lines:
             variants = _expand(line)
@@ -88,7 +88,7 @@ class Act:
 
     @cached_property
     def free_lines(self) -> tuple[int, ...]:
-        """The lines that can be said whoever is in focus."""
+        """Indices of the lines that can be said whoever is in focus."""
         return tuple(i for i, (free, _) in enumerate(self.variants) if free)
 
 

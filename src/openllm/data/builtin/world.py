@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The invented world: rivers, the towns on them, their trades, masters and animals, once for all.
+"""The invented world: rivers, the towns on them, their trades, masters and animals.
 
-The world does not depend on the seed of the corpus, so that statements about an entity agree in
-every document ever generated. Each split owns entities of its own.
+It does not depend on the seed of the corpus, so that statements about an entity agree in every
+document ever generated. Each split has entities of its own.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class River:
 
 @dataclass(frozen=True)
 class Town:
-    """A town with its river, its trade, the oldest master of that trade and an animal near by."""
+    """A town with its river, its trade, the oldest master of that trade and an animal nearby."""
 
     name: str
     river: River
@@ -119,7 +119,7 @@ def _facts() -> dict[tuple[str, str], str]:
 
 
 WORLD_FACTS = _facts()
-"""(relation, entity) -> what is true of it in the invented world."""
+"""(relation, entity) -> its value in the invented world."""
 
 WORLD_NAMES = frozenset(entity for _, entity in WORLD_FACTS)
 """Every town, river, person and animal of the invented world."""

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 // Copyright (C) 2024-2026 The OpenLLM Authors
-// Causal attention inside each document, bfloat16 in and out, sums in float32.
+// Causal attention within each document: bfloat16 in and out, float32 accumulation.
 //
-// Blocks of queries meet blocks of keys, so that scores stay in the cache (arXiv:2205.14135); the
-// backward pass computes them again.
+// Queries and keys are processed in blocks, so that scores stay in the cache (arXiv:2205.14135);
+// the backward pass recomputes them.
 
 #include <omp.h>
 
@@ -16,13 +16,13 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 64;  // queries and keys that meet at a time
+constexpr int64_t BLOCK = 64;  // queries and keys per block
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 __m512 exp16(__m512 x) {
   x = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896f));
-  x = _mm512_max_ps(_mm512_set1_ps(-126.f), x);  // in this order NaN stays NaN
+  x = _mm512_max_ps(_mm512_set1_ps(-126.f), x);  // this operand order keeps NaN
   __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m512 f = _mm512_sub_ps(x, whole);
   __m512 p = _mm512_set1_ps(1.3333558e-3f);
@@ -34,7 +34,7 @@ __m512 exp16(__m512 x) {
   return _mm512_scalef_ps(p, whole);
 }
 
-// [row][pair of columns]: as they are; rows up to `padded` are zero
+// Copy to [row][pair of columns]; missing rows up to `padded` are zero.
 void pack_rows(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   for (int64_t i = 0; i < padded; i++) {
     if (i < x.count)
@@ -44,7 +44,7 @@ void pack_rows(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   }
 }
 
-// [column][pair of rows]: A of a product that sums over rows; `pairs` holds [pair of rows][column]
+// [pair of rows][column] -> [column][pair of rows]: A of a product that sums over rows
 void turn_pairs(const Pair* pairs, int64_t dim, int64_t padded, Pair* out) {
   for (int64_t p = 0; p < padded / 2; p += LANES)
     for (int64_t j = 0; j < dim; j += LANES) {
@@ -74,8 +74,8 @@ void halve_across(const float* x, int64_t rows, Pair* out) {
     }
 }
 
-// How many keys of the block that begins at `key` the queries [query, query + rows) may see, and
-// how many each of them: those up to itself.
+// Causal mask of the queries from `query` on against the `keys` keys from `key` on: row r sees
+// `of(r)` of them, those up to itself.
 struct Visible {
   int64_t query, key, keys;
 
@@ -84,7 +84,7 @@ struct Visible {
   }
 };
 
-// S = Q K^T for the rows of a query block, skipping the 16 columns that no row of four can see.
+// S = Q K^T for a query block, skipping groups of 16 columns that none of four rows can see.
 void scores(const Pair* q, const Pair* columns, int64_t padded, int64_t dim, int64_t rows,
             const Visible& visible, float* s) {
   for (int64_t r = 0; r < rows; r += ROWS) {
@@ -96,7 +96,7 @@ void scores(const Pair* q, const Pair* columns, int64_t padded, int64_t dim, int
 }
 
 struct Shape {
-  int64_t heads, groups, dim;  // query heads, key-value heads, width of a head
+  int64_t heads, groups, dim;  // query heads, key-value heads, head dim
   float scale;
 };
 
@@ -175,7 +175,7 @@ void forward_head(const Rows& q, const Rows& k, const Rows& v, const Shape& shap
   }
 }
 
-// Gradients of one query head; those of keys and values are added to dk and dv, [dim][padded].
+// Gradients of one query head; those of keys and values accumulate in dk and dv, [dim][padded].
 void backward_head(const Rows& slope, const Rows& out, const Rows& q, const Shape& shape,
                    const float* lse, int64_t lse_stride, const Pair* key_columns,
                    const Pair* value_columns, const Pair* key_pairs, float* dk, float* dv,
@@ -248,7 +248,7 @@ void backward_head(const Rows& slope, const Rows& out, const Rows& q, const Shap
 
 }  // namespace
 
-// Tokens lie end to end, [token][head][dim]; document d has tokens [borders[d], borders[d + 1]).
+// Tokens are packed, [token][head][dim]; document d has tokens [borders[d], borders[d + 1]).
 extern "C" {
 void attention_b(const bf16* q, const bf16* k, const bf16* v, const int32_t* borders,
                  int64_t documents, int64_t heads, int64_t groups, int64_t dim, float scale,

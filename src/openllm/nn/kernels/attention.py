@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Causal attention inside each document in bfloat16 (attention.cpp)."""
+"""Causal attention within each document in bfloat16 (attention.cpp)."""
 
-# R tokens of all documents end to end, N query heads, K kv heads, H head dim
+# R packed tokens of all documents, N query heads, K kv heads, H head dim
 
 from itertools import pairwise
 from typing import Any
@@ -23,20 +23,20 @@ def attention_reference(
 ) -> Tensor:
     """(R, N, H): each token attends to the tokens of its document up to itself.
 
-    Documents of one length are one batch; else a loop over documents, which on a CPU is faster
-    than a mask over the row.
+    Documents of equal length form one batch; else a loop over documents, which on a CPU is
+    faster than masking the row.
     """
     dtype = q_RNH.dtype
     if q_RNH.device.type == "cpu" and dtype == torch.bfloat16:
-        # half precision is slower here, and its backward pass keeps megabytes of compiled code for
-        # every length of a document that it has met
+        # bfloat16 is slower here, and its backward pass keeps megabytes of compiled code for
+        # every document length it has seen
         q_RNH, k_RKH, v_RKH = q_RNH.float(), k_RKH.float(), v_RKH.float()
     lengths = [end - start for start, end in pairwise(context.cu_seqlens)]
     if len(set(lengths)) == 1:
         shape = (len(lengths), lengths[0])
         parts = [x.unflatten(0, shape) for x in (q_RNH, k_RKH, v_RKH)]
         return _causal(*parts).flatten(0, 1).to(dtype)
-    # split() rather than slices: its gradient is one concatenation instead of a sum of full tensors
+    # split(), not slices: its gradient is one concatenation instead of a sum of full tensors
     rows = zip(*(x.split(lengths) for x in (q_RNH, k_RKH, v_RKH)), strict=True)
     return torch.cat([_causal(q[None], k[None], v[None])[0] for q, k, v in rows]).to(dtype)
 
@@ -50,7 +50,7 @@ def _causal(q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
 
 
 def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the kernel takes these: bfloat16 on a processor that multiplies it."""
+    """Whether the kernel supports these: bfloat16, on a CPU with bfloat16 products."""
     dim = q.shape[-1]
     return (
         q.dtype == torch.bfloat16
@@ -62,7 +62,7 @@ def has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def attention(q_RNH: Tensor, k_RKH: Tensor, v_RKH: Tensor, context: AttentionContext) -> Tensor:
-    """As the reference."""
+    """Same as `attention_reference`."""
     if has_kernel(q_RNH, k_RKH, v_RKH):
         return _attention(q_RNH, k_RKH, v_RKH, context.borders)[0]
     return attention_reference(q_RNH, k_RKH, v_RKH, context)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The compiled kernels: built on this machine when they are first needed, then kept.
+"""The compiled kernels: built on this machine at first use, then cached.
 
-Without a C++ compiler all runs on plain torch, which is said once. `OPENLLM_KERNELS=0` asks for
-plain torch.
+Without a C++ compiler everything runs on plain torch, after one notice. `OPENLLM_KERNELS=0`
+selects plain torch.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from openllm.core.log import say, warn
 SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp")
 HEADERS = ("simd.h", "product.h")
 COMPILERS = ("c++", "g++", "clang++")
-# Sums may be reordered, so that loops become vector code; NaN and infinity stay what they are.
+# Sums may be reordered, so that loops vectorise; NaN and infinity keep their meaning.
 FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-w", "-fopenmp"),
     *("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
@@ -36,7 +36,7 @@ FLAGS = [
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, or None where they cannot be had."""
+    """Return the kernels, or None if unavailable."""
     if os.environ.get("OPENLLM_KERNELS") == "0" or platform.system() != "Linux":
         return None
     compiler = find_compiler()
@@ -58,21 +58,21 @@ def library() -> ctypes.CDLL | None:
 
 
 def find_compiler() -> str | None:
-    """Path of the C++ compiler: `CXX`, else the first of the usual names."""
+    """Path of the C++ compiler: `CXX`, else the first usual name found."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
     return next((path for path in map(shutil.which, names) if path), None)
 
 
 def built(compiler: str) -> Path:
-    """The shared library, compiled unless the cache holds it.
+    """Return the shared library, compiled unless cached.
 
     Raises:
-        OSError: the cache cannot be written, or the compiler not run.
+        OSError: the cache cannot be written, or the compiler cannot be run.
         subprocess.SubprocessError: the compiler failed.
     """
     runtime = openmp_runtime()
     flags = [*FLAGS, "-mprefer-vector-width=512"] if platform.machine() == "x86_64" else FLAGS
-    # torch's own threads: a second OpenMP runtime in the process would fight with them
+    # use torch's threads: a second OpenMP runtime in the process would compete with them
     libraries = [] if runtime is None else ["-Wl,--as-needed", str(runtime)]
     target = cache_folder() / "kernels" / f"{_key([*flags, *libraries], compiler)}.so"
     if target.exists():
@@ -97,7 +97,7 @@ def _run(command: list[str]) -> None:
 
 
 def _key(settings: list[str], compiler: str) -> str:
-    """Digest of all that the compiled code depends on."""
+    """Digest of everything the compiled code depends on."""
     here = Path(__file__).parent
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
     parts = [*((here / name).read_bytes() for name in (*SOURCES, *HEADERS)), version]
@@ -106,14 +106,14 @@ def _key(settings: list[str], compiler: str) -> str:
 
 
 def _instructions() -> str:
-    """What this processor can do: a folder may be shared by machines."""
+    """CPU features of this machine: machines may share a cache."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     found = re.search(r"^(?:flags|Features)\s*:.*$", text, re.MULTILINE)
     return f"{platform.machine()} {found.group() if found else ''}"
 
 
 def openmp_runtime() -> Path | None:
-    """The OpenMP library that torch has loaded; other packages may have brought theirs."""
+    """The OpenMP library that torch has loaded; other packages may have loaded theirs."""
     loaded = {
         Path(line.split(maxsplit=5)[-1])
         for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
@@ -125,22 +125,22 @@ def openmp_runtime() -> Path | None:
 
 
 def fingerprint() -> str:
-    """Name of the code that runs: another one gives other last bits."""
+    """Name of the compiled code: other code gives other last bits."""
     kernels = library()
     return "none" if kernels is None else Path(kernels._name).stem
 
 
 def available() -> bool:
-    """Whether there are kernels."""
+    """Whether kernels are available."""
     return library() is not None
 
 
 def has_dot_product() -> bool:
-    """Whether there are kernels with products: they need a processor that multiplies bfloat16."""
+    """Whether there are matrix-product kernels: they need a CPU with bfloat16 products."""
     kernels = library()
     return kernels is not None and kernels.has_attention() == 1
 
 
 for _function in (available, has_dot_product):
-    # as torch.compiler.assume_constant_result(), which would load the compiler
+    # like torch.compiler.assume_constant_result(), which would load the compiler
     _function._dynamo_marked_constant = True  # type: ignore[attr-defined]

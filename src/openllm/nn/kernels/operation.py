@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""From torch to the kernels: which tensors they take, how they are called, how torch knows them."""
+"""From torch to the kernels: supported tensors, kernel calls, operator registration."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from torch import Tensor
 from openllm.nn.kernels.library import available, library
 
 SIZES = {torch.float32: "f", torch.bfloat16: "b"}
-"""Letter of each dtype in the kernels' names."""
+"""Letter of each dtype in kernel names."""
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels take these tensors: on a CPU, of one dtype that they know."""
+    """Whether the kernels support these tensors: on a CPU, all of one supported dtype."""
     first = tensors[0]
     return (
         all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
@@ -26,7 +26,7 @@ def usable(*tensors: Tensor) -> bool:
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:
-    """Run a kernel on tensors that lie densely in memory; its last argument is the thread count."""
+    """Run a kernel on contiguous tensors; its last argument is the thread count."""
     kernels = library()
     assert kernels is not None
     converted = [_argument(value) for value in arguments]
@@ -52,15 +52,15 @@ def operation(
     backward: Callable[..., Any] | None = None,
     mutates: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function an operation of torch, `torch.ops.openllm.NAME`.
+    """Register a function as a torch operator, `torch.ops.openllm.NAME`.
 
-    As `torch.library.custom_op`, whose first call would load the compiler: a second or two.
+    Like `torch.library.custom_op`, whose first call would load the compiler: a second or two.
 
     Args:
-        fake: what it returns, without the numbers.
-        setup_context: keeps what `backward` needs.
+        fake: returns the outputs without data.
+        setup_context: saves what `backward` needs.
         backward: gradients of the arguments.
-        mutates: names of the arguments that it changes.
+        mutates: names of arguments modified in place.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 // Copyright (C) 2024-2026 The OpenLLM Authors
-// Newton-Schulz iterations of many matrices, each by one thread, so that nobody waits for another.
+// Newton-Schulz iterations of many matrices, one thread each, so that threads never wait.
 //
-// X <- (a I + b G + c G^2) X with G = X X^T; G and G^2 are symmetric, so one triangle is made.
+// X <- (a I + b G + c G^2) X with G = X X^T; G and G^2 are symmetric: one triangle is computed.
 
 #include <omp.h>
 
@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int64_t TILE = 64;  // rows and columns of a symmetric product that are made at a time
+constexpr int64_t TILE = 64;  // rows and columns of a symmetric product computed at a time
 constexpr float A = 3.4445f, B = -4.7750f, C = 2.0315f;
 
 void halve(const float* x, int64_t size, bf16* out) {
@@ -23,7 +23,7 @@ void halve(const float* x, int64_t size, bf16* out) {
   for (int64_t i = 0; i < size; i++) put(out + i, x[i]);
 }
 
-// The triangle with row <= column of left right, in whole tiles; the other one is its mirror.
+// left * right, symmetric: the triangle with row <= column in whole tiles, then mirrored.
 void symmetric(const bf16* left, int64_t pairs, const Pair* right, int64_t n, float* out) {
   for (int64_t i = 0; i < n; i += TILE) {
     int64_t rows = std::min(TILE, n - i);
@@ -68,7 +68,7 @@ void orthogonalize(float* x, int64_t n, int64_t width, int64_t steps) {
 }  // namespace
 
 extern "C" {
-// x is [count][n][width] with n <= width, both multiples of 32; it is replaced.
+// x is [count][n][width] with n <= width, both multiples of 32; overwritten.
 void orthogonalize_b(float* x, int64_t count, int64_t n, int64_t width, int64_t steps,
                      int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 // Copyright (C) 2024-2026 The OpenLLM Authors
-// Products of small bfloat16 matrices that stay in the cache, sums in float32.
+// Products of small bfloat16 matrices that stay in the cache, with float32 accumulation.
 //
-// The processor's dot product takes pairs of bfloat16: in a product A B, A holds pairs along the
-// summed axis as they lie in memory, and B is packed so that one vector holds the pairs of 16
+// The CPU's dot-product instruction takes pairs of bfloat16: in a product A B, A holds pairs along
+// the summed axis in memory order, and B is packed so that one vector holds the pairs of 16
 // columns.
 
 #pragma once
@@ -16,12 +16,12 @@
 
 namespace {
 
-constexpr int64_t LANES = 16;  // columns of one vector
-constexpr int64_t ROWS = 4;    // rows of a product that are made together
+constexpr int64_t LANES = 16;  // columns per vector
+constexpr int64_t ROWS = 4;    // rows computed together
 
 using Pair = uint32_t;  // two bfloat16
 
-// Row i stands at data + i * stride.
+// Row i is at data + i * stride.
 struct Rows {
   const bf16* data;
   int64_t stride, count;
@@ -93,8 +93,8 @@ void turn_tile(const Pair* const* in, Pair* out, int64_t stride) {
   }
 }
 
-// [pair of columns][row]: B of a product that sums over columns; dim is a multiple of 32, and rows
-// of x that are missing up to `padded` are zero
+// Pack to [pair of columns][row]: B of a product that sums over columns; dim is a multiple of 32,
+// and missing rows of x up to `padded` are zero.
 void pack_columns(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   static const Pair zeros[LANES] = {};
   for (int64_t i = 0; i < padded; i += LANES)
@@ -108,7 +108,7 @@ void pack_columns(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
     }
 }
 
-// [pair of rows][column]: B of a product that sums over rows; missing rows are zero, too
+// Pack to [pair of rows][column]: B of a product that sums over rows; missing rows are zero.
 void pack_pairs(const Rows& x, int64_t dim, int64_t padded, Pair* out) {
   for (int64_t p = 0; p < padded / 2; p++) {
     const bf16* even = 2 * p < x.count ? x.row(2 * p) : nullptr;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 // Copyright (C) 2024-2026 The OpenLLM Authors
-// What is done to each row of a batch by itself: softmax gradient, RMS norm, rotation, SwiGLU.
-// Rows are dealt to threads in fixed shares, so that sums over rows repeat bit by bit.
+// Row-wise operations: softmax gradient, RMS norm, rotary embedding, SwiGLU.
+// Threads get fixed ranges of rows, so that sums over rows repeat bit for bit.
 
 #include <omp.h>
 
@@ -20,7 +20,7 @@ Share share(int64_t rows) {
   return {rows * mine / count, rows * (mine + 1) / count};
 }
 
-// Add up what each thread summed, in the order of the threads.
+// Add the partial sums of the threads in thread order.
 void add_up(const std::vector<float>& parts, int threads, int64_t size, float* out) {
   for (int64_t i = 0; i < size; i++) {
     float sum = 0;
@@ -112,7 +112,7 @@ void rms_norm_backward(const Out* slope, const In* x, const float* gain, const f
   add_up(parts, threads, dim, dgain);
 }
 
-// Each head of each row: RMS norm (where there is a gain), then rotation by the row's angles.
+// Each head of each row: RMS norm (if there is a gain), then rotation by the row's angles.
 template <typename T>
 void norm_rotate(const T* x, const float* gain, const float* cosines, const float* sines, T* y,
                  int64_t rows, int64_t heads, int64_t dim, float eps, int threads) {
@@ -214,7 +214,7 @@ void swiglu_backward(const T* slope, const T* gate, const T* up, T* dgate, T* du
 
 }  // namespace
 
-// The names that Python calls: _f for float32, _b for bfloat16; rms_norm names input and output.
+// Called from Python: _f for float32, _b for bfloat16; rms_norm names input and output.
 extern "C" {
 void softmax_slope_f(float* s, const int64_t* t, int64_t r, int64_t v, float* l, int n) {
   softmax_slope(s, t, r, v, l, n);

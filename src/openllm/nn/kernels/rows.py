@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Operations on each row by itself (rows.cpp): RMS norm, rotation, SwiGLU, softmax gradient.
+"""Row-wise operations (rows.cpp): RMS norm, rotary embedding, SwiGLU, softmax gradient.
 
-Each has a `*_reference` in plain torch; the public function takes the kernel where it is usable.
+Each has a `*_reference` in plain torch; the public function uses the kernel where it can.
 """
 
 # R rows, D model or head dim, N heads, F hidden, V vocabulary
@@ -22,7 +22,7 @@ def rms_norm_reference(x: Tensor, gain: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """As the reference; under bf16 autocast the result is bf16, as the next product wants it."""
+    """Same as `rms_norm_reference`, but bf16 under bf16 autocast, as the next product needs."""
     if x.dtype != torch.float32 or not usable(x, gain):
         return rms_norm_reference(x, gain, eps)
     half = torch.is_autocast_enabled("cpu")
@@ -86,7 +86,7 @@ def norm_rotate_reference(
 def norm_rotate(
     x_RND: Tensor, gain: Tensor | None, eps: float, cosines: Tensor, sines: Tensor
 ) -> Tensor:
-    """As the reference: (R, N, D) with float32 angles (R, D/2), result in the dtype of x."""
+    """Same as `norm_rotate_reference`: (R, N, D), float32 angles (R, D/2), result in x's dtype."""
     if not usable(x_RND) or any(
         part is not None and part.dtype != torch.float32 for part in (gain, cosines, sines)
     ):
@@ -146,7 +146,7 @@ def swiglu_reference(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """As the reference, without keeping silu(gate) for the backward pass."""
+    """Same as `swiglu_reference`, without keeping silu(gate) for the backward pass."""
     return _swiglu(gate, up) if usable(gate, up) else swiglu_reference(gate, up)
 
 
@@ -185,9 +185,9 @@ def _swiglu_backward(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, T
 
 
 def softmax_slope_reference_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
-    """Put d loss / d scores in the place of scores; returns the loss of each row, float32.
+    """Overwrite scores with d loss / d scores; return the loss of each row, float32.
 
-    Rows with a negative target have neither.
+    Both are zero for negative targets.
     """
     kept = targets_R >= 0
     index = targets_R.clamp_min(0)[:, None]
@@ -204,7 +204,7 @@ def softmax_slope_reference_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
 
 
 def softmax_slope_(scores_RV: Tensor, targets_R: Tensor) -> Tensor:
-    """As the reference."""
+    """Same as `softmax_slope_reference_`."""
     if usable(scores_RV) and targets_R.dtype == torch.int64:
         return _softmax_slope(scores_RV, targets_R)
     return softmax_slope_reference_(scores_RV, targets_R)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 // Copyright (C) 2024-2026 The OpenLLM Authors
-// bfloat16 and exp, written so that the compiler turns loops over them into vector code.
+// bfloat16 conversion and exp, written so that the compiler vectorises loops over them.
 
 #pragma once
 #include <cmath>
@@ -27,7 +27,7 @@ static inline void put(bf16* place, float value) {
   *place = static_cast<bf16>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// Relative error below 3e-7 between -87 and 87, beyond them 1e-38 and 1e38; NaN stays NaN.
+// Relative error below 3e-7 in [-87, 87], clamped to 1e-38 and 1e38 outside; NaN stays NaN.
 static inline float fast_exp(float x) {
   float t = x * 1.44269504088896f;
   t = t < -126.f ? -126.f : t;

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm data mix`: which mixture of prepared folders trains the best model for given text.
 
-OUT/results/     one file for each mixture and seed (runs.py)
+OUT/results/     one file per mixture and seed (runs.py)
 OUT/leaks/       held-out documents that another folder trains on (leaks.py)
 OUT/report.md    report.json  mix.png
 """
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from openllm.text.tokenizer import Tokenizer
 
 ENTRIES = ("results", "leaks", "report.md", "report.json", "mix.png")
-"""All that the command makes in its folder."""
+"""Everything that the command creates in its folder."""
 SAMPLE_SEED = 0
-"""Draws the validation documents; the same ones for all runs."""
+"""Seed of the validation documents; the same ones for all runs."""
 LEAST_DOCUMENTS = 20
-"""Scored at least, where a target has so many; from fewer no interval can be trusted."""
+"""Minimum scored, if a target has so many; intervals from fewer cannot be trusted."""
 PROBE_SECONDS = 2.0
 MOST_EPOCHS = 4
 """Repeated more often than this, text is worth much less than new text (arXiv:2305.16264)."""
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the command line."""
+    """Command-line entry point."""
     args = build_parser().parse_intermixed_args(argv)
     request = read_request(args)
     result = mix(request, Path(args.out), dry_run=args.dry_run)
@@ -56,14 +56,14 @@ def main(argv: list[str]) -> int:
 
 
 def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]:
-    """Do the runs that are missing and write the report.
+    """Do the missing runs and write the report.
 
     Returns:
-        What `report.json` holds; for a dry run the plan.
+        The contents of `report.json`; for a dry run, the plan.
 
     Raises:
-        ConfigError: sources or mixtures that cannot be compared, or a foreign folder `out`.
-        DataError: a folder that is none of ours, or no held-out text that is not trained on.
+        ConfigError: sources or mixtures that cannot be compared, or `out` holds other files.
+        DataError: a folder that is not prepared, or no held-out text free of leaks.
         KeyboardInterrupt: it was interrupted; finished runs are kept.
     """
     from openllm.recipes.build import memory_errors, prepare_process, resolve
@@ -95,7 +95,7 @@ def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]
 
 
 def _check_output(out: Path) -> None:
-    """Refuse a folder that holds what this command has not made."""
+    """Refuse a folder that holds anything this command did not create."""
     if out.is_file():
         raise ConfigError(f"--out {out} is a file; give a folder")
     with storage_errors(out):
@@ -123,7 +123,7 @@ def _open_bench(
 def _open_sources(
     folders: Mapping[str, Path], tokenizer: Path, fingerprint: str
 ) -> dict[str, "Source"]:
-    """Read all indexes, refuse what is there twice, then find or make the token shards."""
+    """Read all indexes, refuse duplicates, then find or make the token shards."""
     from openllm.data.shards import Shards
     from openllm.recipes.mixing.runs import Source
     from openllm.recipes.tokenize import tokenize
@@ -179,7 +179,7 @@ def _tell_plan(bench: "Bench", plan: Mapping[str, Any]) -> None:
 
 
 def _forecast(bench: "Bench", missing: int) -> dict[str, Any]:
-    """Time and memory of the missing runs, told and returned."""
+    """Expected time and memory of the missing runs, printed and returned."""
     from openllm.train.forecast import peak_bytes, training_rate
 
     if not missing:
@@ -212,7 +212,7 @@ def _tell_leaks(leaks: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _work(bench: "Bench", mixtures: Sequence[Mixture], seeds: range) -> None:
-    """Do the missing runs, seed by seed, so that an early stop leaves whole comparisons."""
+    """Do the missing runs, seed by seed, so that an early stop leaves complete comparisons."""
     from openllm.recipes.mixing.runs import run
 
     queue = [(mixture, seed) for seed in seeds for mixture in mixtures]

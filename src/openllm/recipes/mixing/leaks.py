@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Held-out documents that stand in the training side of some source of `openllm data mix`.
+"""Held-out documents that are in the training split of some source of `openllm data mix`.
 
-Each folder is clean in itself; this looks across. Training on such a document would reward the
-mixture that holds it, so it is scored for none.
+Each folder is clean by itself; this checks across folders. Training on such a document would reward
+the mixtures that contain it, so it is scored for none.
 
 OUT/leaks/DIGEST.json   which documents of one target one source has
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The picture of `openllm data mix`."""
+"""The plot of `openllm data mix`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ BEST, TIED, WORSE = "#c0392b", "#1f4e8c", "#8a99ad"
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG: a panel for each target, a line for each mixture."""
+    """Write a PNG: a panel per target, a line per mixture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,7 +67,7 @@ def _panel(axes: "Axes", result: Mapping[str, Any], target: str) -> None:
 
 
 def _folded(name: str) -> str:
-    """A long name in lines of about 24 characters."""
+    """Wrap a long name into lines of about 24 characters."""
     lines = [""]
     for part in name.replace(",", ",\0").replace(" (", "\0(").split("\0"):
         if lines[-1] and len(lines[-1]) + len(part) > 24:

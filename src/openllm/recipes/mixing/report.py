@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What `openllm data mix` found, in words, tables and `report.json`."""
+"""The findings of `openllm data mix`, in words, tables and `report.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,7 +30,7 @@ def build_result(
     leaks: Mapping[str, Mapping[str, np.ndarray]],
     resamples: int,
 ) -> dict[str, Any]:
-    """All that is known when every run is done."""
+    """The whole result, once every run is done."""
     runs = [[bench.result(mixture, seed) or {} for seed in seeds] for mixture in mixtures]
     found = {
         mixture.name: {
@@ -176,7 +176,7 @@ def _interval(value: Mapping[str, float], signed: bool = False) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The report as a page."""
+    """The report as Markdown."""
     seconds = sum(facts["seconds"] for facts in result["mixtures"].values())
     recipe = result["recipe"]
     lines = ["# Which mixture?", ""]
@@ -206,7 +206,7 @@ def markdown(result: Result) -> str:
 
 
 def write_report(result: Result, folder: Path) -> None:
-    """Write `report.json`, `report.md` and the picture into `folder`."""
+    """Write `report.json`, `report.md` and the plot into `folder`."""
     write_json(folder / "report.json", finite(result))
     draw(result, folder / PICTURE)
     with atomic_file(folder / "report.md") as handle:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""What `openllm data mix` is asked to compare: its arguments, checked before a folder is opened."""
+"""The arguments of `openllm data mix`, checked before a folder is opened."""
 
 import argparse
 import difflib
@@ -37,14 +37,14 @@ class MixConfig(Config):
 
 @dataclass(frozen=True)
 class Request:
-    """What is compared, as far as the command line says.
+    """What to compare, as given on the command line.
 
     Attributes:
         folders: name of a source -> prepared folder.
-        tokenizer: its folder.
-        mixtures: as written; none: each source alone, `natural` and `equal`.
-        targets: sources whose validation sides are scored.
-        recipe: settings of all runs, but for data, tokenizer and duration.
+        tokenizer: the tokenizer folder.
+        mixtures: as written; if empty: each source alone, `natural` and `equal`.
+        targets: sources whose validation splits are scored.
+        recipe: settings of all runs, except data and tokenizer.
         cfg: how much is trained and scored.
     """
 
@@ -71,17 +71,17 @@ class Request:
             refuse_twins(found)
             return found
         usual = [Mixture.parse(text, sizes) for text in (*sizes, NATURAL, EQUAL)]
-        # where all sources are of one size, natural shares are equal ones
+        # if all sources are of one size, natural shares are equal ones
         return usual[:-1] if usual[-2].shares == usual[-1].shares else usual
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments of the command line."""
+    """The command-line parser."""
     default = MixConfig()
     parser = argparse.ArgumentParser(
         prog="openllm data mix",
         description="Train tiny models on mixtures of prepared folders and say which mixture gives "
-        "the fewest bits per byte on held-out text. Repeating the command does what is missing.",
+        "the fewest bits per byte on held-out text. Repeating the command does only missing runs.",
         epilog="example: openllm data mix squad=data/squad books=data/books --tokenizer "
         "data/tokenizer --target squad --mixtures squad:1 books:1 squad:0.5,books:0.5 "
         "--out runs/mix",
@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     what = "prepared folders, and key=value settings of the recipe such as model.dim=128"
     add("sources", nargs="+", metavar="NAME=FOLDER", help=what)
     add("--tokenizer", required=True, metavar="DIR", help="tokenizer folder or model folder")
-    add("--out", required=True, metavar="DIR", help="folder for results, report and picture")
+    add("--out", required=True, metavar="DIR", help="folder for results, report and plot")
     what = "score the validation side of this source (default: of all); repeatable"
     add("--target", action="append", default=[], metavar="NAME", help=what)
     what = (
@@ -99,23 +99,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--mixtures", action="extend", nargs="+", default=[], metavar="MIXTURE", help=what)
     add("--recipe", default="tiny", help="a shipped recipe, or a YAML file")
-    add("--tokens", type=int, default=default.tokens, help="training tokens of each run")
-    add("--seeds", type=int, default=default.seeds, help="runs of each mixture")
+    add("--tokens", type=int, default=default.tokens, help="training tokens per run")
+    add("--seeds", type=int, default=default.seeds, help="runs per mixture")
     what = "about how many tokens of each target are scored, and at least 20 documents"
     add("--score-tokens", type=int, default=default.score_tokens, metavar="TOKENS", help=what)
-    add("--resamples", type=int, default=default.resamples, help="of the bootstrap")
-    add("--dry-run", action="store_true", help="show plan and forecast, and stop")
+    add("--resamples", type=int, default=default.resamples, help="bootstrap resamples")
+    add("--dry-run", action="store_true", help="show the plan and forecast, and stop")
     add("--json", action="store_true", help="print the report (or the plan) as JSON")
     return parser
 
 
 def read_request(args: argparse.Namespace) -> Request:
-    """Check all that can be checked without opening a folder.
+    """Check everything that can be checked without opening a folder.
 
     Raises:
-        ConfigError: something in it is wrong; the message says what.
+        ConfigError: an argument is invalid; the message says which.
     """
-    # a setting behind --mixtures looks to argparse like one more of them
+    # argparse takes a setting after --mixtures for another mixture
     stray = [text for text in args.mixtures if "=" in text]
     mixtures = [text for text in args.mixtures if "=" not in text]
     folders, settings = sort_arguments([*args.sources, *stray])
@@ -129,7 +129,7 @@ def read_request(args: argparse.Namespace) -> Request:
 
 
 def sort_arguments(arguments: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """Tell sources from settings: a setting's key has a dot, or is one of a recipe's.
+    """Separate sources from settings: a setting's key has a dot, or is a field of a recipe.
 
     Raises:
         ConfigError: an argument that is neither, or fewer than two sources.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The runs of `openllm data mix`: one for each mixture and seed, each kept as one file.
+"""The runs of `openllm data mix`: one per mixture and seed, each stored in one file.
 
-OUT/results/DIGEST.json   what one run gave; DIGEST is of all that determines it
+OUT/results/DIGEST.json   the result of one run; DIGEST is of all that determines it
 
-So repeating the command does what is missing, whichever mixtures or seeds are asked for.
+So repeating the command does only the missing runs, whichever mixtures or seeds are requested.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 _IDLE_KEYS = ("data", "tokenizer", "validation", "checkpoint", *MACHINE_KEYS)
-"""Settings that do not change what a run gives, or that its key names by fingerprint."""
+"""Settings that do not change a run's result, or that its key names by fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all runs have in common.
+    """What all runs share.
 
     Attributes:
-        folder: of the results.
+        folder: holds the results.
         cfg: the resolved recipe.
-        tokenizer: fingerprint.
+        tokenizer: its fingerprint.
         sources: by name.
         targets: name of a source -> numbers of the validation documents that are scored.
     """
@@ -86,14 +86,14 @@ class Bench:
         return sum(int(sizes[name][numbers].sum()) for name, numbers in self.targets.items())
 
     def key(self, mixture: Mixture, seed: int) -> dict[str, Any]:
-        """All that determines what a run gives; names and places are none of it."""
+        """Everything that determines a run's result; names and paths do not."""
         recipe = {**self.cfg.dump(), "seed": seed}
         for path in _IDLE_KEYS:
             *parents, last = path.split(".")
             node = recipe
             for parent in parents:
                 node = node[parent]
-            if path != "batch.micro_rows" or not self.cfg.model.dropout:  # it draws other masks
+            if path != "batch.micro_rows" or not self.cfg.model.dropout:  # changes dropout masks
                 del node[last]
         shares = {self.sources[name].fingerprint: share for name, share in mixture.shares.items()}
         return {
@@ -108,11 +108,11 @@ class Bench:
         }
 
     def path(self, mixture: Mixture, seed: int) -> Path:
-        """Where the result of a run is kept."""
+        """Where the result of a run is stored."""
         return self.folder / RESULTS / f"{digest_of(self.key(mixture, seed))}.json"
 
     def result(self, mixture: Mixture, seed: int) -> dict[str, Any] | None:
-        """What a run gave; None where it has not been done."""
+        """The result of a run; None if it has not been done."""
         path = self.path(mixture, seed)
         if not path.exists():
             return None
@@ -123,7 +123,7 @@ class Bench:
         return found
 
     def loader(self, mixture: Mixture, seed: int) -> MixtureLoader:
-        """The batches of a run; the order of the sources is that of their fingerprints."""
+        """The batches of a run; sources are in the order of their fingerprints."""
         sources = sorted(self._sources_of(mixture), key=lambda source: source.fingerprint)
         cfg = self.cfg.model_copy(update={"seed": seed})
         return MixtureLoader(
@@ -134,7 +134,7 @@ class Bench:
         )
 
     def epochs(self, mixture: Mixture) -> dict[str, float]:
-        """How often a run goes through each source; 0 for those that are not in the mixture."""
+        """Epochs of each source in a run; 0 for those not in the mixture."""
         seen = self.loader(mixture, self.cfg.seed).epochs(self.steps)
         sources = sorted(self._sources_of(mixture), key=lambda source: source.fingerprint)
         by_name = {source.name: count for source, count in zip(sources, seen, strict=True)}
@@ -178,7 +178,7 @@ def run(bench: Bench, mixture: Mixture, seed: int, meter: Meter, label: str) -> 
 
 
 def _score(bench: Bench, target: str, trainer: "Trainer") -> list[float]:
-    """Nats of the text of each scored document; the closing eos is left out."""
+    """Nats of the text of each scored document, without the closing eos."""
     from openllm.train.scoring import score_documents
 
     shards, batch = bench.sources[target].validation, bench.cfg.batch
@@ -202,7 +202,7 @@ def _diverged(mixture: Mixture, seed: int) -> TrainingError:
 
 
 class _Progress:
-    """Moves the bar of all runs."""
+    """Advances the progress bar of all runs."""
 
     def __init__(self, meter: Meter, label: str, losses: list[float]) -> None:
         self.meter, self.label, self.losses = meter, label, losses
@@ -215,7 +215,7 @@ class _Progress:
         self.tokens = record.tokens
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: these runs are not taken up half-way."""
+        """Nothing: these runs are not resumed midway."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
