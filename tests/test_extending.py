@@ -63,7 +63,7 @@ main(["tiny", "model.norm={kind: plain}", *sys.argv[1:], "--out", "run"])
 llm = LLM.load("run/model")
 assert llm.model.cfg.norm.kind == "plain"
 assert len(llm.generate(["Anna"], SamplingParams(max_new_tokens=4))) == 1
-assert "for OpenLLM alone" in open("run/model/README.md").read()
+assert "only OpenLLM can load" in open("run/model/README.md").read()
 """
 
 
@@ -93,7 +93,7 @@ def test_a_change_in_one_file_adds_a_norm_that_can_be_trained(
 ) -> None:
     recipe = settings(prepared, tokenizer_folder, duration="2 steps")
     said = run_changed(NORM, tmp_path, USE_NORM, *recipe)
-    assert "its folder will be for OpenLLM alone" in said
+    assert "only OpenLLM will be able to load its folder" in said
 
 
 def test_a_change_in_one_file_adds_a_reader(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def main(root: Path = ROOT) -> int:
     files = list(source_files(root))
     bad = [path for path in files if not marked((root / path).read_text(encoding="utf-8"))]
     for path in bad:
-        print(f"{path}: its first two lines must be:\n  # {MARKS[0]}\n  # {MARKS[1]}")
+        print(f"{path}: the first two lines must be:\n  # {MARKS[0]}\n  # {MARKS[1]}")
     print(f"licence lines: {len(files) - len(bad)} of {len(files)} files have them")
     return 1 if bad else 0
 

@@ -73,7 +73,7 @@ def test_the_card_states_facts_and_licences(folder: Path) -> None:
 def test_the_card_says_who_can_load_the_model() -> None:
     cfg = SHAPES["qwen3"]
     own = cfg.model_copy(update={"norm": LayerNormConfig()})
-    public, alone = "loads with `transformers", "this folder is for OpenLLM alone"
+    public, alone = "loads with `transformers", "only OpenLLM can load this folder"
     assert public in model_card(cfg, LINEAGE) and alone not in model_card(cfg, LINEAGE)
     assert alone in model_card(own, LINEAGE) and public not in model_card(own, LINEAGE)
 
@@ -108,7 +108,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "damaged",
     ),
     "broken config": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
-    "config of a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
+    "config of a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        "does not contain a JSON object",
+    ),
     "unknown architecture": (
         lambda f: (f / "config.json").write_text('{"model_type": "mamba"}'),
         "architecture 'mamba'",
@@ -121,13 +124,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "config.json").write_text(
             (f / "config.json").read_text().replace('"hidden_size": 48', '"hidden_size": 64')
         ),
-        "does not fit its config.json",
+        "does not match its config.json",
     ),
     "config of an enormous size": (
         lambda f: (f / "config.json").write_text(
             (f / "config.json").read_text().replace('"hidden_size": 48', f'"hidden_size": {10**30}')
         ),
-        "does not fit its config.json",
+        "does not match its config.json",
     ),
     "config of another depth": (
         lambda f: (f / "config.json").write_text(
@@ -135,7 +138,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
             .read_text()
             .replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
         ),
-        "does not fit its config.json",
+        "does not match its config.json",
     ),
 }
 

@@ -80,7 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["prepare", "x"], "did you mean 'openllm data prepare'?"),
         (["tokeniser", "train"], "did you mean 'openllm tokenizer train'?"),
         (["xyzzy"], "unknown command 'xyzzy'; see: openllm --help"),
-        (["data"], "'data' needs a verb"),
+        (["data"], "'data' needs a subcommand"),
         (["--frobnicate"], "unknown option '--frobnicate'"),
         ([""], "unknown command ''"),
     ],

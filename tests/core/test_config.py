@@ -207,8 +207,8 @@ def test_recipes_inherit_and_overrides_come_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "name", "words"),
     [
-        ({"a": "base: b\n", "b": "base: a\n"}, "a", "circle"),
-        ({"a": "base: a\n"}, "a", "circle"),
+        ({"a": "base: b\n", "b": "base: a\n"}, "a", "break the cycle"),
+        ({"a": "base: a\n"}, "a", "break the cycle"),
         ({"a": "base: [b]\n"}, "a", "'base' must be the name"),
         ({"a": "base: missing\n"}, "a", "no recipe 'missing'"),
         ({"a": "base: missing.yaml\n"}, "a", "does not exist"),
@@ -252,8 +252,8 @@ def test_shipped_recipes_are_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("batch.tokens=1000", r"batch.tokens=1000 is no multiple of batch.seq_len=\d+; try"),
-        ("model.max_positions=64", "longer than model.max_positions=64"),
+        ("batch.tokens=1000", r"batch.tokens=1000 is not a multiple of batch.seq_len=\d+; try"),
+        ("model.max_positions=64", "greater than model.max_positions=64"),
         ("model.attention.num_kv_heads=3", "multiple of num_kv_heads=3"),
         ("model.attention.head_dim=7", "must be even"),
         ("optim.kind=sgd", "'adamw', 'muon'"),

@@ -185,7 +185,7 @@ def test_nobody_there(tmp_path, server):
 
 @pytest.mark.parametrize("url", ["ftp://host/file", "file:///etc/hosts", "http://host", "squad"])
 def test_only_files_on_the_web(tmp_path, url):
-    with pytest.raises(DownloadError, match="not the http or https address of a file"):
+    with pytest.raises(DownloadError, match="not the http or https URL of a file"):
         download(url, tmp_path)
 
 

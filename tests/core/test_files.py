@@ -219,7 +219,7 @@ def test_json_carries_its_format(tmp_path: Path) -> None:
         ("", "not valid JSON"),
         ("{", "not valid JSON"),
         (b"\xff", "not valid JSON"),
-        ("[1]", "no JSON object"),
+        ("[1]", "does not contain a JSON object"),
         ('{"format_version": 2}', "upgrade"),
         ('{"format_version": "x"}', "upgrade"),
     ],

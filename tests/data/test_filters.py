@@ -92,7 +92,7 @@ def test_judging_together_is_judging_alone():
 def test_details_say_what_and_how_much():
     texts = ["one two"]
     assert judge(texts, split_words(texts), QualityConfig()) == [
-        ("too-few-words", "2 words, at least 5")
+        ("too-few-words", "2 words, minimum 5")
     ]
 
 

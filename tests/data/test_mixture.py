@@ -136,7 +136,7 @@ def test_weights_are_positive_numbers(weights: list[float]) -> None:
 
 def test_loaders_must_fit_together() -> None:
     (short,), (long,) = loaders_of(1), loaders_of(1, seq_len=16)
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="the same row length"):
         MixtureLoader([short, long], [1, 1], rows_per_step=2, micro_rows=1)
     with pytest.raises(ValueError, match="2 weights"):
         MixtureLoader([short], [1, 1], rows_per_step=2, micro_rows=1)
@@ -169,9 +169,9 @@ BAD_WEIGHTS = ["0", "-1", "nan", "inf", "", "x", "1e9", "1/0", "0.0", "1:2", "9"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("blogs:1", "'blogs', which is no source; sources are: web, books, squad"),
-        ("", "no source"),
-        ("web:1,", "no source"),
+        ("blogs:1", "unknown source 'blogs'; sources: web, books, squad"),
+        ("", "unknown source"),
+        ("web:1,", "unknown source"),
         ("web:1,web:2", "twice"),
         ("web,books", "'web' the weight ''"),
         *((f"web:1,books:{weight}", "positive numbers") for weight in BAD_WEIGHTS),

@@ -114,7 +114,7 @@ def test_a_quote_that_is_not_closed_does_not_swallow_rows(tmp_path):
     path.write_text('text\n"To be, or not\n' + "a row\n" * 50 + 'the "last"\n')
     [record] = read(path)
     assert isinstance(record, Broken) and (record.line, record.reason) == (2, "bad-row")
-    assert "to line 53" in record.detail and "written twice" in record.detail
+    assert "to line 53" in record.detail and "must be doubled" in record.detail
 
 
 def test_passages_between_blank_lines(tmp_path):

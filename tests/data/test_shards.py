@@ -177,13 +177,13 @@ def test_documents_that_are_not_those_that_were_prepared(
     folder = write_prepared(tmp_path / "data", TEXTS)
     lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "train.jsonl").write_text("".join(lines[:-5]), encoding="utf-8")
-    with pytest.raises(DataError, match=r"holds 295 documents.*says 300; prepare the folder again"):
+    with pytest.raises(DataError, match=r"has 295 documents.*says 300; prepare the folder again"):
         write_shards(folder, tokenizer_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_another_tokenizer_is_refused(shards: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"was made with the tokenizer .*, not with 0000") as e:
+    with pytest.raises(TokenizerError, match=r"was made with tokenizer .*, not with 0000") as e:
         Shards.open(shards, "train", "0" * 64)
     assert "openllm data tokenize" in str(e.value)
 
@@ -240,5 +240,5 @@ def test_foreign_indexes(
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"index\.json does not exist; make it anew with"):
+    with pytest.raises(DataError, match=r"index\.json does not exist; recreate the shards with"):
         Shards.open(tmp_path / "nowhere", "train", "0" * 64)

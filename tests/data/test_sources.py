@@ -78,10 +78,10 @@ def test_standard_input_has_the_format_that_is_said():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("{tree}/absent.txt", "there is no file, folder or match"),
-        ("{tree}/*.csv", "there is no file, folder or match"),
-        ("{tree}/e.png", r"unknown file type; supported are \.txt"),
-        ("{tree}/.git", "no file of a known type"),
+        ("{tree}/absent.txt", "no file, folder or match"),
+        ("{tree}/*.csv", "no file, folder or match"),
+        ("{tree}/e.png", r"unknown file type; supported: \.txt"),
+        ("{tree}/.git", "no files of a known type"),
         ("https://example.org/a.zip", "unknown file type"),
     ],
 )

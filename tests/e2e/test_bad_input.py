@@ -23,7 +23,7 @@ def test_bad_input(case: Case, folder: Path) -> None:
     code, said = run(case, folder)
     assert code == case.code, said
     assert case.says in said and "error: " in said
-    assert "Traceback" not in said and "fault in OpenLLM" not in said
+    assert "Traceback" not in said and "bug in OpenLLM" not in said
     assert snapshot(folder) == before
 
 

@@ -170,13 +170,13 @@ def test_where_all_checkpoints_are_damaged_nothing_is_lost_and_nothing_guessed(
     metrics = (copied / "metrics.jsonl").read_bytes()
     command = workshop.start(copied)
     assert command.code() == 1
-    assert "start anew with --fresh" in command.said() and "Traceback" not in command.said()
+    assert "start over with --fresh" in command.said() and "Traceback" not in command.said()
     assert (copied / "metrics.jsonl").read_bytes() == metrics
 
 
 def test_a_finished_run_is_left_alone(workshop: Workshop, copied: Path) -> None:
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
-    assert "this run is finished" in workshop.finish(copied)
+    assert "this run is already finished" in workshop.finish(copied)
     assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
@@ -193,14 +193,14 @@ def test_a_run_killed_behind_its_last_step_still_gets_its_report(
 def test_other_settings_are_refused_and_name_the_key(workshop: Workshop, copied: Path) -> None:
     command = workshop.start(copied, "optim.lr=0.5")
     assert command.code() == 2
-    assert "optim.lr=0.02 there, 0.5 now" in command.said()
+    assert "optim.lr was 0.02, is now 0.5" in command.said()
 
 
 @pytest.mark.integration
 def test_another_number_of_threads_warns(workshop: Workshop, copied: Path) -> None:
     shutil.rmtree(copied / "checkpoints" / f"step-{STEPS:06d}")
     said = workshop.finish(copied, "threads=2")
-    assert "threads: 1 then, 2 now" in said and "not bit by bit" in said
+    assert "threads was 1, is now 2" in said and "not bit for bit" in said
     assert steps_done(copied) == STEPS
 
 

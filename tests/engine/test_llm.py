@@ -204,7 +204,7 @@ def test_no_prompts_give_no_answers(llm: LLM) -> None:
 
 def test_a_tokenizer_that_is_too_large_is_refused(tokenizer: Tokenizer) -> None:
     small = SHAPES["qwen3"].model_copy(update={"vocab_size": 600})
-    with pytest.raises(ConfigError, match="knows 600 tokens, the tokenizer has 640"):
+    with pytest.raises(ConfigError, match="vocabulary size is 600, but the tokenizer's is 640"):
         LLM(random_model(small), tokenizer)
 
 

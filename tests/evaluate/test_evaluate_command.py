@@ -201,7 +201,7 @@ def test_a_model_without_lineage(
     assert result["windows"]["context"] == 128
     code, _, err = run(capsys, *base, "--ngram")
     assert code == 1
-    assert "leave out --ngram" in err
+    assert "omit --ngram" in err
 
 
 def test_damaged_lineage_is_refused(
@@ -214,7 +214,7 @@ def test_damaged_lineage_is_refused(
     write_json(model / "openllm.json", lineage)
     code, _, err = run(capsys, model, "--data", trained.data)
     assert code == 1
-    assert "does not say: steps" in err
+    assert "lacks: steps" in err
 
 
 def test_warns_of_training_text(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,8 +228,8 @@ def test_warns_of_training_text(trained: Any, capsys: pytest.CaptureFixture[str]
     ("arguments", "code", "message"),
     [
         (["--split", "dev"], 1, "choose one of"),
-        (["--context", "500"], 2, "128 positions"),
-        (["--context", "32", "--stride", "33"], 2, "longer than the context"),
+        (["--context", "500"], 2, "exceeds the model's 128 positions"),
+        (["--context", "32", "--stride", "33"], 2, "exceeds the context of 32 tokens"),
         (["--temperature", "-1"], 2, "sampling.temperature"),
         (["--samples", "-2"], 2, "samples"),
         (["--order", "0"], 2, "order"),

@@ -122,7 +122,7 @@ def test_parts_that_were_not_measured_are_left_out() -> None:
     assert [table.title for table in shown] == ["Held-out text"]
     assert shown[0].header == ("", "model")
     assert "n-gram" not in markdown(result)
-    assert "unknown number of tokens" in markdown(result)
+    assert "training tokens unknown, step unknown" in markdown(result)
 
 
 def test_copies_not_measured_is_said() -> None:

@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_on_is_refused(
         return str(caught.value)
 
     prepare(tmp_path / "empty", (3, 3, 0))
-    assert "holds no documents" in refused(tmp_path / "empty")
+    assert "has no documents" in refused(tmp_path / "empty")
     assert "choose one of" in refused(trained.data, "dev")
     assert "does not exist" in refused(tmp_path / "nowhere")
     (tmp_path / "plain").mkdir()
@@ -93,7 +93,7 @@ def test_what_cannot_be_measured_on_is_refused(
     (tmp_path / "picture.bmp").write_bytes(b"BM")
     assert "unknown file type" in refused(tmp_path / "picture.bmp")
     (tmp_path / "void.txt").write_text(" \n")
-    assert "holds no text" in refused(tmp_path / "void.txt")
+    assert "contains no text" in refused(tmp_path / "void.txt")
 
 
 def test_shards_of_another_tokenizer_are_refused(
@@ -107,5 +107,5 @@ def test_shards_of_another_tokenizer_are_refused(
     write_tokenizer(tmp_path / "other", model, {})
     prepare(tmp_path / "data", (20, 5, 5))
     shards = tokenize(tmp_path / "data", tmp_path / "other")
-    with pytest.raises(TokenizerError, match="was made with the tokenizer"):
+    with pytest.raises(TokenizerError, match="was made with tokenizer"):
         read_heldout(shards, "test", tokenizer)

@@ -40,8 +40,8 @@ def training(model: float, optimizer: float) -> Training:
         (
             0.41,
             0.01,
-            "training `x` is limited by what lies between the matrix products (memory, many "
-            "small operations): they reach 42% of their peak",
+            "training `x` is limited by the work between the matrix products (memory, many "
+            "small operations): the products reach 42% of their peak",
         ),
     ],
 )
@@ -55,13 +55,13 @@ def test_what_limits_training(model: float, optimizer: float, said: str) -> None
         (
             0.12,
             0.2,
-            "limited by overhead per operation: matrix products take 20% of the time (12% of the "
+            "limited by per-operation overhead: matrix products take 20% of the time (12% of the "
             "memory bandwidth)",
         ),
         (
             0.3,
             0.8,
-            "limited by matrix products of a single row, which reach 30% of the memory bandwidth",
+            "limited by single-row matrix products, which reach 30% of the memory bandwidth",
         ),
         (0.85, 0.9, "limited by reading the weights from memory: 85% of the memory bandwidth"),
         (1.4, 0.9, "weights stay in the processor's cache (140% of the memory bandwidth)"),

@@ -105,7 +105,7 @@ def test_people_read_a_table(measured: None, capsys: pytest.CaptureFixture[str])
         "1,000 tokens in 16s",
         "2 epochs",
         "25% of 200",
-        "- decoding `little` is limited by overhead per operation",
+        "- decoding `little` is limited by per-operation overhead",
         "- training `a-wide` is limited by",
         "no bf16 instructions",
     ):
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_named(
     report = report_of(capsys, "--presets", "little")
     (preset,) = report["presets"]
     gib = preset["peak_bytes"] / 2**30
-    reason = f"it needs about {gib:.1f} GiB of memory, 0.0 GiB are free"
+    reason = f"it needs about {gib:.1f} GiB of memory, but 0.0 GiB are free"
     assert preset["training"] == {"skipped": reason}
     assert "GiB of memory" in preset["decoding"]["skipped"]
     assert main(["bench", "--presets", "little", "--device", "cpu"]) == 0
@@ -203,15 +203,15 @@ def test_ctrl_c_leaves_nothing(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--presets", "smal"], "there is no 'smal'; presets: large, medium, small, tiny"),
+        (["--presets", "smal"], "unknown preset 'smal'; presets: large, medium, small, tiny"),
         (["--presets", ""], "presets: large, medium, small, tiny"),
         (["--presets", "tiny,,small"], "presets: large, medium, small, tiny"),
         (["--minutes", "0"], "between 0 and 1440"),
-        (["--minutes", "nan"], "--minutes nan must lie between 0 and 1440"),
+        (["--minutes", "nan"], "--minutes nan must be between 0 and 1440"),
         (["--minutes", "-1"], "between 0 and 1440"),
         (["--minutes", "soon"], "invalid float value: 'soon'"),
-        (["--threads", "0"], "--threads 0 must lie between 1 and"),
-        (["--threads", "1000000"], "the cores here"),
+        (["--threads", "0"], "--threads 0 must be between 1 and"),
+        (["--threads", "1000000"], "the number of cores here"),
         (["--device", "tpu"], "choose from"),
         (["--out", "."], "is a folder; name a file"),
         (["small"], "unrecognized arguments: small"),
@@ -230,4 +230,4 @@ def test_a_foreign_file_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFi
         assert name in capsys.readouterr().err
         assert (tmp_path / name).read_text() == text
     assert main(["bench", "--out", str(tmp_path / "thesis.txt" / "a.json")]) == 2
-    assert "no folder to write in" in capsys.readouterr().err
+    assert "cannot write to" in capsys.readouterr().err

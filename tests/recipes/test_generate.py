@@ -62,7 +62,7 @@ def test_a_prompt_can_come_from_standard_input(
     assert capsys.readouterr().out.startswith("Grüße ")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\xff\xfe")))
     assert main(["generate", model, "--prompt", "-"]) == 2
-    assert "not UTF-8" in capsys.readouterr().err
+    assert "not valid UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

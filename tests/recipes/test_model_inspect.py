@@ -45,7 +45,7 @@ def test_the_tree_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "inspect", "tiny", *SMALLER]) == 0
     text = capsys.readouterr().out
     assert f"{parameters(load_config('tiny', SMALLER).model).total:,} parameters" in text
-    for part in ("embeddings", "attention", "MLP", "norms", "head", "KV cache", "MFLOP a token"):
+    for part in ("embeddings", "attention", "MLP", "norms", "head", "KV cache", "MFLOP per token"):
         assert part in text
 
 
@@ -60,7 +60,7 @@ def test_a_model_folder_is_inspected_as_it_is(
     assert facts["parameters"]["total"] == sum(tensor.numel() for tensor in weights.values())
     assert facts["training"]["seq_len"] == cfg.max_positions
     assert main(["model", "inspect", str(tmp_path), "model.dim=8"]) == 2
-    assert "cannot be changed" in capsys.readouterr().err
+    assert "settings cannot change its shape" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_model_folder_is_inspected_as_it_is(
         (["tiny", "model.depth=2"], "unknown key 'model.depth'"),
         (["tiny", "dim"], "key=value"),
         (["absent.yaml"], "does not exist"),
-        (["tiny", "scale=9M"], "begin from the recipe 'scaled'"),
+        (["tiny", "scale=9M"], "start from the recipe 'scaled'"),
     ],
 )
 def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

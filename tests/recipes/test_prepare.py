@@ -137,14 +137,14 @@ def test_settings_from_file_pairs_and_options(tmp_path):
     [
         (["absent.txt"], DataError, "no file, folder or match"),
         (["near_threshold=0.9"], UsageError, "no SOURCE given"),
-        (["{corpus}", "--source", "x"], UsageError, "name squad as a SOURCE"),
+        (["{corpus}", "--source", "x"], UsageError, "add squad as a SOURCE"),
         (["{corpus}", "near_threshold=2"], ConfigError, "near_threshold"),
         (["{corpus}", "nearthreshold=0.8"], ConfigError, "did you mean 'near_threshold'"),
         (["{corpus}", "--config", "absent.yaml"], ConfigError, "absent.yaml"),
         (["{corpus}", "--validation", "0.9"], ConfigError, "split.validation"),
-        (["{corpus}", "--min-words", "9999"], DataError, "no document is left .*too-few-words"),
+        (["{corpus}", "--min-words", "9999"], DataError, "no documents are left .*too-few-words"),
         (["{corpus}/a.jsonl", "--text-key", "body"], DataError, "no-text .*--text-key"),
-        (["{empty}"], DataError, "no documents at all"),
+        (["{empty}"], DataError, "contain no documents"),
     ],
 )
 def test_bad_use_is_told_and_leaves_nothing(tmp_path, monkeypatch, arguments, error, message):
@@ -249,7 +249,7 @@ def test_no_training_text_is_an_error_that_names_the_shared_phrase(tmp_path):
     for number in range(40):
         text = sentence(random.Random(100 + number)) + " " + footer
         (tmp_path / "in" / f"{number}.txt").write_text(text)
-    with pytest.raises(DataError, match=f"no training document is left.*{footer[:20]}"):
+    with pytest.raises(DataError, match=f"no training documents are left.*{footer[:20]}"):
         run(tmp_path / "in", "--out", tmp_path / "out", "--split-paragraphs", "--workers", 1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
@@ -263,7 +263,7 @@ def test_what_was_left_out_is_said(tmp_path, capsys):
     assert run(corpus, "--out", tmp_path / "out", "--workers", 1) == 0
     said = capsys.readouterr().err
     assert "dropped: " in said and "exact-duplicate" in said
-    assert "records could not be read" in said and "2 files of no known type" in said
+    assert "records could not be read" in said and "2 files of unknown type" in said
 
 
 def test_nothing_left_names_the_first_places(tmp_path):

@@ -63,7 +63,7 @@ def test_a_run_of_other_inputs_is_not_taken_up(
         unfinished(run)
     metrics = (run / "metrics.jsonl").read_bytes()
     change(*inputs)
-    with pytest.raises(ConfigError, match=rf"other inputs \({name}: fingerprint") as caught:
+    with pytest.raises(ConfigError, match=rf"different inputs \({name} fingerprint") as caught:
         train(inputs, run)
     assert "--fresh" in str(caught.value) and "--out" in str(caught.value)
     assert (run / "metrics.jsonl").read_bytes() == metrics
@@ -87,13 +87,13 @@ def test_what_is_advised_against_a_lack_of_memory_is_accepted(
     train(inputs, run)
     unfinished(run)
     train(inputs, run, batch__micro_rows=1, activation_checkpointing="true")
-    assert "batch.micro_rows: 4 then, 1 now" in capsys.readouterr().err
+    assert "batch.micro_rows was 4, is now 1" in capsys.readouterr().err
     told = [event for event in events(run) if event["kind"] == "machine"]
     assert [event["step"] for event in told] == [1, 1]
-    assert "not bit by bit" in told[0]["message"]
+    assert "not bit for bit" in told[0]["message"]
     recipe = read_yaml(run / "recipe.yaml")
     assert recipe["batch"]["micro_rows"] == 4 and not recipe["activation_checkpointing"]
-    assert "activation_checkpointing: False then, True now" in (run / "report.md").read_text()
+    assert "activation_checkpointing was False, is now True" in (run / "report.md").read_text()
     assert {"batch.micro_rows", "activation_checkpointing"} < set(MACHINE_KEYS)
 
 
@@ -104,7 +104,7 @@ def test_a_shape_without_a_public_architecture_is_trained_and_used(
     from openllm.engine.request import SamplingParams
 
     train(inputs, tmp_path / "run", model__norm__kind="layer")
-    assert "for OpenLLM alone" in capsys.readouterr().err
+    assert "only OpenLLM will be able to load its folder" in capsys.readouterr().err
     llm = LLM.load(tmp_path / "run" / "model")
     assert (llm.model.cfg.norm.kind, llm.model.cfg.mlp.kind) == ("layer", "swiglu")
     assert len(llm.generate(["Anna found"], SamplingParams(max_new_tokens=4))) == 1
@@ -161,7 +161,7 @@ def test_a_student_is_not_taken_up_with_another_teacher(
     with pytest.raises(ConfigError, match=r"does not exist; give model folders"):
         train(inputs, tmp_path / "run", **taught)
     train(inputs, teacher, seed=2)
-    with pytest.raises(ConfigError, match="other inputs"):
+    with pytest.raises(ConfigError, match="different inputs"):
         train(inputs, tmp_path / "run", **taught)
 
 
@@ -170,7 +170,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(
 ) -> None:
     train(inputs, tmp_path / "teacher")
     other_tokenizer(*inputs)
-    with pytest.raises(ConfigError, match="teacher/model has another tokenizer"):
+    with pytest.raises(ConfigError, match="teacher/model has a different tokenizer"):
         train(
             inputs, tmp_path / "run", **{"distill.teachers": f"[{tmp_path / 'teacher' / 'model'}]"}
         )

@@ -66,7 +66,7 @@ def test_all_stages_run_and_a_repeated_call_keeps_the_model(
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds other files"):
+    with pytest.raises(ConfigError, match="contains other files"):
         q.main(["--out", str(tmp_path)])
     assert [entry.name for entry in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -82,7 +82,9 @@ def test_a_repeated_quickstart_keeps_its_plan(tmp_path: Path, planned: list[q.Pl
 
 def test_other_settings_are_refused(tmp_path: Path, planned: list[q.Plan]) -> None:
     q.main(["--out", str(tmp_path)])
-    with pytest.raises(ConfigError, match=r"\(--minutes 4.0 there, 2.0 now; --seed 0 there, 1 now"):
+    with pytest.raises(
+        ConfigError, match=r"\(--minutes was 4.0, is now 2.0; --seed was 0, is now 1"
+    ):
         q.main(["--out", str(tmp_path), "--minutes", "2", "--seed", "1"])
     q.main(["--out", str(tmp_path), "--minutes", "2", "--seed", "1", "--fresh"])
     assert [(plan.minutes, plan.seed) for plan in planned] == [(4.0, 0), (2.0, 1)]
@@ -125,7 +127,9 @@ def test_fresh_leaves_other_files_alone(name: str, tmp_path: Path, planned: list
     finished(tmp_path)
     (tmp_path / name).write_text("years of work")
     before = files(tmp_path)
-    with pytest.raises(ConfigError, match=f"holds {Path(name).name}, which no quickstart made"):
+    with pytest.raises(
+        ConfigError, match=f"contains {Path(name).name}, which is not from a quickstart"
+    ):
         q.main(["--out", str(tmp_path), "--fresh"])
     assert files(tmp_path) == before
     q.main(["--out", str(tmp_path)])  # resuming does not endanger them
@@ -141,7 +145,7 @@ def test_fresh_waits_for_a_run_that_trains(tmp_path: Path, planned: list[q.Plan]
     assert files(tmp_path) == before
     run.close()
     (tmp_path / q.RECIPE / RECIPE).unlink()
-    with pytest.raises(ConfigError, match="no run folder"):
+    with pytest.raises(ConfigError, match="not a run folder"):
         q.main(["--out", str(tmp_path), "--fresh"])
 
 

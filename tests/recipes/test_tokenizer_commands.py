@@ -141,7 +141,7 @@ def test_compare_sizes_and_draw(
     assert flops[0] < flops[1] and report["suits"]["large"] == 640
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert main(arguments) == 0
-    assert "Least computing for a byte of text" in capsys.readouterr().out
+    assert "Least compute per byte of text" in capsys.readouterr().out
 
 
 def test_compare_on_a_file(
@@ -164,7 +164,7 @@ def test_tokenize_and_reuse(
     assert folder == data / f"tokens-{fingerprint[:12]}"
     written = (folder / "index.json").stat().st_mtime_ns
     assert tokenize(data, tokenizer) == folder
-    assert "are there already" in capsys.readouterr().err
+    assert "are up to date" in capsys.readouterr().err
     assert (folder / "index.json").stat().st_mtime_ns == written
     (folder / "train.bin").write_bytes(b"")
     tokenize(data, tokenizer)
@@ -186,24 +186,32 @@ def test_tokenize_command(
     ("arguments", "code", "message"),
     [
         ("tokenizer train {tmp}/no --out {tmp}/t", 1, "index.json does not exist"),
-        ("tokenizer train {data} --out {tmp}/t --vocab-size 99", 2, "at least 576 entries"),
+        ("tokenizer train {data} --out {tmp}/t --vocab-size 99", 2, "must be at least 576"),
         ("tokenizer train {data} --out {tmp}/t --vocab-size 9999", 1, "choose --vocab-size"),
         ("tokenizer train {data} --out {tmp}/t --vocab-size many", 2, "invalid int value"),
-        ("tokenizer train {data} --out {data} --vocab-size 640", 1, "holds other files"),
+        ("tokenizer train {data} --out {data} --vocab-size 640", 1, "contains other files"),
         ("tokenizer train {data} --out {tmp}/t --seed -1", 2, "'seed'"),
         ("tokenizer train {data} --out {tokenizer}/tokenizer.json/t", 1, "cannot write here"),
         ("tokenizer train {empty} --out {tmp}/t", 1, "has no training documents"),
         ("tokenizer inspect {tmp}/no", 1, "no folder"),
-        ("tokenizer inspect {data}", 1, "holds no tokenizer.model"),
-        ("tokenizer inspect {tokenizer} --data {tmp}/no", 1, "there is no file"),
+        ("tokenizer inspect {data}", 1, "has no tokenizer.model"),
+        ("tokenizer inspect {tokenizer} --data {tmp}/no", 1, "no file, folder or match"),
         ("tokenizer inspect {tokenizer} --vocab-sizes 600", 2, "add --data"),
-        ("tokenizer inspect {tokenizer} --data {data} --vocab-sizes 6k", 2, "whole numbers"),
+        (
+            "tokenizer inspect {tokenizer} --data {data} --vocab-sizes 6k",
+            2,
+            "comma-separated integers",
+        ),
         ("tokenizer inspect {tokenizer} --data {blank}", 1, "there is no text"),
-        ("tokenizer inspect {tokenizer} --data {one} --vocab-sizes 600", 1, "text held out"),
+        (
+            "tokenizer inspect {tokenizer} --data {one} --vocab-sizes 600",
+            1,
+            "training text and held-out text",
+        ),
         ("data tokenize {tmp}/no --tokenizer {tokenizer}", 1, "index.json does not exist"),
         ("data tokenize {data} --tokenizer {tmp}/no", 1, "no folder"),
         ("data tokenize {data} --tokenizer {tokenizer} --workers 0", 2, "must be 1 or more"),
-        ("data tokenize {data} --tokenizer {tokenizer} --out {data}", 1, "holds other files"),
+        ("data tokenize {data} --tokenizer {tokenizer} --out {data}", 1, "contains other files"),
         ("data tokenize {data} --tokenizer {tokenizer} --out {one}", 1, "is a file"),
         ("data tokenize {empty} --tokenizer {tokenizer}", 1, "has no training documents"),
     ],

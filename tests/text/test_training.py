@@ -98,7 +98,7 @@ def test_too_large_a_vocabulary_names_the_largest(corpus: list[str]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"vocab_size": 500}, "at least 576 entries: 256 control tokens, 256 bytes"),
+        ({"vocab_size": 500}, "must be at least 576: 256 control tokens, 256 bytes"),
         ({"vocab_size": 10**7}, "vocab_size"),
         ({"sample_bytes": 0}, "sample_bytes"),
         ({"character_coverage": 0.5}, "character_coverage"),
@@ -155,7 +155,7 @@ def test_a_folder_with_other_files_is_not_replaced(
     (tmp_path / "thesis.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
     model = (tokenizer_folder / "tokenizer.model").read_bytes()
-    with pytest.raises(TokenizerError, match=r"holds other files"):
+    with pytest.raises(TokenizerError, match=r"contains other files"):
         write_tokenizer(tmp_path, model, {})
     with pytest.raises(TokenizerError, match="is a file"):
         write_tokenizer(tmp_path / "file", model, {})

@@ -212,7 +212,7 @@ def test_training_and_validation_that_part_are_told(run: Run) -> None:
     for step in range(30, 80):
         watch.after_step(trainer_at(step), record(step, loss=2.5))
     (event,) = events(run)
-    assert event["kind"] == "overfitting" and "by heart" in event["message"]
+    assert event["kind"] == "overfitting" and "model is overfitting" in event["message"]
 
 
 def test_the_watch_goes_on_from_its_state(run: Run) -> None:

@@ -88,10 +88,10 @@ def test_epochs_are_counted_in_tokens() -> None:
     [
         ("scaled", ["scale=12K"], "'scale': write a number of parameters such as 12M"),
         ("scaled", ["scale=2B"], "less than or equal to 1000000000"),
-        ("scaled", ["duration='1 epochs'"], "write it in tokens"),
-        ("scaled", ["optim.kind=adamw"], "sets the rates of Muon"),
-        ("tiny", ["scale=9M"], "begin from the recipe 'scaled'"),
-        ("scaled", ["model.dim=768"], "sets model.dim=384, but the recipe says 768"),
+        ("scaled", ["duration='1 epochs'"], "give it in tokens"),
+        ("scaled", ["optim.kind=adamw"], "sets Muon's learning rates"),
+        ("tiny", ["scale=9M"], "start from the recipe 'scaled'"),
+        ("scaled", ["model.dim=768"], "sets model.dim=384, but the recipe sets 768"),
         ("scaled", ["batch.tokens=1000"], "try 1024"),
     ],
 )

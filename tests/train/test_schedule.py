@@ -84,9 +84,9 @@ def test_wsd_without_decay_stays_at_the_full_rate(final: float) -> None:
 
 
 def test_warm_up_and_decay_must_fit_into_the_run() -> None:
-    with pytest.raises(ConfigError, match=r"warmup=0.5 and decay=0.6 together") as caught:
+    with pytest.raises(ConfigError, match=r"warmup=0.5 and decay=0.6 add up to") as caught:
         WSDConfig.parse({"warmup": 0.5, "decay": 0.6}, "test")
-    assert "make one of them smaller" in str(caught.value)
+    assert "lower one of them" in str(caught.value)
     for decay in (0.3, 0.7, 0.9, 0.95, 0.58):
         WSDConfig(warmup=1 - decay, decay=decay)
     assert CosineConfig(warmup=0.9).factor(89, 100) < 1

@@ -23,7 +23,7 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
     ]
     if architecture(cfg) == OWN:
         loads = [
-            "No transformers architecture has this shape; this folder is for OpenLLM alone.",
+            "No transformers architecture has this shape; only OpenLLM can load this folder.",
             "Its text may be wrong, biased or copied from its training data.",
         ]
     return "\n".join(
@@ -34,7 +34,7 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             "",
             f"- {cfg.num_layers} layers, width {cfg.dim}, {cfg.attention.num_heads} heads, "
             f"vocabulary {cfg.vocab_size:,}, context {cfg.max_positions:,} tokens",
-            f"- trained for {lineage['tokens_seen']:,} tokens; these weights had the best "
+            f"- trained on {lineage['tokens_seen']:,} tokens; these weights had the best "
             f"validation loss: {lineage['validation_loss']:.4f} nats/token at step "
             f"{lineage['steps']:,} of {lineage['total_steps']:,}",
             f"- data: {data['corpus']}, fingerprint {data['fingerprint'][:16]}",

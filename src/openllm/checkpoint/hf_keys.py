@@ -116,14 +116,14 @@ def from_hf_config(values: Mapping[str, Any], source: str) -> ModelConfig:
             return ModelConfig.parse(_mapping(values, OWN), source)
     except KeyError as error:
         raise CheckpointError(
-            f"{source} lacks the value {error}; write the model folder anew"
+            f"{source} lacks the value {error}; write the model folder again"
         ) from None
     except ConfigError as error:
-        raise CheckpointError(f"{error}; write the model folder anew") from None
+        raise CheckpointError(f"{error}; write the model folder again") from None
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     raise CheckpointError(
-        f"{source} describes the architecture {kind!r}; supported are qwen3, llama and gpt2"
+        f"{source} has the unsupported architecture {kind!r}; supported are qwen3, llama and gpt2"
     )
 
 
@@ -133,22 +133,21 @@ def _size(values: Mapping[str, Any], name: str, default: int | None = None) -> i
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CheckpointError(
-            f"'{name}' is {value!r}, but must be a whole number above 0; write the model folder "
-            "anew"
+            f"'{name}' is {value!r}, but must be a positive integer; write the model folder again"
         )
     return value
 
 
 def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(values[name], Mapping):
-        raise CheckpointError(f"'{name}' is {values[name]!r}, but must be an object")
+        raise CheckpointError(f"'{name}' is {values[name]!r}, but must be a JSON object")
     return values[name]
 
 
 def _share(name: str, whole: int, among: str, count: int) -> int:
     """Divide `whole` by `count`, which must leave no remainder."""
     if whole % count:
-        raise CheckpointError(f"'{name}' is {whole}, which is no multiple of '{among}', {count}")
+        raise CheckpointError(f"'{name}' is {whole}, which is not a multiple of '{among}', {count}")
     return whole // count
 
 
@@ -198,9 +197,7 @@ def _from_gpt2(values: Mapping[str, Any]) -> dict[str, Any]:
         values.get("activation_function", "gelu_new"), ("gelu_new", "gelu_pytorch_tanh")
     )
     if values.get("scale_attn_by_inverse_layer_idx") or not values.get("scale_attn_weights", True):
-        raise CheckpointError(
-            "attention scaled otherwise than by 1/sqrt(head_dim) is not supported"
-        )
+        raise CheckpointError("attention scaling other than 1/sqrt(head_dim) is not supported")
     return {
         "vocab_size": _size(values, "vocab_size"),
         "dim": dim,
@@ -224,7 +221,7 @@ def _from_gpt2(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check_activation(given: str, supported: tuple[str, ...]) -> None:
     if given not in supported:
         raise CheckpointError(
-            f"the activation function {given!r} is not supported here; only {supported[0]} is"
+            f"the activation function {given!r} is not supported; only {supported[0]} is"
         )
 
 

@@ -111,12 +111,12 @@ def load_model(folder: Path | str) -> Transformer:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; copy the whole model folder") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); copy or train it anew") from None
+        raise CheckpointError(f"{path} is damaged ({error}); copy or train it again") from None
     try:
         with torch.device("meta"):
             model = Transformer(cfg)
         model.load_state_dict(from_hf_state(cfg, hf), assign=True)
     except (KeyError, RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
         first = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path} does not fit its config.json: {first}") from None
+        raise CheckpointError(f"{path} does not match its config.json: {first}") from None
     return model.float().eval().requires_grad_(False)

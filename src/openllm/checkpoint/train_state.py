@@ -103,13 +103,13 @@ def load_state(path: Path) -> TrainState:
     mend = "an older checkpoint will be used if there is one"
     sums = read_json(path / "DONE", CheckpointError, mend).get("sha256")
     if not isinstance(sums, dict) or not {WEIGHTS, OPTIMIZER, VALUES} <= sums.keys():
-        raise CheckpointError(f"{path / 'DONE'} is damaged: it does not name all files")
+        raise CheckpointError(f"{path / 'DONE'} is damaged: it does not list all files")
     for name, expected in sums.items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing")
         if sha256_file(file) != expected:
-            raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one in DONE")
+            raise CheckpointError(f"{file} is damaged: its SHA-256 does not match the one in DONE")
     return TrainState(
         weights=load_file(path / WEIGHTS),
         optimizer=load_file(path / OPTIMIZER),
@@ -133,6 +133,6 @@ def load_newest(folder: Path) -> tuple[TrainState | None, list[str]]:
     if problems:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used ({'; '.join(problems)}); "
-            "start anew with --fresh"
+            "start over with --fresh"
         )
     return None, []

@@ -79,7 +79,7 @@ def examine() -> tuple[dict[str, Facts], list[Problem]]:
         "disk": _disk(problems),
     }
     if foreign_distribution():
-        problems.append(Problem("two products claim the name", FOREIGN, core=True))
+        problems.append(Problem("another package named 'openllm' is installed", FOREIGN, core=True))
     return sections, problems
 
 
@@ -89,7 +89,7 @@ def render(sections: dict[str, Facts], problems: list[Problem]) -> str:
     for title, facts in sections.items():
         lines += [title, *(f"  {name:<22} {_shown(value)}" for name, value in facts.items()), ""]
     if not problems:
-        lines.append("All is well.")
+        lines.append("No problems found.")
     for problem in problems:
         kind = "broken " if problem.core else "missing"
         lines += [f"{kind}  {problem.what}", f"         -> {problem.mend}"]
@@ -124,9 +124,7 @@ def _versions(problems: list[Problem]) -> Facts:
     try:
         names = core_distributions()
     except metadata.PackageNotFoundError:
-        problems.append(
-            Problem(f"{DISTRIBUTION} is not installed here", "pip install -e .", core=True)
-        )
+        problems.append(Problem(f"{DISTRIBUTION} is not installed", "pip install -e .", core=True))
         return facts
     for name in names:
         try:
@@ -230,7 +228,7 @@ def _compiler(problems: list[Problem]) -> Facts:
     if found is None:
         problems.append(
             Problem(
-                "no C++ compiler, so models run without CPU kernels and torch.compile",
+                "no C++ compiler found, so models run without CPU kernels and torch.compile",
                 "install g++ or clang (Debian, Ubuntu: apt install g++; macOS: "
                 "xcode-select --install)",
                 core=False,
@@ -240,7 +238,7 @@ def _compiler(problems: list[Problem]) -> Facts:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         problems.append(
             Problem(
-                "Python's C headers are absent, so models run without torch.compile",
+                "Python's C headers are missing, so models run without torch.compile",
                 f"install them (Debian, Ubuntu: apt install python{version}-dev)",
                 core=False,
             )
@@ -286,8 +284,8 @@ def _disk(problems: list[Problem]) -> Facts:
     if free < LEAST_FREE_GIB:
         problems.append(
             Problem(
-                f"only {free:.1f} GiB of disk are free here",
-                f"free some space, or write elsewhere with --out (aim at {LEAST_FREE_GIB:.0f} GiB)",
+                f"only {free:.1f} GiB of disk space is free here",
+                f"free some space, or use --out on another disk (aim for {LEAST_FREE_GIB:.0f} GiB)",
                 core=False,
             )
         )

@@ -17,41 +17,44 @@ from openllm import __version__
 from openllm.core.errors import OpenLLMError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "quickstart": ("train and try a small model, start to end", "openllm.recipes.quickstart:main"),
+    "quickstart": ("train and try a small model, end to end", "openllm.recipes.quickstart:main"),
     "data prepare": (
         "clean, deduplicate and split documents",
         "openllm.recipes.prepare:prepare_main",
     ),
-    "data inspect": ("show what a prepared folder holds", "openllm.recipes.prepare:inspect_main"),
+    "data inspect": (
+        "show what a prepared folder contains",
+        "openllm.recipes.prepare:inspect_main",
+    ),
     "data tokenize": (
         "turn prepared documents into token shards",
         "openllm.recipes.tokenize:main",
     ),
     "data mix": (
-        "find the mixture of folders that trains best",
+        "find the best mixture of folders to train on",
         "openllm.recipes.mixing.command:main",
     ),
     "tokenizer train": ("train a tokenizer on documents", "openllm.recipes.tokenizer:train_main"),
     "tokenizer inspect": (
-        "measure a tokenizer and compare sizes",
+        "measure a tokenizer, compare vocabulary sizes",
         "openllm.recipes.tokenizer:inspect_main",
     ),
     "model inspect": (
-        "parameters, FLOPs and memory of a model",
+        "show a model's parameters, FLOPs and memory",
         "openllm.recipes.model:inspect_main",
     ),
-    "train": ("train a model from a recipe, or resume it", "openllm.recipes.pretrain:main"),
+    "train": ("train a model from a recipe, or resume a run", "openllm.recipes.pretrain:main"),
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
-    "generate": ("let a model continue a prompt", "openllm.recipes.generate:main"),
+    "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
     "recipes list": ("list the recipes that ship with OpenLLM", "openllm.recipes.catalogue:main"),
     "bench": ("measure how fast this machine trains and generates", "openllm.recipes.bench:main"),
-    "doctor": ("check this machine and this installation", "openllm.cli.doctor:main"),
+    "doctor": ("check this machine and installation", "openllm.cli.doctor:main"),
 }
 """Name of a command -> (one-line help, "module:function" taking the remaining arguments)."""
 
 FOREIGN = (
-    "the package 'openllm' (by BentoML) is installed too and claims the same import and command; "
-    "keep one of them: pip uninstall openllm && "
+    "the package 'openllm' (by BentoML) is also installed and uses the same import name and "
+    "command; keep only one of them: pip uninstall openllm && "
     "pip install --force-reinstall --no-deps openllm-lab"
 )
 
@@ -104,7 +107,7 @@ def _dispatch(arguments: list[str]) -> int:
             sys.stdout.write(overview(noun))
             return 0
         if not arguments[1:]:
-            raise UsageError(f"'{noun}' needs a verb after it\n\n{overview(noun).rstrip()}")
+            raise UsageError(f"'{noun}' needs a subcommand\n\n{overview(noun).rstrip()}")
     raise UsageError(_unknown(arguments))
 
 
@@ -135,17 +138,17 @@ def overview(noun: str | None = None) -> str:
         if noun is None or name.startswith(f"{noun} ")
     }
     width = max(map(len, shown))
-    lines = [f"usage: openllm {noun or 'COMMAND'} {'VERB ' if noun else ''}[arguments]", ""]
+    lines = [f"usage: openllm {noun or 'COMMAND'} {'SUBCOMMAND ' if noun else ''}[arguments]", ""]
     if noun is None:
-        lines += ["From raw text to a trained, evaluated, talking language model.", ""]
+        lines += ["From raw text to a trained and evaluated language model.", ""]
     lines += [f"  {name:<{width}}  {help_line}" for name, help_line in shown.items()]
     if noun is None:
         lines += [
             "",
-            "  openllm COMMAND --help   the arguments of one command",
-            "  openllm --version        the version",
+            "  openllm COMMAND --help   show the arguments of a command",
+            "  openllm --version        show the version",
             "",
-            "Try first: openllm quickstart",
+            "To start: openllm quickstart",
         ]
     return "\n".join(lines) + "\n"
 
@@ -198,8 +201,8 @@ def _in_words(error: BaseException, debug: bool) -> str:
         )
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("openllm"):
         return (
-            f"the library '{error.name}' is not installed, though OpenLLM needs it; "
-            "mend the installation: pip install --upgrade openllm-lab (then: openllm doctor)"
+            f"the library '{error.name}' is not installed, but OpenLLM needs it; "
+            "fix the installation: pip install --upgrade openllm-lab (then run: openllm doctor)"
         )
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
@@ -207,7 +210,7 @@ def _in_words(error: BaseException, debug: bool) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     where = "above" if debug else _keep_traceback(error)
     return (
-        f"this is a fault in OpenLLM: {what}\nthe traceback is {where}; "
+        f"this is a bug in OpenLLM: {what}\nthe traceback is {where}; "
         "please report it together with the output of: openllm doctor"
     )
 

@@ -121,7 +121,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or '!!int x'
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold 'key: value' lines")
+        raise ConfigError(f"{path} must contain 'key: value' lines")
     return values
 
 
@@ -151,11 +151,11 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ConfigError(f"cannot read '{pair}'; settings are written key=value")
+            raise ConfigError(f"cannot parse '{pair}'; write settings as key=value")
         try:
             value = yaml.load(text, _Loader)
         except (yaml.YAMLError, ValueError):
-            raise ConfigError(f"cannot read the value in '{pair}'; put it in quotes") from None
+            raise ConfigError(f"cannot parse the value in '{pair}'; put it in quotes") from None
         text = text.strip()
         if isinstance(value, str) and not text.startswith(("'", '"')):
             value = text
@@ -205,7 +205,7 @@ def _find(name: str, folder: Path) -> Path:
 def _with_bases(path: Path, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
-        raise ConfigError(f"{path}: 'base' leads back to this file; remove the circle")
+        raise ConfigError(f"{path}: 'base' leads back to this file; break the cycle")
     values = read_yaml(path)
     base = values.pop("base", None)
     if base is None:

@@ -96,7 +96,7 @@ def _target(url: str, folder: Path) -> Path:
     name = PurePosixPath(address.path).name
     on_web = address.scheme in ("http", "https") and address.netloc
     if not on_web or name in ("", ".."):
-        raise DownloadError(f"{url}: not the http or https address of a file")
+        raise DownloadError(f"{url}: not the http or https URL of a file")
     return folder / name
 
 
@@ -137,18 +137,18 @@ class _Transfer:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
             raise _PassingError(str(getattr(error, "reason", None) or repr(error))) from None
         except TimeoutError:
-            raise _PassingError(f"no answer within {self.timeout:g} s") from None
+            raise _PassingError(f"no response within {self.timeout:g} s") from None
 
     def verify(self) -> None:
         """Check size and checksum; a wrong file is deleted, so that the next try starts over."""
         have = self.part.stat().st_size
         if self.size is not None and have < self.size:
-            raise _PassingError(f"{have:,} of {self.size:,} bytes arrived")
+            raise _PassingError(f"received {have:,} of {self.size:,} bytes")
         right = self.size is None or have == self.size
         if right and self.sha256 is not None:
             right = sha256_file(self.part) == self.sha256
         if not right:
-            self._start_over("the content has not the expected size and checksum")
+            self._start_over("the content does not have the expected size and checksum")
 
     def _start_over(self, problem: str) -> NoReturn:
         self.part.unlink(missing_ok=True)
@@ -169,7 +169,7 @@ class _Transfer:
             return 0
         given = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
         if given != str(have):
-            self._start_over(f"asked for byte {have}, the server sent from '{given}'")
+            self._start_over(f"asked to resume at byte {have}, but the server sent from '{given}'")
         return have
 
     def _save(self, answer: Any, have: int) -> None:
@@ -188,7 +188,7 @@ class _Transfer:
             os.fsync(handle.fileno())
         arrived = self.part.stat().st_size
         if total is not None and arrived < total:
-            raise _PassingError(f"the connection ended after {arrived:,} bytes")
+            raise _PassingError(f"the connection closed after {arrived:,} bytes")
 
 
 def _copy(answer: Any, handle: Any, meter: Meter) -> None:
@@ -196,7 +196,7 @@ def _copy(answer: Any, handle: Any, meter: Meter) -> None:
         try:
             block = answer.read(_BLOCK)
         except (http.client.HTTPException, OSError) as error:
-            raise _PassingError(f"the connection broke: {error!r}") from None
+            raise _PassingError(f"the connection was lost: {error!r}") from None
         if not block:
             return
         handle.write(block)

@@ -31,7 +31,7 @@ def storage_errors(path: Path | str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 f"{path}: the disk is full; free some space and repeat the command "
-                "(nothing that was written before is lost)"
+                "(nothing written earlier is lost)"
             ) from error
         if error.errno == errno.EFBIG:
             raise StorageError(
@@ -125,8 +125,8 @@ def _claim(temporary: Path, path: Path) -> int:
             raise
         os.close(handle)
     raise StorageError(
-        f"{path}: another process is writing this folder; wait until it is done, then repeat the "
-        "command"
+        f"{path}: another process is writing to this folder; wait until it finishes, then repeat "
+        "the command"
     )
 
 
@@ -147,7 +147,7 @@ def check_replaceable(path: Path | str, ours: Collection[str], error: type[OpenL
         foreign = sorted(file.name for file in path.iterdir() if file.name not in ours)
         if foreign:
             raise error(
-                f"{path} holds other files ({foreign[0]}) and would be replaced; "
+                f"{path} contains other files ({foreign[0]}) and would be replaced; "
                 "choose a new or empty folder for --out"
             )
     elif path.exists():
@@ -159,7 +159,7 @@ def _check_place(path: Path | str) -> None:
     current = os.path.isdir(folder) and os.path.samefile(folder, ".")
     if current or os.path.ismount(folder):
         raise StorageError(
-            f"{path} is {'the current folder' if current else 'the top of a disk'}, which cannot "
+            f"{path} is {'the current folder' if current else 'a mount point'}, which cannot "
             f"be replaced; name a folder inside it, such as {Path(path, 'new')}"
         )
 
@@ -206,11 +206,11 @@ def read_json(path: Path | str, error: type[OpenLLMError], mend: str) -> dict[st
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise error(f"{path} is not valid JSON ({problem}); {mend}") from None
     if not isinstance(value, dict):
-        raise error(f"{path} holds no JSON object; {mend}")
+        raise error(f"{path} does not contain a JSON object; {mend}")
     version = value.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise error(
-            f"{path} has format_version {version}, this OpenLLM reads up to {FORMAT_VERSION}; "
-            "upgrade with: pip install -U openllm-lab"
+            f"{path} has format_version {version}, but this OpenLLM reads only up to "
+            f"{FORMAT_VERSION}; upgrade with: pip install -U openllm-lab"
         )
     return value

@@ -101,8 +101,8 @@ class Run:
         except BlockingIOError:
             self._lock.close()
             raise StorageError(
-                f"{self.folder}: another process is training here; wait for it or choose "
-                "another --out"
+                f"{self.folder}: another process is training here; wait for it to finish, or "
+                "choose another --out"
             ) from None
 
     def _refuse_other_files(self) -> None:
@@ -110,8 +110,8 @@ class Run:
         others = [name for name in os.listdir(self.folder) if not name.startswith(".")]
         if others and RECIPE not in others:
             raise ConfigError(
-                f"{self.folder} holds other files ({', '.join(sorted(others)[:3])}) and is no run "
-                "folder; choose an empty or new one"
+                f"{self.folder} contains other files ({', '.join(sorted(others)[:3])}) and is "
+                "not a run folder; choose a new or empty folder"
             )
 
     def _check(self, recipe: dict[str, Any], fresh: bool) -> None:
@@ -122,18 +122,18 @@ class Run:
         if path.exists():
             changed = {key: pair for key, *pair in _differences(read_yaml(path), recipe)}
             refused = [
-                f"{key}={old} there, {new} now"
+                f"{key} was {old}, is now {new}"
                 for key, (old, new) in sorted(changed.items())
                 if key not in MACHINE_KEYS
             ]
             if refused:
                 raise ConfigError(
-                    f"{self.folder} holds a run with other settings ({'; '.join(refused[:5])}); "
-                    "repeat its settings to resume it, give --fresh to discard it, or choose "
-                    "another --out"
+                    f"{self.folder} contains a run with different settings "
+                    f"({'; '.join(refused[:5])}); use its settings to resume it, pass --fresh to "
+                    "discard it, or choose another --out"
                 )
             if not begins:
-                self.changes = [f"{key}: {a} then, {b} now" for key, (a, b) in changed.items()]
+                self.changes = [f"{key} was {a}, is now {b}" for key, (a, b) in changed.items()]
         if begins:  # from now on with these settings and this machine, whatever was noted before
             (self.folder / "env.json").unlink(missing_ok=True)
             with atomic_file(path) as handle:
@@ -172,7 +172,7 @@ class Run:
             if size < offset:
                 raise CheckpointError(
                     f"{self.metrics_path} is shorter ({size} bytes) than at the checkpoint "
-                    f"({offset}); it was changed from outside; start anew with --fresh"
+                    f"({offset} bytes): it was modified outside OpenLLM; start over with --fresh"
                 )
             self._metrics.truncate(offset)
             self._metrics.seek(offset)
@@ -210,14 +210,14 @@ class Run:
             return
         old = read_json(path, CheckpointError, "start anew with --fresh")
         changed = [
-            f"{name}: fingerprint {str(old.get(name))[:12]} there, {new[:12]} now"
+            f"{name} fingerprint was {str(old.get(name))[:12]}, is now {new[:12]}"
             for name, new in fingerprints.items()
             if old.get(name) != new
         ]
         if changed:
             raise ConfigError(
-                f"{self.folder} holds a run with other inputs ({'; '.join(changed)}); restore them "
-                "to resume it, give --fresh to discard it, or choose another --out"
+                f"{self.folder} contains a run with different inputs ({'; '.join(changed)}); "
+                "restore them to resume it, pass --fresh to discard it, or choose another --out"
             )
 
     def check_env(self, env: dict[str, Any]) -> list[str]:
@@ -228,7 +228,7 @@ class Run:
             return []
         old = read_json(path, CheckpointError, "start anew with --fresh")
         return [
-            f"{key}: {old.get(key)} then, {env.get(key)} now"
+            f"{key} was {old.get(key)}, is now {env.get(key)}"
             for key in ("torch", "instruction_set", "kernels", "compile", "world_size")
             if old.get(key) != env.get(key)
         ]
@@ -263,7 +263,7 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     """All complete lines of a run's metrics."""
     path = Path(folder) / "metrics.jsonl"
     if not path.exists():
-        raise CheckpointError(f"{folder} is no run folder (metrics.jsonl is missing)")
+        raise CheckpointError(f"{folder} is not a run folder (metrics.jsonl is missing)")
     lines = path.read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines]
 

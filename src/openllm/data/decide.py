@@ -95,7 +95,7 @@ def decide_leaks(store: Store, decisions: Decisions, workers: int) -> None:
         waiting.clear()
 
     held = leak_filter(held_texts())
-    with progress("find leaks", int(training.sum()), "documents") as meter:
+    with progress("finding leaks", int(training.sum()), "documents") as meter:
         batches = store.batches(training, CHUNK_BYTES)
         batches = metered(batches, meter, lambda batch: len(batch[0]))
         for found in ordered_map(_candidates, batches, workers, held):

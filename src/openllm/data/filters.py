@@ -155,13 +155,13 @@ def judge(texts: Sequence[str], words: Words, config: QualityConfig) -> list[tup
     verdicts = []
     for i, (text, count) in enumerate(zip(texts, words.counts().tolist(), strict=True)):
         if count < config.min_words:
-            verdict = ("too-few-words", f"{count} words, at least {config.min_words}")
+            verdict = ("too-few-words", f"{count} words, minimum {config.min_words}")
         elif letters[i] < config.min_letters:
             verdict = _beyond("few-letters", letters[i], "letters and digits", config.min_letters)
         elif symbols[i] > config.max_symbols:
             verdict = _beyond("symbols", symbols[i], "symbols", config.max_symbols)
         elif longest[i] > config.max_word:
-            verdict = ("long-word", f"{longest[i]} characters, at most {config.max_word}")
+            verdict = ("long-word", f"{longest[i]} characters, maximum {config.max_word}")
         elif (share := _repeated_lines(text)) > config.max_repeated_lines:
             verdict = _beyond("repeated-lines", share, "repeated lines", config.max_repeated_lines)
         elif phrases[i] > config.max_repeated_phrases:

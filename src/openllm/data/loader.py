@@ -62,7 +62,7 @@ class TokenLoader:
         if self.rows_per_epoch < 1:
             raise DataError(
                 f"the split '{shards.split}' of {shards.folder} has {int(self._lengths.sum())} "
-                f"tokens, less than one row of {seq_len}; add text or set batch.seq_len lower"
+                f"tokens, fewer than one row of {seq_len}; add text or lower batch.seq_len"
             )
         self._plan = lru_cache(maxsize=2)(
             lambda epoch: EpochPlan(self._lengths, seed, epoch if reshuffle else 0)
@@ -132,7 +132,10 @@ def sample_numbers(shards: Shards, tokens: int, seed: int, least: int = 1) -> ND
     sizes = np.cumsum(np.diff(shards.offsets.astype(np.int64))[order])
     chosen = np.sort(order[: max(least, int(np.searchsorted(sizes, tokens)) + 1)])
     if not len(chosen):
-        raise DataError(f"{shards.folder} has no '{shards.split}' documents; hold some out")
+        raise DataError(
+            f"{shards.folder} has no '{shards.split}' documents; prepare the data again with more "
+            "text held out"
+        )
     return chosen
 
 

@@ -65,11 +65,10 @@ class Mixture:
             name, colon, weight = part.partition(":")
             if name not in sizes:
                 raise ConfigError(
-                    f"the mixture '{text}' names '{name}', which is no source; "
-                    f"sources are: {', '.join(sizes)}"
+                    f"mixture '{text}': unknown source '{name}'; sources: {', '.join(sizes)}"
                 )
             if name in weights:
-                raise ConfigError(f"the mixture '{text}' names '{name}' twice; leave one out")
+                raise ConfigError(f"mixture '{text}' names '{name}' twice; remove one")
             weights[name] = _weight(weight if colon or len(parts) > 1 else "1", name, text)
         return cls.of(",".join(parts), weights)
 
@@ -81,8 +80,8 @@ def _weight(text: str, name: str, mixture: str) -> Fraction:
         weight = Fraction(0)
     if not weight:
         raise ConfigError(
-            f"the mixture '{mixture}' gives '{name}' the weight '{text}'; weights are positive "
-            "numbers such as 0.7 or 2, and a source without any is left out"
+            f"mixture '{mixture}' gives '{name}' the weight '{text}'; weights must be positive "
+            "numbers such as 0.7 or 2 (to exclude a source, do not name it)"
         )
     return weight
 
@@ -98,8 +97,8 @@ def refuse_twins(mixtures: Collection[Mixture]) -> None:
         shares = frozenset(mixture.shares.items())
         if shares in seen:
             raise ConfigError(
-                f"the mixtures '{seen[shares]}' and '{mixture.name}' are the same, as weights are "
-                "shares of a whole; leave one out"
+                f"the mixtures '{seen[shares]}' and '{mixture.name}' are the same (only the ratio "
+                "of weights matters); remove one"
             )
         seen[shares] = mixture.name
 
@@ -180,7 +179,7 @@ class MixtureLoader:
         micro_rows: int,
     ) -> None:
         if len({loader.seq_len for loader in loaders}) != 1:
-            raise ValueError("the rows of all sources must have one length")
+            raise ValueError("all sources must have the same row length")
         if len(loaders) != len(weights):
             raise ValueError(f"{len(loaders)} sources, but {len(weights)} weights")
         self.loaders = loaders

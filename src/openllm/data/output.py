@@ -62,7 +62,7 @@ def write_documents(
     with contextlib.ExitStack() as stack:
         outputs = [stack.enter_context(_Output(folder / f"{split}.jsonl")) for split in SPLITS]
         dropped = stack.enter_context(open(folder / "dropped.jsonl", "ab"))
-        meter = stack.enter_context(progress("write", len(store), "documents"))
+        meter = stack.enter_context(progress("writing", len(store), "documents"))
         for number, line in enumerate(store.lines()):
             name, path = files[file_numbers[number]]
             fate, side = int(decisions.fate[number]), int(decisions.side[number])
@@ -95,7 +95,7 @@ def _detail(store: Store, number: int, partner: int, fate: int, written: Written
     phrase = shared_phrase(store.text(number), store.text(partner))
     if phrase in written.phrases or len(written.phrases) < _MOST_PHRASES:
         written.phrases[phrase] += 1
-    return f"shares with {other}: {phrase}"
+    return f"shares a phrase with {other}: {phrase}"
 
 
 class _Output:

@@ -155,7 +155,7 @@ def _scan(
     options = ReadOptions(config.text_key, config.title_keys, config.split_paragraphs)
     scan = Scan()
     with (
-        progress("read", total, "MB") as meter,
+        progress("reading", total, "MB") as meter,
         StoreWriter(work) as writer,
         open(folder / "dropped.jsonl", "wb") as dropped,
     ):
@@ -188,13 +188,13 @@ def _count_reasons(dropped: Counter[tuple[str, str]]) -> str:
 
 def _nothing_left(dropped: Counter[tuple[str, str]], folder: Path) -> str:
     if not dropped:
-        return "the sources hold no documents at all; check that the files are not empty"
+        return "the sources contain no documents; check that the files are not empty"
     with open(folder / "dropped.jsonl", "rb") as handle:
         first = [json.loads(line) for line in islice(handle, 3)]
     places = [f"{item['file']}:{item['line']} {item['detail']}" for item in first]
     return (
-        f"no document is left ({_count_reasons(dropped)}); check --text-key and the format of the "
-        "files, or loosen the quality rules, for example --min-words 1. The first ones:\n  "
+        f"no documents are left ({_count_reasons(dropped)}); check --text-key and the format of "
+        "the files, or relax the quality rules, for example --min-words 1. First dropped:\n  "
         + "\n  ".join(places)
     )
 
@@ -203,7 +203,7 @@ def _nothing_to_train_on(written: Written) -> str:
     phrases = written.phrases.most_common(1)
     shared = f"; most of them share '{phrases[0][0]}'" if phrases else ""
     return (
-        f"no training document is left ({_count_reasons(written.dropped)}{shared}); give more "
+        f"no training documents are left ({_count_reasons(written.dropped)}{shared}); add more "
         "text, remove what all documents have in common, or hold out less with --validation and "
         "--test"
     )

@@ -156,7 +156,7 @@ def _json_record(text: str, place: Place, options: ReadOptions) -> Document | Br
     except (ValueError, RecursionError) as error:
         return place.broken("bad-json", str(error))
     if not isinstance(fields, dict):
-        return place.broken("bad-json", f"a JSON object is needed, not {type(fields).__name__}")
+        return place.broken("bad-json", f"expected a JSON object, got {type(fields).__name__}")
     return from_fields(fields, place, options)
 
 

@@ -108,7 +108,7 @@ def recount(folder: Path, threshold: float, workers: int) -> dict[str, LeakRepor
     held = [_survey(path) for path in paths]
     counts = [_Count(path, threshold) for path in paths]
     train = folder / "train.jsonl"
-    with progress("recount", train.stat().st_size / 1e6, "MB") as meter:
+    with progress("checking for leaks", train.stat().st_size / 1e6, "MB") as meter:
         batches = metered(_batches(train), meter, lambda batch: sum(map(len, batch[1])) / 1e6)
         for found in ordered_map(_suspects, batches, workers, held, threshold):
             for count, suspects in zip(counts, found, strict=True):

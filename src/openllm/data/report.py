@@ -70,9 +70,9 @@ def render_report(report: dict[str, Any]) -> str:
     """The text of report.md."""
     parts = [
         "# Prepared documents",
-        f"{report['records']:,} records came in, {report['kept']:,} documents were kept; "
+        f"{report['records']:,} records were read, {report['kept']:,} documents kept; "
         f"{report['broken']:,} records could not be read. "
-        "`dropped.jsonl` lists each that is not here, with file, line and reason.",
+        "`dropped.jsonl` lists everything left out, with file, line and reason.",
         _splits(report),
         "## Dropped",
         _table(
@@ -85,7 +85,7 @@ def render_report(report: dict[str, Any]) -> str:
         "## Leak report",
         _leaks(report),
         "## Length",
-        "Words between white space in a document, and how many documents have so many.",
+        "Number of training documents by length in words (separated by white space).",
         histogram(report["lengths"]["train"]),
         "## Speed and size",
         _speed(report),
@@ -96,7 +96,7 @@ def render_report(report: dict[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; all columns but the first are numbers."""
     if not rows:
-        return "Nothing."
+        return "None."
     line = "|".join(["---", *["---:"] * (len(head) - 1)])
     body = "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
@@ -122,7 +122,7 @@ def _phrases(report: dict[str, Any]) -> str:
     if not report["shared_phrases"]:
         return ""
     rows = [[phrase, f"{count:,}"] for phrase, count in report["shared_phrases"].items()]
-    lead = "Phrases for which the most documents left the training side:"
+    lead = "Shared phrases that removed the most documents from the training split:"
     return f"{lead}\n\n{_table(['phrase', 'documents'], rows)}"
 
 
@@ -142,7 +142,7 @@ def _sources(report: dict[str, Any]) -> str:
     skipped = report["skipped_files"]
     if skipped:
         shown = ", ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
-        table += f"\n\nNot read, being of no known type: {len(skipped):,} files ({shown})."
+        table += f"\n\nSkipped because of an unknown type: {len(skipped):,} files ({shown})."
     return table
 
 
@@ -152,14 +152,14 @@ def _leaks(report: dict[str, Any]) -> str:
         for pair, facts in report["leaks"].items()
     ]
     table = _table(
-        ["sides", "shared titles", "equal texts", "near duplicates", "shared 13-grams"], rows
+        ["splits", "shared titles", "equal texts", "near duplicates", "shared 13-grams"], rows
     )
     verdict = (
-        "Nothing is shared: titles, equal texts (words alone compared), near duplicates "
-        f"(Jaccard similarity of word 5-grams from {report['config']['near_threshold']}) and "
-        "13-grams were counted anew from the written files."
+        "Nothing is shared: titles, equal texts (comparing words only), near duplicates "
+        f"(Jaccard similarity of word 5-grams at least {report['config']['near_threshold']}) and "
+        "13-grams were recounted from the written files."
         if report["clean"]
-        else "**The sides share text; see the examples in report.json.**"
+        else "**The splits share text; see the examples in report.json.**"
     )
     return f"{table}\n\n{verdict}"
 
@@ -180,8 +180,8 @@ def _speed(report: dict[str, Any]) -> str:
     size = report["bytes_per_document"]
     return (
         f"{facts['text_bytes'] / 1e6:,.1f} MB of text in {facts['total_seconds']:.1f} s with "
-        f"{facts['workers']} workers: {facts['mb_per_second']:.1f} MB/s ({steps}; processor time "
-        f"of all processes {facts['cpu_seconds']:.1f} s).\n\n"
-        f"For each document {size['disk']} bytes on disk beside its text while preparing, and at "
-        f"most {size['memory']} bytes in memory."
+        f"{facts['workers']} workers: {facts['mb_per_second']:.1f} MB/s ({steps}; CPU time of "
+        f"all processes {facts['cpu_seconds']:.1f} s).\n\n"
+        f"While preparing, each document took {size['disk']} bytes on disk besides its text, and "
+        f"at most {size['memory']} bytes in memory."
     )

@@ -113,8 +113,8 @@ def _compare(
     for what in ("documents", "bytes"):
         if written[what] != prepared[what]:
             raise DataError(
-                f"{data / split}.jsonl holds {written[what]:,} {what}, {data / 'index.json'} says "
-                f"{prepared[what]:,}; prepare the folder again"
+                f"{data / split}.jsonl has {written[what]:,} {what}, but {data / 'index.json'} "
+                f"says {prepared[what]:,}; prepare the folder again"
             )
 
 

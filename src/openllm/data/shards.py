@@ -20,7 +20,7 @@ from openllm.core.errors import DataError, TokenizerError
 from openllm.core.files import read_json, recover_folder, sha256_file
 
 INDEX = "index.json"
-_MEND = "make it anew with: openllm data tokenize DATA --tokenizer DIR --out DIR"
+_MEND = "recreate the shards with: openllm data tokenize DATA --tokenizer DIR --out DIR"
 
 
 def split_files(split: str) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Shards:
         made_with = index["tokenizer_fingerprint"]
         if made_with != tokenizer_fingerprint:
             raise TokenizerError(
-                f"{folder} was made with the tokenizer {str(made_with)[:12]}, not with "
+                f"{folder} was made with tokenizer {str(made_with)[:12]}, not with "
                 f"{tokenizer_fingerprint[:12]}; use that tokenizer, or tokenise the documents "
                 "again: openllm data tokenize DATA --tokenizer DIR --out NEW_DIR"
             )
@@ -94,7 +94,7 @@ class Shards:
             _load_array(folder / names[name]) for name in ("offsets", "bytes", "words")
         )
         if len(offsets) != facts["documents"] + 1 or int(offsets[-1]) != len(tokens):
-            raise DataError(f"{path} does not fit its offsets; {_MEND}")
+            raise DataError(f"{path} does not match its offsets; {_MEND}")
         return cls(folder, split, tokens, offsets, doc_bytes, doc_words)
 
     @property

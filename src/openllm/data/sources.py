@@ -95,7 +95,7 @@ def open_source(argument: str, stdin_format: str = "txt") -> Source:
     if argument == "-":
         file = InputFile("stdin", "-", f".{stdin_format}", "", 0)
         if file.format not in FORMATS:
-            raise UsageError(f"--stdin-format {stdin_format} is not known; use txt or jsonl")
+            raise UsageError(f"unknown --stdin-format {stdin_format}; use txt or jsonl")
         return Source("stdin", "user", files=(file,), loose=True)
     if urlsplit(argument).scheme in ("http", "https"):
         return _from_url(argument)
@@ -120,8 +120,8 @@ def _from_pattern(pattern: str) -> Source:
             skipped += below[1]
     if not files:
         raise DataError(
-            f"there is no file, folder or match for '{pattern}'; give a path, a pattern in "
-            "quotes, a URL, '-', or one of the names squad and builtin"
+            f"no file, folder or match for '{pattern}'; give a path, a pattern in quotes, "
+            "a URL, '-', squad or builtin"
         )
     return Source(pattern, "user", files=tuple(files), loose=True, skipped=tuple(skipped))
 
@@ -134,7 +134,7 @@ def _stem(path: str) -> str:
 def _one_file(path: str) -> InputFile:
     parts = classify(path)
     if parts is None:
-        raise DataError(f"{path}: unknown file type; supported are {supported_suffixes()}")
+        raise DataError(f"{path}: unknown file type; supported: {supported_suffixes()}")
     stem, file_format, compression = parts
     return InputFile(stem, path, file_format, compression, os.path.getsize(path))
 
@@ -143,7 +143,7 @@ def _from_folder(folder: Path) -> Source:
     files, skipped = _walk(folder)
     if not files:
         raise DataError(
-            f"{folder}: no file of a known type in it; supported are {supported_suffixes()}"
+            f"{folder} contains no files of a known type; supported: {supported_suffixes()}"
         )
     return Source(folder.resolve().name, "user", files=tuple(files), skipped=tuple(skipped))
 
@@ -184,7 +184,7 @@ def _refuse(error: OSError) -> None:
 def _from_url(url: str) -> Source:
     name = PurePosixPath(urlsplit(url).path).name
     if classify(name) is None:
-        raise DataError(f"{url}: unknown file type; supported are {supported_suffixes()}")
+        raise DataError(f"{url}: unknown file type; supported: {supported_suffixes()}")
     place = hashlib.sha256(url.encode()).hexdigest()[:16]
     file = _one_file(str(download(url, cache_folder() / "downloads" / place)))
     file = replace(file, name=f"{urlsplit(url).hostname}/{file.name}")
@@ -228,8 +228,8 @@ def open_squad(locations: Sequence[str]) -> Source:
         skipped += [file.path for file in found if file not in files]
         if not files:
             raise DataError(
-                f"--source {' '.join(locations)}: no .json or .txt file there (plain, .gz or "
-                ".zst); give files in SQuAD's JSON schema"
+                f"--source {' '.join(locations)}: no .json or .txt files found (plain, .gz "
+                "or .zst); give files in SQuAD's JSON schema"
             )
     else:
         folder = cache_folder() / "squad"

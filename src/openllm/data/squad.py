@@ -49,7 +49,7 @@ def read_squad(stream: BinaryIO, place: Place, options: ReadOptions) -> Records:
     while not (found := _ARTICLES.search(text)):
         more = lines.read(1 << 20)
         if not more or len(text) > MAX_DOCUMENT_BYTES:
-            detail = 'no list under "data"; other JSON is read as .jsonl, one object a line'
+            detail = 'no list under "data"; other JSON must be .jsonl, one object per line'
             yield place.broken("not-squad-schema", detail)
             return
         text += more
@@ -92,4 +92,4 @@ def _squad_passages(article: Any, place: Place) -> Records:
         if encodable(document):
             yield document
         else:
-            yield place.broken("bad-utf8", "bytes that are not UTF-8; save it as UTF-8")
+            yield place.broken("bad-utf8", "not valid UTF-8; save it as UTF-8")

@@ -53,17 +53,17 @@ def _read_table(stream: BinaryIO, place: Place, options: ReadOptions, delimiter:
             row = next(rows, None)
         except csv.Error as error:
             to = f"to line {rows.line_num}, " if rows.line_num > place.line else ""
-            yield place.broken("bad-row", f"{to}{error}; a quote within text is written twice")
+            yield place.broken("bad-row", f"{to}{error}; quotes inside a field must be doubled")
             continue
         if row is None:
             return
         if len(row) != len(header):
             if row:
-                yield place.broken("bad-row", f"{len(row)} fields, the header has {len(header)}")
+                yield place.broken("bad-row", f"{len(row)} fields, header has {len(header)}")
             continue
         record = from_fields(dict(zip(header, row, strict=True)), place, options)
         if isinstance(record, Document) and not encodable(record):
-            record = place.broken("bad-utf8", "bytes that are not UTF-8; save it as UTF-8")
+            record = place.broken("bad-utf8", "not valid UTF-8; save it as UTF-8")
         yield record
 
 

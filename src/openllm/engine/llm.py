@@ -88,7 +88,7 @@ class LLM:
     def __init__(self, model: Transformer, tokenizer: Tokenizer, *, max_batch: int = 32) -> None:
         if model.cfg.vocab_size < tokenizer.vocab_size:
             raise ConfigError(
-                f"the model knows {model.cfg.vocab_size} tokens, the tokenizer has "
+                f"the model's vocabulary size is {model.cfg.vocab_size}, but the tokenizer's is "
                 f"{tokenizer.vocab_size}; use the tokenizer that the model was trained with"
             )
         self.model = model.eval()
@@ -144,8 +144,8 @@ class LLM:
         room = self.model.cfg.max_positions - len(ids)
         if room < 1:
             raise ConfigError(
-                f"the prompt has {len(ids)} tokens, the model reads at most "
-                f"{self.model.cfg.max_positions} with at least one new token; shorten the prompt"
+                f"the prompt has {len(ids)} tokens, but prompt and new text together may have "
+                f"at most {self.model.cfg.max_positions}; shorten the prompt"
             )
         limit = min(params.max_new_tokens, room)
         return _Sequence(index, ids, params, StreamDecoder(self.tokenizer), limit)

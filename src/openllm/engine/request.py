@@ -16,11 +16,15 @@ class SamplingParams(Config):
     max_new_tokens: int = Field(128, ge=1)
     temperature: float = Field(1.0, ge=0, description="0: always the most likely token")
     top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0: all")
-    top_p: float = Field(1.0, gt=0, le=1, description="keep the most likely tokens of mass p")
-    min_p: float = Field(0.0, ge=0, le=1, description="drop tokens below p times the best one")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="keep the most likely tokens of total probability p"
+    )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="drop tokens below p times the top probability"
+    )
     repetition_penalty: float = Field(1.0, gt=0, description="above 1: avoid tokens used before")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), description="end before any of these strings"
+        (), description="stop before any of these strings"
     )
     seed: int = Field(0, ge=0, lt=2**63)
 

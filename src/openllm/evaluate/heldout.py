@@ -81,8 +81,8 @@ def read_heldout(
         found = _tokenized(path.name, split, fingerprint, texts, tokenizer)
         if not found.texts:
             raise DataError(
-                f"the split '{split}' of {path} holds no documents; prepare more text, "
-                "or choose another with --split"
+                f"the split '{split}' of {path} has no documents; prepare more text, "
+                "or choose another split with --split"
             )
         return found
     if not path.exists():
@@ -90,7 +90,7 @@ def read_heldout(
     texts = [document.text for document in _file_documents(path, options or ReadOptions())]
     found = _tokenized(path.name, None, sha256_file(path), texts, tokenizer)
     if not found.texts:
-        raise DataError(f"{path} holds no text; give a file with at least one document")
+        raise DataError(f"{path} contains no text; give a file with at least one document")
     return found
 
 
@@ -114,7 +114,7 @@ def _from_shards(path: Path, split: str, tokenizer: Tokenizer) -> HeldOut:
     shards = Shards.open(path, split, tokenizer.fingerprint)
     tokens = [np.asarray(shards.document(i), np.int32) for i in range(shards.num_documents)]
     if not tokens:
-        raise DataError(f"the split '{split}' of {path} holds no documents; choose another")
+        raise DataError(f"the split '{split}' of {path} has no documents; choose another")
     return HeldOut(
         path.name,
         split,

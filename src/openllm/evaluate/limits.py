@@ -29,8 +29,8 @@ def training_limit(name: str, training: "Training") -> str:
     if model + optimizer >= MOST:
         return f"training `{name}` is limited by matrix products: {what}"
     return (
-        f"training `{name}` is limited by what lies between the matrix products (memory, many "
-        f"small operations): they reach {what}"
+        f"training `{name}` is limited by the work between the matrix products (memory, many "
+        f"small operations): the products reach {what}"
     )
 
 
@@ -47,11 +47,9 @@ def decoding_limit(name: str, decoding: "Decoding") -> str:
         return f"decoding `{name}` is limited by reading the weights from memory: {what}"
     products = decoding.share_of_products
     if products >= MOST:
-        return (
-            f"decoding `{name}` is limited by matrix products of a single row, which reach {what}"
-        )
+        return f"decoding `{name}` is limited by single-row matrix products, which reach {what}"
     return (
-        f"decoding `{name}` is limited by overhead per operation: matrix products take "
+        f"decoding `{name}` is limited by per-operation overhead: matrix products take "
         f"{products:.0%} of the time ({what})"
     )
 

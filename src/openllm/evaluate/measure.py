@@ -126,7 +126,7 @@ def measure_cloze(
         seed=cfg.seed,
     )
     if not questions:
-        warn("the text holds no sentences that cloze questions can be made of")
+        warn("the text has no sentences suitable for cloze questions")
         return None
     found = {"model": cloze.ask(questions, score)}
     if ngram is not None:
@@ -144,7 +144,7 @@ def measure_generation(
     texts = [tokens[1:-1] for tokens in heldout.tokens]
     prompts = generation.choose_prompts(texts, cfg.samples, length=cfg.prompt_tokens, seed=cfg.seed)
     if not prompts:
-        warn(f"no document has {2 * cfg.prompt_tokens} tokens; lower --prompt-tokens")
+        warn(f"no document has at least {2 * cfg.prompt_tokens} tokens; lower --prompt-tokens")
         return None
     say(f"generating {len(prompts)} texts")
     starts = [llm.tokenizer.decode(prompt.tokens.tolist()) for prompt in prompts]

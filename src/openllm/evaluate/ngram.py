@@ -177,11 +177,11 @@ def _join(segments: Iterable[np.ndarray], vocab_size: int) -> tuple[np.ndarray, 
     """All tokens concatenated (int32), and how many tokens of its segment precede each."""
     pieces = [np.asarray(segment, np.int32) for segment in segments if len(segment)]
     if not pieces:
-        raise DataError("there are no tokens to count n-grams of; the training text is empty")
+        raise DataError("there are no tokens to build n-grams from: the training text is empty")
     tokens = np.concatenate(pieces)
     if int(tokens.max()) >= vocab_size or int(tokens.min()) < 0:
         raise DataError(
-            f"token {int(tokens.max())} is outside the vocabulary of {vocab_size}; "
+            f"token {int(tokens.max())} is outside the vocabulary of size {vocab_size}; "
             "the text was tokenised with another tokenizer"
         )
     lengths = np.array([len(piece) for piece in pieces])

@@ -28,7 +28,7 @@ _QUALITY = {
     "distinct_3": "distinct-3",
     "repeated_4": "repeated 4-grams",
     "copy_mean": "longest copy from training, mean (tokens)",
-    "copy_max": "longest copy from training, most (tokens)",
+    "copy_max": "longest copy from training, maximum (tokens)",
 }
 
 
@@ -59,9 +59,9 @@ def _perplexity(result: Result) -> Table:
     rows = [[name, _interval(values["model"][key])] for key, name in _MEASURES.items()]
     note = (
         f"{data['documents']:,} documents, {data['tokens']:,} tokens of text, "
-        f"{data['bytes']:,} bytes; in brackets the 95 % bootstrap interval over documents. "
-        f"Windows of {windows['context']} tokens: {windows['full_context_share']:.1%} of the "
-        "tokens were predicted from all that stands before them in their document."
+        f"{data['bytes']:,} bytes; in brackets, the 95 % bootstrap interval over documents. "
+        f"With windows of {windows['context']} tokens, {windows['full_context_share']:.1%} of the "
+        "tokens were predicted from all the text before them in their document."
     )
     if baseline and less:
         header += [f"{result['ngram']['order']}-gram", "model minus n-gram"]
@@ -69,7 +69,7 @@ def _perplexity(result: Result) -> Table:
             row += [_interval(baseline[key]), _interval(less[key], signed=True)]
         note += (
             f" The model needs {_fewer(less['reduction'])} bits per byte than the n-gram model, "
-            f"which counted {result['ngram']['tokens']:,} tokens."
+            f"which was trained on {result['ngram']['tokens']:,} tokens."
         )
     return Table("Held-out text", tuple(header), tuple(map(tuple, rows)), note)
 
@@ -87,11 +87,11 @@ def _generation(generation: Result) -> Table:
         f"{settings['prompt_tokens']} tokens of held-out documents (temperature "
         f"{settings['temperature']:g}, top_k {settings['top_k']}, top_p {settings['top_p']:g}, "
         f"min_p {settings['min_p']:g}, repetition_penalty {settings['repetition_penalty']:g}, "
-        f"seed {settings['seed']}). Held-out: how the same documents really go on, cut to the "
-        "length of the samples."
+        f"seed {settings['seed']}). Held-out: the true continuations of the same documents, cut "
+        "to the length of the samples."
     )
     if sampled["copy_max"] is None:
-        note += " Copies were not measured: the training shards are not here."
+        note += " Copies were not measured: the training shards were not found."
     return Table("Generated text", ("", "model", "held-out"), tuple(rows), note)
 
 
@@ -108,14 +108,14 @@ def _cloze(cloze: Result, ngram: Result | None) -> Table:
             row += [_accuracy(theirs["choice"]), _accuracy(theirs["recall"])]
         rows.append(tuple(row))
     note = (
-        "Choice: the true word is likelier than three words of similar length and frequency "
-        "(chance 25 %). Recall: each of its tokens is the likeliest one. "
-        "In brackets the 95 % Wilson interval."
+        "Choice: the true word is more likely than three words of similar length and frequency "
+        "(chance 25 %). Recall: each of its tokens is the most likely one. "
+        "In brackets, the 95 % Wilson interval."
     )
     return Table("Cloze", tuple(header), tuple(rows), note)
 
 
-_GROUPS = {"repeated": "stands earlier in the document", "new": "new in the document"}
+_GROUPS = {"repeated": "occurs earlier in the document", "new": "new in the document"}
 
 
 def _number(value: float | None, signed: bool = False) -> str:
@@ -157,8 +157,8 @@ def markdown(result: Result, picture: str | None = None) -> str:
         f"# Evaluation of {model['name']}",
         "",
         f"- model: {model['parameters']:,} parameters, vocabulary {model['vocab_size']:,}, "
-        f"trained on {_or_unknown(model['tokens_seen'])} tokens "
-        f"(step {_or_unknown(model['step'])})",
+        f"training tokens {_or_unknown(model['tokens_seen'])}, "
+        f"step {_or_unknown(model['step'])}",
         f"- text: {data['name']}{split}, fingerprint {str(data['fingerprint'])[:12]}",
     ]
     for table in tables(result):
@@ -171,7 +171,7 @@ def markdown(result: Result, picture: str | None = None) -> str:
 
 
 def _or_unknown(value: int | None) -> str:
-    return "an unknown number of" if value is None else f"{value:,}"
+    return "unknown" if value is None else f"{value:,}"
 
 
 def markdown_table(table: Table) -> list[str]:
@@ -224,7 +224,7 @@ def plot(result: Result, path: Path) -> None:
         )
     curve_axes.set_xscale("log")
     curve_axes.xaxis.set_major_formatter("{x:g}")
-    curve_axes.set_xlabel("tokens of the document so far")
+    curve_axes.set_xlabel("position in the document (tokens)")
     curve_axes.set_ylabel("loss (nats per token)")
     curve_axes.set_title("Loss by position in held-out documents")
     curve_axes.grid(alpha=0.3)

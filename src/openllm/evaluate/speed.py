@@ -229,10 +229,10 @@ def kernels_mend() -> str | None:
     if os.environ.get("OPENLLM_KERNELS") == "0":
         return "unset OPENLLM_KERNELS"
     if platform.system() != "Linux":
-        return "they are for Linux only"
+        return "they are available on Linux only"
     if library.find_compiler() is None:
         return "install g++ (Debian, Ubuntu: apt install g++)"
-    return "the compiler failed, see the warning"
+    return "the compiler failed; see the warning"
 
 
 def free_bytes(device: str) -> int:

@@ -32,12 +32,12 @@ def read_lineage(model: Path) -> Lineage | None:
     path = model / "openllm.json"
     if not path.exists():
         return None
-    mend = "copy the whole model folder anew"
+    mend = "copy the whole model folder again"
     lineage = read_json(path, CheckpointError, mend)
     wanted = {"data", "recipe", "steps", "tokens_seen"}
     if not wanted <= lineage.keys():
         missing = ", ".join(sorted(wanted - lineage.keys()))
-        raise CheckpointError(f"{path} does not say: {missing}; {mend}")
+        raise CheckpointError(f"{path} lacks: {missing}; {mend}")
     return lineage
 
 
@@ -109,8 +109,8 @@ def find_training_text(
     if lineage is None:
         if required:
             raise DataError(
-                f"{model} has no openllm.json, so the tokens it was trained on are not known; "
-                "leave out --ngram and --train-data"
+                f"{model} has no openllm.json, so the tokens it was trained on are unknown; "
+                "omit --ngram and --train-data"
             )
         return None
     places = [data, *_recorded(model)] if train_data is None else [train_data]

@@ -30,7 +30,7 @@ class AttentionConfig(Config):
     """Causal grouped-query attention (arXiv:2305.13245)."""
 
     num_heads: int = Field(8, ge=1)
-    num_kv_heads: int | None = Field(None, ge=1, description="None: one for each query head")
+    num_kv_heads: int | None = Field(None, ge=1, description="none: one per query head")
     head_dim: int = Field(64, ge=2)
     qk_norm: bool = Field(True, description="RMS norm of each query and key head (Qwen3)")
     bias: bool = False
@@ -77,11 +77,11 @@ class ResearchConfig(Config):
     """Features that no public architecture has; only OpenLLM loads a model with one."""
 
     unet_skips: bool = Field(
-        False, description="layers of the second half see what those of the first half gave"
+        False, description="layers in the second half see the outputs of those in the first half"
     )
     embedding_mix: bool = Field(False, description="each layer sees the embedding again")
     value_embeddings: bool = Field(
-        False, description="the token's own vector is added to the first and last layers' values"
+        False, description="a vector per token is added to the values of the first and last layers"
     )
 
 

@@ -71,7 +71,7 @@ class Transformer(nn.Module):
             cache: keys and values of earlier tokens; new ones are appended.
         """
         if (tokens is None) == (embeds is None):
-            raise ValueError("give either tokens or embeds")
+            raise ValueError("pass either tokens or embeds")
         x_BTD = self.embed_tokens(tokens) if embeds is None else embeds
         batch, time = x_BTD.shape[:2]
         if positions is None:

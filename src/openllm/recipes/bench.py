@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args(argv)
     if not 0 < args.minutes <= 24 * 60:
-        raise UsageError(f"--minutes {args.minutes:g} must lie between 0 and 1440")
+        raise UsageError(f"--minutes {args.minutes:g} must be between 0 and 1440")
     if args.out is not None:
         check_target(Path(args.out))
     cfgs = configs(args.presets, args.device, args.threads)
@@ -72,10 +72,10 @@ def check_target(path: Path) -> None:
     if path.exists():
         mend = "choose another file for --out"
         if read_json(path, UsageError, mend).get("kind") != KIND:
-            raise UsageError(f"{path} is no report of 'openllm bench'; {mend}")
+            raise UsageError(f"{path} is not a report of 'openllm bench'; {mend}")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UsageError(f"--out {path}: {above} is no folder to write in; choose another file")
+        raise UsageError(f"--out {path}: cannot write to {above}; choose another file")
 
 
 def configs(presets: str | None, device: str, threads: int | None) -> dict[str, PretrainConfig]:
@@ -90,12 +90,14 @@ def configs(presets: str | None, device: str, threads: int | None) -> dict[str, 
     names = shipped if presets is None else [name.strip() for name in presets.split(",")]
     for name in names:
         if name not in shipped:
-            raise UsageError(f"--presets: there is no '{name}'; presets: {', '.join(shipped)}")
+            raise UsageError(f"--presets: unknown preset '{name}'; presets: {', '.join(shipped)}")
     settings = [f"device={device}"]
     if threads is not None:
         most = os.cpu_count() or 1
         if not 1 <= threads <= most:
-            raise UsageError(f"--threads {threads} must lie between 1 and {most}, the cores here")
+            raise UsageError(
+                f"--threads {threads} must be between 1 and {most}, the number of cores here"
+            )
         settings.append(f"threads={threads}")
     resolved = {}
     for name in names:
@@ -153,7 +155,7 @@ def _decode(
             if needed > free:
                 found[name] = lacks_memory(needed, free)
             elif building > share:
-                found[name] = too_long(name, "making its weights takes", building, DECODING)
+                found[name] = too_long(name, "initialising its weights takes", building, DECODING)
             else:
                 left = min(3.0, share - building)
                 found[name] = speed.measure_decoding(cfg.model, bandwidth, left)
@@ -206,7 +208,7 @@ def allot(steps: Mapping[str, float], seconds: float) -> dict[str, float]:
 
 def lacks_memory(needed: int, free: int) -> str:
     """Why a preset was left out."""
-    return f"it needs about {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free"
+    return f"it needs about {needed / GIB:.1f} GiB of memory, but {free / GIB:.1f} GiB are free"
 
 
 def too_long(name: str, what: str, seconds: float, part: float) -> str:

@@ -59,8 +59,8 @@ def resolve(cfg: PretrainConfig, vocab_size: int, *, epoch_tokens: int = 0) -> P
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     if "vocab_size" in cfg.model.model_fields_set and cfg.model.vocab_size != vocab_size:
         raise ConfigError(
-            f"model.vocab_size={cfg.model.vocab_size}, but the tokenizer has {vocab_size} pieces; "
-            "leave the setting out, or train a tokenizer of that size"
+            f"model.vocab_size={cfg.model.vocab_size}, but the tokenizer has {vocab_size} tokens; "
+            "remove the setting, or train a tokenizer of that size"
         )
     model = cfg.model.model_copy(update={"vocab_size": vocab_size})
     threads = cfg.threads or torch.get_num_threads()
@@ -152,8 +152,8 @@ def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
         teacher = read_model_config(folder)
         if Tokenizer.load(folder).fingerprint != tokenizer:
             raise ConfigError(
-                f"distill.teachers: {folder} has another tokenizer than {cfg.tokenizer}; teachers "
-                "and student need the same"
+                f"distill.teachers: {folder} has a different tokenizer from {cfg.tokenizer}; "
+                "teachers and student must share one"
             )
         if teacher.position.kind == "learned" and teacher.max_positions < cfg.batch.seq_len:
             raise ConfigError(

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     width = max((len(recipe["name"]) for recipe in recipes), default=0)
     for recipe in recipes:
         sys.stdout.write(f"{recipe['name']:<{width}}  {recipe['purpose']}\n")
-    sys.stdout.write(f"\nThe files: {FOLDER}\n")
+    sys.stdout.write(f"\nRecipe files: {FOLDER}\n")
     return 0
 
 

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     # after the table: what was measured must not be lost to a full disk
     if args.out is not None:
         write_report(result, Path(args.out))
-        say(f"report in {Path(args.out) / 'report.md'}")
+        say(f"wrote {Path(args.out) / 'report.md'}")
     return 0
 
 
@@ -189,14 +189,14 @@ def _window(cfg: EvaluateConfig, usual: int, most: int) -> tuple[int, int]:
     """Tokens per window, and from one window to the next; checks them and the prompts."""
     context = cfg.context or usual
     if context > most:
-        raise ConfigError(f"--context {context} is more than the {most} positions of the model")
+        raise ConfigError(f"--context {context} exceeds the model's {most} positions")
     stride = cfg.stride or max(1, context // 2)
     if stride > context:
-        raise ConfigError(f"--stride {stride} is longer than the context of {context} tokens")
+        raise ConfigError(f"--stride {stride} exceeds the context of {context} tokens")
     if cfg.samples and cfg.prompt_tokens + 2 > most:
         raise ConfigError(
             f"--prompt-tokens {cfg.prompt_tokens} leaves no room to generate in the "
-            f"{most} positions of the model"
+            f"model's {most} positions"
         )
     return context, stride
 

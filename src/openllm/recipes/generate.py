@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a stream")
     args = parser.parse_args(argv)
     if any(not stop for stop in args.stop):
-        raise UsageError("--stop needs a text that is not empty")
+        raise UsageError("--stop must not be empty")
     names = SamplingParams.model_fields
     wishes = {name: value for name, value in vars(args).items() if name in names}
     params = SamplingParams.parse({**wishes, "stop": tuple(args.stop)}, "sampling settings")
@@ -61,4 +61,4 @@ def _read_prompt(given: str) -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8 text ({error})") from None
+        raise UsageError(f"standard input is not valid UTF-8 ({error})") from None

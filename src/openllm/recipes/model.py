@@ -44,7 +44,7 @@ def _config(name: str, settings: list[str]) -> PretrainConfig:
     from openllm.checkpoint.model_dir import read_model_config
 
     if any(setting.startswith("model.") for setting in settings):
-        raise UsageError(f"{name} is a model folder; its shape cannot be changed by a setting")
+        raise UsageError(f"{name} is a model folder; settings cannot change its shape")
     shape = read_model_config(folder)
     seq_len = min(512, shape.max_positions)
     batch = [f"batch.seq_len={seq_len}", f"batch.tokens={16 * seq_len}"]
@@ -110,12 +110,12 @@ def _text(model: ModelConfig, facts: dict[str, Any]) -> str:
     lines += [f"├── {n:<11}{c:>13,}  {c / total:6.1%}  {what}" for n, c, what in rows]
     lines += [
         f"└── context    {model.max_positions:>13,}  tokens, {model.position.kind} positions",
-        f"forward        {flops['forward_per_token'] / 1e6:,.1f} MFLOP a token",
-        f"training       {flops['training_per_token'] / 1e6:,.1f} MFLOP a token, "
-        f"{flops['training_step'] / 1e12:,.2f} TFLOP a step",
+        f"forward        {flops['forward_per_token'] / 1e6:,.1f} MFLOP per token",
+        f"training       {flops['training_per_token'] / 1e6:,.1f} MFLOP per token, "
+        f"{flops['training_step'] / 1e12:,.2f} TFLOP per step",
         f"memory         {step['tensor_bytes'] / 2**20:,.0f} MiB of tensors at the peak of a step "
         f"of {step['rows_at_once']} x {step['seq_len']} tokens ({step['precision']}, "
         f"{step['optimizer']}); process about {step['peak_bytes'] / 2**30:.2f} GiB",
-        f"KV cache       {facts['kv_cache_bytes_per_token']:,} bytes a token",
+        f"KV cache       {facts['kv_cache_bytes_per_token']:,} bytes per token",
     ]
     return "\n".join(lines) + "\n"

@@ -39,7 +39,7 @@ def prepare_main(argv: list[str]) -> int:
     args = _parser().parse_intermixed_args(argv)
     names, settings = _sort_arguments(args.sources)
     if args.source and "squad" not in names:
-        raise UsageError("--source says where squad is; name squad as a SOURCE too")
+        raise UsageError("--source gives the location of squad; add squad as a SOURCE")
     config = _config(args, settings)
     out = Path(args.out)
     _check_output(out, args.force)
@@ -119,7 +119,7 @@ def _sort_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     ]
     names = [item for item in arguments if item not in settings]
     if not names:
-        raise UsageError("no SOURCE given; name squad, builtin, a file, a folder or '-'")
+        raise UsageError("no SOURCE given; use squad, builtin, a file, a folder or '-'")
     return names, settings
 
 
@@ -168,12 +168,12 @@ def _check_output(out: Path, force: bool) -> None:
             f"{out} exists and is not a prepared folder; choose another --out or remove it"
         ) from None
     if not force:
-        raise UsageError(f"{out} is a prepared folder already; add --force to replace it")
+        raise UsageError(f"{out} is already a prepared folder; add --force to replace it")
     foreign = sorted(name for name in os.listdir(out) if not _OWN.fullmatch(name))
     if foreign:
         raise UsageError(
-            f"{out} also holds other files ({', '.join(foreign[:3])}), which --force would delete; "
-            "move them or choose another --out"
+            f"{out} also contains other files ({', '.join(foreign[:3])}), which --force would "
+            "delete; move them or choose another --out"
         )
 
 
@@ -186,16 +186,16 @@ def _announce(report: dict[str, Any], out: Path, as_json: bool) -> None:
         say(f"{split}: {facts['documents']:,} documents, {facts['bytes'] / 1e6:.2f} MB")
         if not facts["documents"]:
             warn(
-                f"{split} is empty: too few documents to hold any out; give more files, "
-                "or --split-paragraphs for text files with blank lines between passages"
+                f"{split} is empty: too few documents to hold any out; add files, "
+                "or use --split-paragraphs for text files with blank lines between passages"
             )
     if report["broken"]:
         warn(f"{report['broken']:,} records could not be read; see {out / 'dropped.jsonl'}")
     if report["skipped_files"]:
         names = ", ".join(report["skipped_files"][:3])
-        warn(f"{len(report['skipped_files']):,} files of no known type were not read ({names})")
+        warn(f"{len(report['skipped_files']):,} files of unknown type were skipped ({names})")
     if not report["clean"]:
-        warn("the leak report is not all zero; see report.md")
+        warn("the splits share text; see the leak report in report.md")
     say(f"wrote {out} (report: {out / 'report.md'})")
 
 
@@ -207,7 +207,7 @@ def inspect_main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="openllm data inspect",
-        description="Show what a prepared folder holds.",
+        description="Show what a prepared folder contains.",
         epilog="example: openllm data inspect data/squad --split test --samples 5",
     )
     parser.add_argument("folder", metavar="DIR", help="a folder made by 'openllm data prepare'")
@@ -235,7 +235,7 @@ def inspect_main(argv: list[str]) -> int:
 def _samples(folder: str, split: str, wanted: int, facts: dict[str, Any]) -> list[Document]:
     """Documents evenly spaced through a split."""
     if wanted < 0:
-        raise UsageError(f"--samples {wanted}: give 0 or more")
+        raise UsageError(f"--samples {wanted}: must be 0 or more")
     step = max(1, facts["documents"] // max(1, wanted))
     found = islice(read_documents(folder, split), 0, None, step)
     return list(islice(found, wanted))

@@ -73,8 +73,8 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     cfg = resolve(cfg, tokenizer.vocab_size, epoch_tokens=len(text.tokens))
     if architecture(cfg.model) == OWN:
         warn(
-            "no transformers architecture has the shape of this model; its folder will be for "
-            "OpenLLM alone"
+            "no transformers architecture matches this model; only OpenLLM will be able to load "
+            "its folder"
         )
     prepare_process(cfg)
     loader = build_loader(cfg, text)
@@ -99,13 +99,13 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
 def _folders(cfg: PretrainConfig) -> tuple[Path, Path]:
     if cfg.data is None:
         raise ConfigError(
-            "'data' is missing; make a folder with 'openllm data prepare SOURCE --out DIR' and "
-            "give data=DIR"
+            "'data' is missing; prepare a folder with 'openllm data prepare SOURCE --out DIR' and "
+            "set data=DIR"
         )
     if cfg.tokenizer is None:
         raise ConfigError(
-            f"'tokenizer' is missing; make one with 'openllm tokenizer train {cfg.data} --out DIR' "
-            "and give tokenizer=DIR"
+            f"'tokenizer' is missing; train one with 'openllm tokenizer train {cfg.data} --out "
+            "DIR' and set tokenizer=DIR"
         )
     return Path(cfg.data), Path(cfg.tokenizer)
 
@@ -130,7 +130,7 @@ def _train(
     finished = state is not None and state.values["finished"]
     report = run.folder / "report.md"
     if finished and report.exists():
-        say(f"{run.folder}: this run is finished; its model is in {run.model}")
+        say(f"{run.folder}: this run is already finished; its model is in {run.model}")
         return
     report.unlink(missing_ok=True)  # its existence says that the run is complete
     trainer = build_trainer(cfg, loader)
@@ -157,7 +157,7 @@ def _train(
             trainer.fit()
     write_report(run.folder, f"Run {run.folder.name}", _facts(cfg, index, outlook))
     if trainer.stop_reason in ("SIGINT", "SIGTERM") and trainer.step < trainer.total_steps:
-        say(f"stopped at step {trainer.step}; repeat the command to go on")
+        say(f"stopped at step {trainer.step}; repeat the command to resume")
         raise KeyboardInterrupt
     say(f"done: model in {run.model}, report in {report}")
 
@@ -166,7 +166,8 @@ def _check_machine(run: Run, cfg: PretrainConfig, step: int) -> None:
     """Record the environment, or report how it and the settings differ from the run's start."""
     for difference in [*run.changes, *run.check_env(describe_machine(cfg))]:
         message = (
-            f"this run began otherwise ({difference}); numbers will agree closely, not bit by bit"
+            f"this run was started differently ({difference}); results will agree closely, not bit "
+            "for bit"
         )
         run.log_event("machine", step, message)
         warn(message)
@@ -257,7 +258,7 @@ def _facts(
 
     return [
         ("parameters", f"{parameters(cfg.model).total:,}"),
-        ("vocabulary", f"{cfg.model.vocab_size:,}"),
+        ("vocabulary size", f"{cfg.model.vocab_size:,}"),
         (
             "data",
             f"{cfg.data} ({index['corpus']}, {index['splits']['train']['documents']:,} documents)",

@@ -46,7 +46,7 @@ class Plan(Config):
     tokens: int = Field(ge=1)
     documents: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**63)
-    minutes: float | None = Field(None, gt=0, description="what was asked for; none: not noted")
+    minutes: float | None = Field(None, gt=0, description="as requested; none: not recorded")
 
     @classmethod
     def make(cls, minutes: float, seed: int) -> "Plan":
@@ -61,7 +61,7 @@ class Plan(Config):
         wanted = int(0.95 * 60 * minutes * rate)
         step = cfg.batch.tokens
         tokens = min(max(wanted, MIN_TOKENS), MAX_TOKENS) // step * step
-        say(f"this machine trains at about {rate:,.0f} tokens/s, so {tokens:,} tokens will be read")
+        say(f"this machine trains at about {rate:,.0f} tokens/s; training on {tokens:,} tokens")
         documents = tokens // TOKENS_PER_DOCUMENT
         return cls(tokens=tokens, documents=documents, seed=seed, minutes=minutes)
 
@@ -89,15 +89,15 @@ def main(argv: list[str]) -> int:
         "and sample from it.",
     )
     parser.add_argument("--out", default="runs/quickstart", help="folder for everything")
-    minutes = f"training time to aim at (default {MINUTES:g})"
+    minutes = f"approximate training time (default {MINUTES:g})"
     parser.add_argument("--minutes", type=float, help=minutes)
     parser.add_argument("--seed", type=int, help=f"seed of the corpus and model (default {SEED})")
     parser.add_argument("--fresh", action="store_true", help="discard an earlier quickstart")
     args = parser.parse_args(argv)
     if args.minutes is not None and not 0 < args.minutes <= 24 * 60:
-        raise ConfigError(f"--minutes {args.minutes} must lie between 0 and 1440")
+        raise ConfigError(f"--minutes {args.minutes} must be between 0 and 1440")
     if args.seed is not None and not 0 <= args.seed < 2**63:
-        raise ConfigError(f"--seed {args.seed} must lie between 0 and 2**63 - 1")
+        raise ConfigError(f"--seed {args.seed} must be between 0 and 2**63 - 1")
     out = Path(args.out)
     quickstart(out, find_plan(out, args.minutes, args.seed, fresh=args.fresh))
     return 0
@@ -124,7 +124,7 @@ def find_plan(out: Path, minutes: float | None, seed: int | None, *, fresh: bool
             _refuse_other_settings(out, plan, minutes, seed)
             return plan
     if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} holds other files; give --out an empty or new folder")
+        raise ConfigError(f"{out} contains other files; choose a new or empty folder for --out")
     plan = Plan.make(MINUTES if minutes is None else minutes, SEED if seed is None else seed)
     write_json(path, plan.dump())
     return plan
@@ -132,14 +132,14 @@ def find_plan(out: Path, minutes: float | None, seed: int | None, *, fresh: bool
 
 def _refuse_other_settings(out: Path, plan: Plan, minutes: float | None, seed: int | None) -> None:
     changed = [
-        f"--{name} {old} there, {new} now"
+        f"--{name} was {old}, is now {new}"
         for name, old, new in (("minutes", plan.minutes, minutes), ("seed", plan.seed, seed))
         if old is not None and new is not None and old != new
     ]
     if changed:
         raise ConfigError(
-            f"{out} holds a quickstart with other settings ({'; '.join(changed)}); repeat its "
-            "settings to resume it, give --fresh to discard it, or choose another --out"
+            f"{out} contains a quickstart with different settings ({'; '.join(changed)}); use its "
+            "settings to resume it, pass --fresh to discard it, or choose another --out"
         )
 
 
@@ -152,8 +152,8 @@ def _discard(out: Path) -> None:
     foreign = [name for name in found if not known.fullmatch(name)]
     if foreign:
         raise ConfigError(
-            f"{out} holds {foreign[0]}, which no quickstart made; move it elsewhere, or choose "
-            "another --out"
+            f"{out} contains {foreign[0]}, which is not from a quickstart; move it elsewhere, or "
+            "choose another --out"
         )
     Run.discard(out / RECIPE)  # first, as it refuses while a process is training there
     # the plan goes last: while it exists, the folder is still recognised as a quickstart
@@ -213,8 +213,8 @@ def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
     samples = write_samples(llm, plan.seed, NUM_SAMPLES, out / "samples.md")
     if not samples:
         raise TrainingError(
-            f"the model wrote no text of {MIN_SAMPLE_TOKENS} tokens; repeat with --fresh and "
-            "more --minutes"
+            f"the model generated no text of at least {MIN_SAMPLE_TOKENS} tokens; run again with "
+            "--fresh and more --minutes"
         )
     model_bpb = perplexity["model"]["bits_per_byte"]["value"]
     ngram_bpb = perplexity["ngram"]["bits_per_byte"]["value"]
@@ -255,9 +255,9 @@ def write_samples(llm: "LLM", seed: int, count: int, path: Path) -> list[dict[st
                 samples.append(sample)
     with atomic_file(path) as handle:
         handle.write(
-            f"# {len(samples)} samples\n\nUnpicked: openings of held-out stories in their order, "
-            f"temperature {TEMPERATURE}; {short} texts of less than {MIN_SAMPLE_TOKENS} tokens "
-            "left out. The opening is in bold.\n"
+            f"# {len(samples)} samples\n\nNot cherry-picked: openings of held-out stories in "
+            f"order, temperature {TEMPERATURE}; {short} texts of fewer than {MIN_SAMPLE_TOKENS} "
+            "tokens left out. The opening is in bold.\n"
         )
         for number, sample in enumerate(samples, 1):
             handle.write(
@@ -278,17 +278,17 @@ def _tell(out: Path, summary: dict[str, Any]) -> None:
 {format_duration(summary["train_seconds"])}
 held-out text   {bpb[0]}, {summary["below_ngram"]:.0%} below
 5-gram baseline {bpb[1]}
-consistency     {summary["consistency"]:.0%} of what {len(summary["samples"])} sampled stories claim
+consistency     {summary["consistency"]:.0%} of the claims in {len(summary["samples"])} stories
 
-one of them:
+one of the samples:
 {first}
 
-where everything lies
+where everything is
   {out}/data            documents       openllm data inspect {out}/data
   {out}/tokenizer       vocabulary      openllm tokenizer inspect {out}/tokenizer
   {out}/{RECIPE}            curves, report  {out}/{RECIPE}/report.md
-  {model}      the model; transformers loads it, too
-  {out}/evaluation      measures        {out}/evaluation/report.md
+  {model}      the model; transformers loads it too
+  {out}/evaluation      metrics         {out}/evaluation/report.md
   {out}/samples.md      all samples
   {out}/summary.json    the numbers
 

@@ -70,7 +70,7 @@ def tokenize(
     folder = Path(data) / f"tokens-{fingerprint[:12]}" if out is None else Path(out)
     recover_folder(folder)
     if _is_current(folder, prepared["fingerprint"], fingerprint):
-        say(f"{folder}: the token shards are there already")
+        say(f"{folder}: the token shards are up to date")
         return folder
     ours = {INDEX, *(name for split in SPLITS for name in split_files(split).values())}
     check_replaceable(folder, ours, DataError)
@@ -89,7 +89,7 @@ def tokenize(
     seconds = time.monotonic() - began
     tokens = sum(split["tokens"] for split in index["splits"].values())
     say(
-        f"{folder}: {tokens:,} tokens of {size / 1e6:,.1f} MB text "
+        f"{folder}: {tokens:,} tokens from {size / 1e6:,.1f} MB of text "
         f"in {format_duration(seconds)} ({size / 1e6 / seconds:.1f} MB/s)"
     )
     return folder

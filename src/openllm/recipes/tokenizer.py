@@ -109,7 +109,7 @@ def _sizes(text: str | None) -> list[int]:
         return sorted({int(size) for size in text.split(",")}) if text else []
     except ValueError:
         raise UsageError(
-            f"--vocab-sizes {text}: give whole numbers with commas, such as 4096,8192"
+            f"--vocab-sizes {text}: give comma-separated integers, such as 4096,8192"
         ) from None
 
 
@@ -182,4 +182,4 @@ class _Counted:
                 self.bytes += size
                 meter.advance(size / 1e6)
                 yield piece
-        say(f"training the vocabulary on {self.bytes / 1e6:,.1f} MB ...")
+        say(f"training the tokenizer on {self.bytes / 1e6:,.1f} MB ...")

@@ -36,18 +36,18 @@ def _draw_groups(axes: "Axes", report: Report) -> None:
         ranked = [ranked[round(number * step)] for number in range(MANY)]
     axes.barh([name for name, _ in ranked], [fit.bytes_per_token for _, fit in ranked])
     axes.set_xlabel("UTF-8 bytes per token")
-    axes.set_title(f"vocabulary of {report.tokenizer.vocab_size:,}")
+    axes.set_title(f"vocabulary size {report.tokenizer.vocab_size:,}")
     axes.tick_params(axis="y", labelsize=7)
 
 
 def _draw_sizes(ratio: "Axes", cost: "Axes", report: Report) -> None:
     sizes = [size.vocab_size for size in report.sizes]
     ratio.plot(sizes, [size.held_out.bytes_per_token for size in report.sizes], marker="o")
-    ratio.set_ylabel("bytes per token, held-out text")
+    ratio.set_ylabel("bytes per token of held-out text")
     for preset in PRESETS:
         values = [size.flops_per_byte(preset) for size in report.sizes]
         cost.plot(sizes, [value / min(values) for value in values], marker="o", label=preset)
-    cost.set_ylabel("computing for a byte of text, least = 1")
+    cost.set_ylabel("compute per byte of text (lowest = 1)")
     cost.legend(title="model")
     for axes in (ratio, cost):
         axes.set_xscale("log", base=2)

@@ -85,7 +85,7 @@ def _read(file: InputFile) -> Iterator[Document]:
         else:
             broken += 1
     if broken:
-        warn(f"{file.path}: {broken} records cannot be read and are left out")
+        warn(f"{file.path}: {broken} records could not be read and were skipped")
 
 
 @dataclass
@@ -190,12 +190,12 @@ def compare(texts: TextSource, sizes: Sequence[TokenizerSettings]) -> list[Size]
     total = sum(len(text.encode("utf-8", "replace")) for _, text in texts.part(held_out=False))
     if not total or next(texts.part(held_out=True), None) is None:
         raise DataError(
-            "comparing sizes needs text to train on and text held out; give a prepared folder "
-            "with a validation split, or a file of at least ten documents"
+            "comparing vocabulary sizes needs training text and held-out text; give a prepared "
+            "folder with a validation split, or a file with at least ten documents"
         )
     results = []
     for settings in sizes:
-        say(f"training a vocabulary of {settings.vocab_size:,} ...")
+        say(f"training a tokenizer of vocabulary size {settings.vocab_size:,} ...")
         tokenizer = Tokenizer(
             train_model(sample(texts.part(held_out=False), total, settings), settings)
         )
@@ -259,7 +259,7 @@ def _size_lines(sizes: list[Size], suits: dict[str, int]) -> list[str]:
     head = "".join(f"{preset:>18}" for preset in PRESETS)
     lines = [
         f"Vocabulary sizes on held-out text; for each model the share of embeddings and the "
-        f"MFLOP for a byte of text (* least). Rare: pieces seen < {RARE} times in training.",
+        f"MFLOPs per byte of text (* lowest). Rare: tokens seen < {RARE} times in training.",
         f"{'size':>8}{'bytes/token':>13}{'rare':>8}{head}",
     ]
     for size in sizes:
@@ -274,4 +274,4 @@ def _size_lines(sizes: list[Size], suits: dict[str, int]) -> list[str]:
             + "".join(cells)
         )
     best = ", ".join(f"{preset} {size:,}" for preset, size in suits.items())
-    return [*lines, f"Least computing for a byte of text: {best}."]
+    return [*lines, f"Least compute per byte of text: {best}."]

@@ -53,7 +53,7 @@ class Tokenizer:
         if min(self.unk_id, self.bos_id, self.eos_id, self.pad_id) < 0:
             raise TokenizerError(
                 f"{source} lacks one of the tokens bos, eos, pad and unk; "
-                "train one with: openllm tokenizer train DATA --out DIR"
+                "train a tokenizer with: openllm tokenizer train DATA --out DIR"
             )
         self.controls = {
             piece.piece: index for index, piece in enumerate(pieces) if piece.type in CONTROLS
@@ -81,10 +81,10 @@ class Tokenizer:
         try:
             model = path.read_bytes()
         except FileNotFoundError:
-            what = f"{folder} holds no {MODEL_FILE}" if folder.is_dir() else f"no folder {folder}"
+            what = f"{folder} has no {MODEL_FILE}" if folder.is_dir() else f"no folder {folder}"
             raise TokenizerError(
                 f"{what}; give a tokenizer folder or a model folder, "
-                "or make one with: openllm tokenizer train DATA --out DIR"
+                "or train one with: openllm tokenizer train DATA --out DIR"
             ) from None
         except OSError as error:
             raise TokenizerError(
@@ -92,11 +92,11 @@ class Tokenizer:
             ) from None
         tokenizer = cls(model, str(path))
         if (folder / SETTINGS_FILE).exists():
-            mend = "copy the tokenizer folder anew"
+            mend = "copy the tokenizer folder again"
             noted = read_json(folder / SETTINGS_FILE, TokenizerError, mend).get("fingerprint")
             if noted != tokenizer.fingerprint:
                 raise TokenizerError(
-                    f"{path} is not the file that {SETTINGS_FILE} describes (fingerprint "
+                    f"{path} does not match {SETTINGS_FILE} (fingerprint "
                     f"{tokenizer.fingerprint[:12]}, expected {str(noted)[:12]}); {mend}"
                 )
         return tokenizer
@@ -153,7 +153,7 @@ class Tokenizer:
 
     def _unknown_id(self, index: object) -> TokenizerError:
         return TokenizerError(
-            f"token {index} is not in this vocabulary of {self.vocab_size}; "
+            f"token {index} is outside this vocabulary of size {self.vocab_size}; "
             "use the tokenizer that the model or the shards were made with"
         )
 
@@ -171,7 +171,7 @@ def parse_model(model: bytes, source: str) -> ModelProto:
         proto.Clear()
     if not proto.pieces:
         raise TokenizerError(
-            f"{source} is damaged or not a SentencePiece model; copy the tokenizer folder anew, "
+            f"{source} is damaged or not a SentencePiece model; copy the tokenizer folder again, "
             "or train one with: openllm tokenizer train DATA --out DIR"
         )
     return proto

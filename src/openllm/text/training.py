@@ -42,7 +42,7 @@ class TokenizerSettings(Config):
 
     vocab_size: int = Field(32_000, le=1_000_000)
     sample_bytes: int = Field(50_000_000, ge=1, description="UTF-8 bytes of text to train on")
-    seed: int = Field(0, ge=0, description="chooses the sample, where there is more text than that")
+    seed: int = Field(0, ge=0, description="selects the sample if there is more text")
     character_coverage: float = Field(
         0.9995, ge=0.9, le=1, description="share of the text whose characters get a token"
     )
@@ -52,8 +52,8 @@ class TokenizerSettings(Config):
     def _check(cls, value: int) -> int:
         if value < MIN_VOCAB_SIZE:
             raise ValueError(
-                f"a vocabulary has at least {MIN_VOCAB_SIZE} entries: {NUM_CONTROLS} control "
-                f"tokens, {NUM_BYTES} bytes, and some pieces of text"
+                f"must be at least {MIN_VOCAB_SIZE}: {NUM_CONTROLS} control "
+                f"tokens, {NUM_BYTES} bytes, and some text pieces"
             )
         return value
 
@@ -169,7 +169,7 @@ def _explain(message: str, code: int, settings: TokenizerSettings) -> TokenizerE
     """SentencePiece's error in words that say how to fix it."""
     if code < 0:
         return TokenizerError(
-            f"training the tokenizer was killed by signal {-code}, most likely for want of memory; "
+            f"tokenizer training was killed by signal {-code}, most likely because memory ran out; "
             f"train on less text: --sample-bytes {settings.sample_bytes // 4}"
         )
     if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
@@ -182,7 +182,7 @@ def _explain(message: str, code: int, settings: TokenizerSettings) -> TokenizerE
         return TokenizerError(
             f"the characters of this text need a vocabulary of more than {found[1]}, not "
             f"{settings.vocab_size}; choose a larger --vocab-size, or a --character-coverage below "
-            f"{settings.character_coverage} (the rarest characters are then written as bytes)"
+            f"{settings.character_coverage} (the rarest characters are then encoded as bytes)"
         )
     if code == FAILED and "sentences_.empty()" in message:
         return TokenizerError("there is no text to train a tokenizer on; give documents with text")

@@ -29,10 +29,10 @@ Scale = Annotated[int, Field(ge=1_000_000, le=1_000_000_000), BeforeValidator(_r
 class BatchConfig(Config):
     """Tokens per step and their layout."""
 
-    tokens: int = Field(8192, ge=1, description="tokens in a step")
-    seq_len: int = Field(512, ge=2, description="tokens in a row")
-    micro_rows: int = Field(4, ge=1, description="rows read at once; less needs less memory")
-    reshuffle: bool = Field(True, description="another order of the documents in each epoch")
+    tokens: int = Field(8192, ge=1, description="tokens per step")
+    seq_len: int = Field(512, ge=2, description="tokens per row")
+    micro_rows: int = Field(4, ge=1, description="rows per forward pass; fewer need less memory")
+    reshuffle: bool = Field(True, description="shuffle the documents anew in each epoch")
 
     @property
     def rows(self) -> int:
@@ -44,22 +44,24 @@ class ValidationConfig(Config):
     """When to score held-out text during training."""
 
     every: int | None = Field(None, ge=1, description="steps; none: a twentieth of the run")
-    tokens: int = Field(65_536, ge=1, description="about how many tokens to score")
-    patience: int | None = Field(None, ge=1, description="checks without gain before stopping")
+    tokens: int = Field(65_536, ge=1, description="approximate number of tokens to score")
+    patience: int | None = Field(
+        None, ge=1, description="validations without improvement before stopping"
+    )
 
 
 class CheckpointConfig(Config):
     """When to save checkpoints."""
 
     every: int | None = Field(None, ge=1, description="steps; none: a twentieth of the run")
-    keep: int = Field(2, ge=1, description="newest checkpoints that stay on disk")
+    keep: int = Field(2, ge=1, description="how many of the newest checkpoints to keep")
 
 
 class DistillConfig(Config):
     """Distillation from an ensemble of trained models (arXiv:2509.14786), besides the text."""
 
-    teachers: list[str] = Field(min_length=1, description="model folders of the same tokenizer")
-    share: float = Field(0.5, gt=0, le=1, description="their weight; the text has the rest")
+    teachers: list[str] = Field(min_length=1, description="model folders with the same tokenizer")
+    share: float = Field(0.5, gt=0, le=1, description="teachers' weight; the text gets the rest")
 
 
 class PretrainConfig(Config):
@@ -68,7 +70,7 @@ class PretrainConfig(Config):
     data: str | None = Field(None, description="folder made by 'openllm data prepare'")
     tokenizer: str | None = Field(None, description="folder made by 'openllm tokenizer train'")
     scale: Scale | None = Field(
-        None, description="parameters of the blocks; sets sizes, rates, batch, weight decay"
+        None, description="block parameters; sets sizes, learning rates, batch, weight decay"
     )
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
@@ -78,15 +80,15 @@ class PretrainConfig(Config):
     distill: DistillConfig | None = None
     clip_norm: float = Field(1.0, ge=0, description="0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' average")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the average of the weights")
     activation_checkpointing: bool = False
     compile: bool | Literal["auto"] = Field(
-        "auto", description="torch.compile; auto: on a GPU, for a CPU has kernels of its own"
+        "auto", description="torch.compile; auto: only on a GPU, as the CPU has its own kernels"
     )
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int | None = Field(None, ge=1, description="none: one for each core")
+    threads: int | None = Field(None, ge=1, description="none: one per core")
     seed: int = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
@@ -109,11 +111,12 @@ class PretrainConfig(Config):
         if batch.tokens % batch.seq_len:
             nearest = max(1, round(batch.tokens / batch.seq_len)) * batch.seq_len
             raise ConfigError(
-                f"batch.tokens={batch.tokens} is no multiple of batch.seq_len={batch.seq_len}; "
+                f"batch.tokens={batch.tokens} is not a multiple of batch.seq_len={batch.seq_len}; "
                 f"try {nearest}"
             )
         if batch.seq_len > self.model.max_positions:
             raise ConfigError(
-                f"batch.seq_len={batch.seq_len} is longer than "
-                f"model.max_positions={self.model.max_positions}; make one of them fit"
+                f"batch.seq_len={batch.seq_len} is greater than "
+                f"model.max_positions={self.model.max_positions}; lower the first or raise the "
+                "second"
             )

@@ -214,11 +214,11 @@ class Forecast:
         limits = self.band.at(self.tokens) if self.band else None
         if limits and self.band:
             loss = (
-                f"expected loss at the end {limits[0]:.2f} to {limits[1]:.2f} bits per byte "
-                f"(like the reference run {self.band.reference})"
+                f"expected final loss {limits[0]:.2f} to {limits[1]:.2f} bits per byte "
+                f"(as in the reference run {self.band.reference})"
             )
         else:
-            loss = "expected loss: no band, no reference run is like this one"
+            loss = "expected final loss unknown, as no reference run is similar to this one"
         return [
             f"forecast: {self.steps - done:,} steps, {round(left * self.tokens):,} tokens in about "
             f"{format_duration(left * self.seconds)} at {self.tokens_per_second:,.0f} tokens/s; "
@@ -325,10 +325,10 @@ def out_of_memory(cfg: PretrainConfig) -> TrainingError:
         )
         advice.append(f"{words} (about {peak_bytes(smaller) / 2**30:.1f} GiB)")
     # these settings are in `MACHINE_KEYS` (core/runs.py), so a run folder accepts them
-    same = "up to the masks of dropout" if cfg.model.dropout else "up to rounding"
+    same = "up to the dropout masks" if cfg.model.dropout else "up to rounding"
     words = (
-        f"repeat the command with one of: {'; '.join(advice)}. The run goes on where it stopped, "
-        f"and its result stays the same {same}"
+        f"repeat the command with one of: {'; '.join(advice)}. The run continues where it "
+        f"stopped, and its result stays the same {same}"
     )
     return TrainingError(
         f"out of memory: this recipe needs about {peak_bytes(cfg) / 2**30:.1f} GiB; "

@@ -117,7 +117,7 @@ class Validate:
             self.waited += 1
             if self.patience is not None and self.waited >= self.patience:
                 trainer.stop_reason = EARLY_STOP
-                message = f"validation has not improved for {self.waited} checks; stopping"
+                message = f"validation loss has not improved for {self.waited} checks; stopping"
                 self.run.log_event("early_stop", record.step, message)
                 say(message)
 
@@ -183,9 +183,8 @@ class Watch:
             self._tell(
                 record.step,
                 "nan",
-                f"step {record.step} gave a loss or gradient that is no finite number; the step "
-                "was skipped. If it happens often: start anew with lower learning rates or "
-                "precision=fp32",
+                f"step {record.step} had a non-finite loss or gradient and was skipped. If this "
+                "happens often, start over with lower learning rates or precision=fp32",
                 always=True,
             )
             return
@@ -193,9 +192,9 @@ class Watch:
             self._tell(
                 record.step,
                 "gradients",
-                f"step {record.step}: the gradient norm {record.grad_norm:.1f} is over 10 times "
-                f"its usual {median(self.norms):.1f}; if the loss rises too, start anew with lower "
-                "learning rates or a longer warm-up",
+                f"step {record.step}: the gradient norm {record.grad_norm:.1f} is more than 10 "
+                f"times its usual {median(self.norms):.1f}; if the loss rises too, start over with "
+                "lower learning rates or a longer warm-up",
             )
         self.norms.append(record.grad_norm)
         self.losses.append(record.loss)
@@ -212,8 +211,8 @@ class Watch:
             self._tell(
                 record.step,
                 "band",
-                f"step {record.step}: the loss is {bpb:.2f} bits per byte; runs like this one "
-                f"stood between {limits[0]:.2f} and {limits[1]:.2f} here. Look at the learning "
+                f"step {record.step}: the loss is {bpb:.2f} bits per byte; similar runs had "
+                f"between {limits[0]:.2f} and {limits[1]:.2f} at this point. Check the learning "
                 "rates, the tokenizer and the data ('openllm data inspect')",
             )
         elif bpb < limits[0]:
@@ -221,8 +220,8 @@ class Watch:
                 record.step,
                 "band",
                 f"step {record.step}: the loss is {bpb:.2f} bits per byte, below the "
-                f"{limits[0]:.2f} of runs like this one: is the text very repetitive, or is "
-                "held-out text in the training data?",
+                f"{limits[0]:.2f} expected from similar runs: is the text very repetitive, or "
+                "is held-out text in the training data?",
             )
 
     def _check_gap(self, record: StepRecord) -> None:
@@ -234,9 +233,9 @@ class Watch:
             self._tell(
                 record.step,
                 "overfitting",
-                f"step {record.step}: training loss falls while validation does not (gap "
-                f"{gap:.2f} nats): the model is learning its text by heart. More text, fewer "
-                "epochs, dropout or weight decay help; the best weights so far are kept",
+                f"step {record.step}: the training loss falls but the validation loss does not "
+                f"(gap {gap:.2f} nats): the model is overfitting. More text, fewer epochs, "
+                "dropout or weight decay help; the best weights so far are kept",
             )
 
     def _tell(self, step: int, kind: str, message: str, *, always: bool = False) -> None:

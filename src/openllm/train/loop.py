@@ -119,9 +119,9 @@ class Trainer:
                 if self.bad_steps >= MAX_BAD_STEPS:
                     wider = " or precision=fp32" if self.precision != "fp32" else ""
                     raise TrainingError(
-                        f"{MAX_BAD_STEPS} steps in a row gave no finite number (now at step "
-                        f"{self.step}); start anew, with --fresh or another --out, and with a "
-                        f"third of the learning rates{wider}"
+                        f"{MAX_BAD_STEPS} steps in a row had a non-finite loss or gradient (now at "
+                        f"step {self.step}); start over, with --fresh or another --out, and with "
+                        f"a third of the learning rates{wider}"
                     )
 
     def train_step(self) -> StepRecord:

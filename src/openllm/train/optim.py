@@ -46,7 +46,7 @@ class MuonConfig(Config):
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.1, ge=0)
-    cautious: bool = Field(False, description="decay only weights that the update shrinks, too")
+    cautious: bool = Field(False, description="decay only weights that the update also shrinks")
     ns_steps: int = Field(5, ge=1, le=12, description="Newton-Schulz iterations")
     adamw: AdamWConfig = AdamWConfig(lr=3e-3)
 

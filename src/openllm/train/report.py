@@ -53,7 +53,7 @@ def _facts(folder: Path) -> Mapping[str, Any]:
 
 def _loss_name(steps: Sequence[Mapping[str, Any]]) -> str:
     taught = "distillation" in steps[0]["terms"]
-    return "training, to the teachers' mixture" if taught else "training"
+    return "training (distillation)" if taught else "training"
 
 
 def _figure(rows: int) -> tuple[Any, Any]:
@@ -84,7 +84,7 @@ def _plot_loss(
     losses = [line["loss"] * bits for line in steps]
     name = _loss_name(steps)
     axes.plot(tokens, losses, color="#c7d3e3", linewidth=0.8, label=f"{name}, each step")
-    axes.plot(tokens, smooth(losses, 20), color="#1f4e8c", label=f"{name}, mean of 20")
+    axes.plot(tokens, smooth(losses, 20), color="#1f4e8c", label=f"{name}, mean of 20 steps")
     if checks:
         axes.plot(
             [line["tokens"] for line in checks],

@@ -101,20 +101,20 @@ def apply_scale(cfg: PretrainConfig, vocab_size: int, epoch_tokens: int) -> Pret
     dim = model_shape(cfg.scale)[0]
     if own.get("model", {}).get("dim", dim) != dim:
         raise ConfigError(
-            f"scale={cfg.scale} sets model.dim={dim}, but the recipe says {own['model']['dim']}; "
-            "begin from the recipe 'scaled', or leave scale out"
+            f"scale={cfg.scale} sets model.dim={dim}, but the recipe sets {own['model']['dim']}; "
+            "start from the recipe 'scaled', or remove scale"
         )
     if not isinstance(cfg.optim, MuonConfig):
         raise ConfigError(
-            f"scale={cfg.scale} sets the rates of Muon, but optim.kind={cfg.optim.kind}; use "
-            "optim.kind=muon, or set the sizes one by one, without scale"
+            f"scale={cfg.scale} sets Muon's learning rates, but optim.kind={cfg.optim.kind}; use "
+            "optim.kind=muon, or remove scale and set the sizes one by one"
         )
     amount, unit = parse_duration(cfg.duration)
     tokens = {"tokens": amount, "epochs": amount * epoch_tokens, "steps": 0}[unit]
     if not tokens:
         raise ConfigError(
-            f"scale={cfg.scale} needs to know how many tokens the run has, but "
-            f"duration='{cfg.duration}'; write it in tokens, such as duration='4_000_000 tokens'"
+            f"scale={cfg.scale} needs the length of the run in tokens, but "
+            f"duration='{cfg.duration}'; give it in tokens, such as duration='4_000_000 tokens'"
         )
     dial = scaled_settings(cfg.scale, tokens, vocab_size, own)
     full = PretrainConfig.parse(merge(dial, own), f"scale={cfg.scale}")

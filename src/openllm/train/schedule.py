@@ -27,7 +27,7 @@ def parse_duration(duration: str) -> tuple[float, str]:
         amount = math.nan
     if unit not in UNITS or not amount > 0 or not math.isfinite(amount):
         raise ConfigError(
-            f"cannot read duration '{duration}'; write a positive number and a unit, such as "
+            f"cannot parse duration '{duration}'; write a positive number and a unit, such as "
             "'500 steps', '4_000_000 tokens' or '2 epochs'"
         )
     return amount, unit
@@ -48,9 +48,9 @@ def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: floa
 
 
 class _Warmup(Config):
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising rate")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of steps with rising learning rate")
     final: float = Field(
-        0.0, ge=0, le=1, description="factor at the last step; wsd: one step behind the last"
+        0.0, ge=0, le=1, description="factor at the last step; wsd: one step after the last"
     )
 
     def _rise(self, step: int, steps: int) -> float | None:
@@ -80,7 +80,7 @@ class WSDConfig(_Warmup):
     """
 
     kind: Literal["wsd"] = "wsd"
-    decay: float = Field(0.4, ge=0, le=1, description="share of the steps with falling rate")
+    decay: float = Field(0.4, ge=0, le=1, description="share of steps with falling learning rate")
 
     def factor(self, step: int, steps: int) -> float:
         """Learning-rate factor at `step` (from 0) of `steps`."""
@@ -97,8 +97,8 @@ class WSDConfig(_Warmup):
     def _check(self) -> Self:
         if self.warmup + self.decay > 1 + 1e-9:  # floating-point sums are inexact
             raise ValueError(
-                f"warmup={self.warmup} and decay={self.decay} together are more than the whole "
-                "run (1.0); make one of them smaller"
+                f"warmup={self.warmup} and decay={self.decay} add up to more than the whole "
+                "run (1.0); lower one of them"
             )
         return self
 

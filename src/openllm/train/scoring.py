@@ -72,7 +72,7 @@ def score_documents(
     """
     stride = max(1, context // 2) if stride is None else stride
     if not 0 < stride <= context:
-        raise ValueError(f"stride={stride} must lie between 1 and context={context}")
+        raise ValueError(f"stride={stride} must be between 1 and context={context}")
     windows = _windows([len(document) for document in documents], context, stride)
     windows.sort(key=lambda window: (window.start - window.end, window.document, window.start))
     sizes = [max(0, len(document) - 1) for document in documents]

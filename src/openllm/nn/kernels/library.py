@@ -42,8 +42,8 @@ def library() -> ctypes.CDLL | None:
     compiler = find_compiler()
     if compiler is None:
         say(
-            "no C++ compiler here, so training runs on plain PyTorch, which is slower; to mend "
-            "it, install g++ (Debian, Ubuntu: apt install g++)"
+            "no C++ compiler found, so training runs on plain PyTorch, which is slower; to fix "
+            "this, install g++ (Debian, Ubuntu: apt install g++)"
         )
         return None
     try:
@@ -78,7 +78,7 @@ def built(compiler: str) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    say("building the CPU kernels (once, some seconds)")
+    say("building the CPU kernels (once, takes a few seconds)")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor() as pool:
         sources = {Path(folder) / f"{name}.o": Path(__file__).parent / name for name in SOURCES}
         commands = [

@@ -90,7 +90,7 @@ def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]
         _work(bench, mixtures, seeds)
     result = build_result(bench, mixtures, seeds, leaks, request.cfg.resamples)
     write_report(result, out)
-    say(f"report in {out / 'report.md'}")
+    say(f"wrote {out / 'report.md'}")
     return result
 
 
@@ -102,7 +102,9 @@ def _check_output(out: Path) -> None:
         found = sorted(os.listdir(out)) if out.exists() else []
     foreign = [name for name in found if name not in ENTRIES and not name.startswith(".")]
     if foreign:
-        raise ConfigError(f"{out} holds other files ({foreign[0]}); give --out an empty or new one")
+        raise ConfigError(
+            f"{out} contains other files ({foreign[0]}); choose a new or empty folder for --out"
+        )
 
 
 def _open_bench(
@@ -133,7 +135,7 @@ def _open_sources(
     for name, index in indexes.items():
         twin = seen.setdefault(index["fingerprint"], name)
         if twin != name:
-            raise ConfigError(f"'{twin}' and '{name}' are the same documents; leave one out")
+            raise ConfigError(f"'{twin}' and '{name}' contain the same documents; remove one")
     sources = {}
     for name, folder in folders.items():
         shards = tokenize(folder, tokenizer)
@@ -173,8 +175,8 @@ def _tell_plan(bench: "Bench", plan: Mapping[str, Any]) -> None:
         often = [source for source, count in facts["epochs"].items() if count > MOST_EPOCHS]
         if often:
             warn(
-                f"mixture {name} goes through {', '.join(often)} more than {MOST_EPOCHS} times; "
-                "how it does tells of repetition, too"
+                f"mixture {name} reads {', '.join(often)} more than {MOST_EPOCHS} times; "
+                "its result also reflects the repetition"
             )
 
 
@@ -183,7 +185,7 @@ def _forecast(bench: "Bench", missing: int) -> dict[str, Any]:
     from openllm.train.forecast import peak_bytes, training_rate
 
     if not missing:
-        say("all runs are done already")
+        say("all runs are already done")
         return {"seconds": 0.0}
     sides = [source.train for source in bench.sources.values()]
     documents = sum(side.num_documents for side in sides)
@@ -206,8 +208,8 @@ def _tell_leaks(leaks: Mapping[str, Mapping[str, Any]]) -> None:
         if found:
             parts = ", ".join(f"{count} in {name}" for name, count in found.items())
             warn(
-                f"held-out documents of {target} of which 13 words or more stand in the training "
-                f"side of a source: {parts}; they are left out of all scores"
+                f"some held-out documents of {target} share 13 or more words with the training "
+                f"split of a source: {parts}; they are excluded from all scores"
             )
 
 
@@ -229,5 +231,5 @@ def _work(bench: "Bench", mixtures: Sequence[Mixture], seeds: range) -> None:
     except KeyboardInterrupt:
         done = sum(bench.path(*item).exists() for item in queue)
         raise KeyboardInterrupt(
-            f"{done} of {len(queue)} runs are done; repeat the command to go on"
+            f"{done} of {len(queue)} runs are done; repeat the command to continue"
         ) from None

@@ -46,8 +46,8 @@ def survey(bench: Bench) -> dict[str, dict[str, np.ndarray]]:
         culprit = max(by_source, key=lambda source: int(by_source[source].sum()))
         raise DataError(
             f"every held-out document of '{name}' that would be scored shares {LEAK} words with "
-            f"the training side of a source, most of them with '{culprit}'; leave that one out, "
-            "prepare both from one command, or choose another --target"
+            f"the training split of a source, most of them with '{culprit}'; remove that source, "
+            "prepare both with one command, or choose another --target"
         )
     return found
 
@@ -67,7 +67,7 @@ def _read(path: Path, count: int) -> np.ndarray:
     mend = "remove the file and repeat the command"
     numbers = read_json(path, DataError, mend).get("leaked")
     if not isinstance(numbers, list) or not all(number in range(count) for number in numbers):
-        raise DataError(f"{path} does not name leaked documents; {mend}")
+        raise DataError(f"{path} is not a list of leaked documents; {mend}")
     leaked = np.zeros(count, dtype=bool)
     leaked[np.array(numbers, dtype=np.int64)] = True
     return leaked
@@ -75,7 +75,7 @@ def _read(path: Path, count: int) -> np.ndarray:
 
 def _look(source: Source, heldout: Sequence[Sequence[str]]) -> list[np.ndarray]:
     size = int(source.train.doc_bytes.sum()) / 1e6
-    with progress(f"looking for held-out text in {source.name}", size, "MB") as meter:
+    with progress(f"searching for held-out text in {source.name}", size, "MB") as meter:
 
         def batches() -> Iterator[list[str]]:
             batch: list[str] = []

@@ -29,8 +29,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     panels[0].set_yticks(range(len(names)), [_folded(name) for name in names], fontsize=9)
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel(
-        "bits per byte of held-out text; bar: 95 % interval of the difference to the lowest; "
-        "small dots: seeds\nred: lowest; grey: worse than the lowest; blue: not told apart from it",
+        "bits per byte of held-out text; bar: 95 % interval of the difference from the lowest; "
+        "small dots: seeds\nred: lowest; grey: worse; blue: not clearly different from the lowest",
         fontsize=8,
         color="#444444",
     )

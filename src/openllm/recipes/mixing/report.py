@@ -98,7 +98,7 @@ def verdict(
     elif comparison.documents < MIN_DOCUMENTS:
         text = (
             f"no verdict for {target}: {comparison.documents} documents are too few; score more "
-            f"with --score-tokens, or hold more out. Lowest is {best})"
+            f"with --score-tokens, or hold out more text. Lowest is {best})"
         )
     elif not equal:
         behind = standings[others[0]].behind
@@ -107,12 +107,12 @@ def verdict(
             f"{behind.value:.3f} [{behind.low:.3f}, {behind.high:.3f}] worse)"
         )
         if num_seeds == 1:
-            text += ". With 1 seed this may be the luck of that seed; --seeds 2 tells"
+            text += ". With 1 seed this may be chance; check with --seeds 2"
     elif len(equal) == len(others):
-        text = f"no difference that {seeds} can show for {target}; lowest is {best})"
+        text = f"no difference found with {seeds} for {target}; lowest is {best})"
     else:
         tied = ", ".join(names[number] for number in equal)
-        text = f"no difference that {seeds} can show for {target} between {best}) and {tied}"
+        text = f"no difference found with {seeds} for {target} between {best}) and {tied}"
     clear = bool(others) and not equal
     return {"best": names[first], "clear": clear, "text": text}
 
@@ -131,9 +131,9 @@ def _overview(result: Result) -> Table:
         rows.append((name, *bits, epochs, f"{facts['seconds']:,.0f}"))
     num_seeds = len(result["seeds"])
     note = (
-        f"Bits per byte of the validation side, mean of {num_seeds} seed{'s' * (num_seeds > 1)}; "
-        "in brackets the 95 % bootstrap interval over documents, which is wide because documents "
-        "differ. Compare mixtures by the tables below."
+        f"Bits per byte of the validation split, mean of {num_seeds} seed{'s' * (num_seeds > 1)}; "
+        "in brackets, the 95 % bootstrap interval over documents, which is wide because documents "
+        "differ. To compare mixtures, use the tables below."
     )
     return Table("Mixtures", tuple(header), tuple(rows), note)
 
@@ -145,27 +145,27 @@ def _ranking(result: Result, target: str) -> Table:
         own = result["mixtures"][name]["targets"][target]
         behind = "" if not place else _interval(own["behind"], signed=True)
         seeds = ", ".join(f"{value:.3f}" for value in own["seeds"])
-        word = "worse" if own["worse"] else "not told apart" if place else "lowest"
+        word = "worse" if own["worse"] else "not clearly different" if place else "lowest"
         rows.append((name, f"{own['bits']['value']:.3f}", behind, seeds, word))
     note = (
-        f"{facts['documents']:,} documents, {facts['bytes']:,} bytes. In brackets the paired 95 % "
+        f"{facts['documents']:,} documents, {facts['bytes']:,} bytes. In brackets, the paired 95 % "
         "interval over documents. "
     )
     if facts["seed_limit"] is None:
-        note += "How much seeds differ is not known from one run of each mixture."
+        note += "The effect of the seed is unknown with one run per mixture."
     else:
         note += (
-            f"Seeds alone make differences of up to {facts['seed_limit']:.3f} (95 %). Worse: "
-            "beyond both."
+            f"Seeds alone cause differences of up to {facts['seed_limit']:.3f} (95 %). Worse: "
+            "the interval is above zero and the difference above this limit."
         )
     if facts["excluded"]:
         found = ", ".join(f"{count:,} in {name}" for name, count in facts["leaks"].items() if count)
         were = "was" if facts["excluded"] == 1 else "were"
         note += (
-            f" Of the held-out documents {facts['excluded']:,} {were} left out, because 13 words "
-            f"or more stand in a training side, too ({found})."
+            f" Of the held-out documents, {facts['excluded']:,} {were} excluded for sharing 13 or "
+            f"more words with a training split ({found})."
         )
-    header = ("mixture", "bits per byte", "behind the lowest", "each seed", "")
+    header = ("mixture", "bits per byte", "difference from lowest", "by seed", "")
     return Table(f"Best for {target}", header, tuple(rows), note)
 
 
@@ -183,13 +183,13 @@ def markdown(result: Result) -> str:
     lines += [f"- **{each['text']}**" for each in result["verdicts"].values()]
     lines += [
         "",
-        f"On each mixture a model of {result['parameters']:,} parameters was trained for "
-        f"{result['tokens']:,} tokens, once with each seed "
+        f"On each mixture, a model with {result['parameters']:,} parameters was trained for "
+        f"{result['tokens']:,} tokens, once per seed "
         f"({', '.join(map(str, result['seeds']))}; rows of {recipe['batch']['seq_len']} tokens, "
-        f"steps of {recipe['batch']['tokens']:,}, {recipe['precision']} on {recipe['device']}); "
-        f"{format_duration(seconds)} in all. The last weights were scored. A mixture that is best "
-        "for a small model and few tokens need not be so for a large one, above all where sources "
-        "are repeated.",
+        f"{recipe['batch']['tokens']:,} tokens per step, {recipe['precision']} on "
+        f"{recipe['device']}); {format_duration(seconds)} in total. The final weights were "
+        "scored. A mixture that is best for a small model and few tokens need not be best for a "
+        "large one, especially where sources are repeated.",
     ]
     for place, table in enumerate(tables(result)):
         lines += ["", f"## {table.title}", "", *markdown_table(table), "", table.note]

@@ -19,20 +19,20 @@ from openllm.train.config import PretrainConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*")
 _FIXED = {
-    "data": "folders are given as NAME=FOLDER; call the source otherwise",
-    "tokenizer": "give --tokenizer FOLDER",
-    "distill": "mixtures are compared without teachers; leave it out",
-    "duration": "give --tokens",
+    "data": "folders are given as NAME=FOLDER; choose another name for the source",
+    "tokenizer": "use --tokenizer FOLDER",
+    "distill": "mixtures are compared without teachers; remove it",
+    "duration": "use --tokens",
 }
 
 
 class MixConfig(Config):
     """How much is trained and scored."""
 
-    tokens: int = Field(500_000, ge=1, description="training tokens of each run")
-    seeds: int = Field(2, ge=1, le=100, description="runs of each mixture")
-    score_tokens: int = Field(100_000, ge=1, description="about so many of each target are scored")
-    resamples: int = Field(1000, ge=40, description="of the bootstrap")
+    tokens: int = Field(500_000, ge=1, description="training tokens per run")
+    seeds: int = Field(2, ge=1, le=100, description="runs per mixture")
+    score_tokens: int = Field(100_000, ge=1, description="approximate tokens scored per target")
+    resamples: int = Field(1000, ge=40, description="bootstrap resamples")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Request:
         for name in self.targets:
             if name not in self.folders:
                 raise ConfigError(
-                    f"--target {name} is no source; sources are: {', '.join(self.folders)}"
+                    f"--target {name}: unknown source; sources: {', '.join(self.folders)}"
                 )
         alike = dict.fromkeys(self.folders, 1)
         refuse_twins([Mixture.parse(text, alike) for text in self.mixtures if text != NATURAL])
@@ -91,17 +91,17 @@ def build_parser() -> argparse.ArgumentParser:
     add("sources", nargs="+", metavar="NAME=FOLDER", help=what)
     add("--tokenizer", required=True, metavar="DIR", help="tokenizer folder or model folder")
     add("--out", required=True, metavar="DIR", help="folder for results, report and plot")
-    what = "score the validation side of this source (default: of all); repeatable"
+    what = "score the validation split of this source (default: of all); repeatable"
     add("--target", action="append", default=[], metavar="NAME", help=what)
     what = (
-        "such as squad:0.7,books:0.3, the name of one source, natural (by size) or equal "
+        "weights such as squad:0.7,books:0.3, the name of one source, natural (by size) or equal "
         "(default: each source alone, natural, equal)"
     )
     add("--mixtures", action="extend", nargs="+", default=[], metavar="MIXTURE", help=what)
     add("--recipe", default="tiny", help="a shipped recipe, or a YAML file")
     add("--tokens", type=int, default=default.tokens, help="training tokens per run")
     add("--seeds", type=int, default=default.seeds, help="runs per mixture")
-    what = "about how many tokens of each target are scored, and at least 20 documents"
+    what = "approximate number of tokens scored per target; at least 20 documents"
     add("--score-tokens", type=int, default=default.score_tokens, metavar="TOKENS", help=what)
     add("--resamples", type=int, default=default.resamples, help="bootstrap resamples")
     add("--dry-run", action="store_true", help="show the plan and forecast, and stop")
@@ -141,11 +141,11 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[dict[str, Path], list[str]
         name, equals, value = argument.partition("=")
         if not equals:
             raise ConfigError(
-                f"cannot read '{argument}'; sources are written NAME=FOLDER, settings key=value"
+                f"cannot parse '{argument}'; write sources as NAME=FOLDER, settings as key=value"
             )
         fixed = _FIXED.get(name.partition(".")[0])
         if fixed:
-            raise ConfigError(f"'{name}' is no setting of this command; {fixed}")
+            raise ConfigError(f"'{name}' is not a setting of this command; {fixed}")
         if "." in name or name in fields:
             settings.append(argument)
             continue
@@ -154,12 +154,12 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[dict[str, Path], list[str]
             raise ConfigError(f"unknown setting '{name}'; did you mean '{close[0]}'?")
         if not _NAME.fullmatch(name) or name in (NATURAL, EQUAL):
             raise ConfigError(
-                f"'{name}' cannot name a source; use letters, digits, '_' and '-', and not "
+                f"'{name}' is not a valid source name; use letters, digits, '_' and '-', but not "
                 f"'{NATURAL}' or '{EQUAL}'"
             )
         if name in folders:
             raise ConfigError(f"two sources are called '{name}'; give each its own name")
         folders[name] = Path(value)
     if len(folders) < 2:
-        raise ConfigError("there is nothing to mix; name two or more sources as NAME=FOLDER")
+        raise ConfigError("nothing to mix; give two or more sources as NAME=FOLDER")
     return folders, settings

@@ -196,7 +196,7 @@ def _score(bench: Bench, target: str, trainer: "Trainer") -> list[float]:
 
 def _diverged(mixture: Mixture, seed: int) -> TrainingError:
     return TrainingError(
-        f"the mixture {mixture.name} gives no finite numbers with seed {seed}; repeat the command "
+        f"mixture {mixture.name} gave non-finite numbers with seed {seed}; repeat the command "
         "with a third of the learning rates (optim.lr=...), or with precision=fp32"
     )
 
