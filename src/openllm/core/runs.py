@@ -293,18 +293,22 @@ def environment(
 def source_commit() -> str | None:
     """The git commit of the source tree this package runs from; None for an installed wheel.
 
-    `-dirty` is appended if files differ from it.
+    `-dirty` is appended if tracked files differ from it; benchmark results, which a benchmark
+    itself changes, do not count.
     """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    command.append("--exclude=*")  # tags
+    git = ["git", "-C", str(root)]
+    changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        commit, changes = (
+            subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+            for command in ([*git, "rev-parse", "HEAD"], changed)
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None
+    return f"{commit}-dirty" if commit and changes else commit or None
 
 
 def cpu_name() -> str:
