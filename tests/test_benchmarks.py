@@ -93,8 +93,9 @@ def test_a_contender_on_documents_has_the_layout_of_its_name(
     monkeypatch.setattr(documents.Shards, "open", lambda *_: None)
     made = ("PaddedLoader", "StreamLoader", "build_loader")
     for name in made:
-        monkeypatch.setattr(documents, name, lambda *_, name=name: name)
-    job = SimpleNamespace(shards="", fingerprint="", recipe=lambda: None)
+        loader = SimpleNamespace(step=lambda _, name=name: name, batches=lambda *_, name=name: name)
+        monkeypatch.setattr(documents, name, lambda *_, loader=loader: loader)
+    job = SimpleNamespace(shards="", fingerprint="", recipe=lambda: None, rows=4)
     layouts = {"packed": "build_loader", "padded": "PaddedLoader", "stream": "StreamLoader"}
     for name in DOCUMENTS:
-        assert documents.build(name, job) == layouts[name.split("-")[1]]
+        assert documents.build(name, job)(0) == layouts[name.split("-")[1]]

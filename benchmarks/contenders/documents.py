@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Batches of one step each: random tokens, packed rows, padded documents, an unbroken stream."""
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,14 @@ from openllm.recipes.build import build_loader
 RANDOM_BATCHES = 4
 
 
-class Loader(Protocol):
-    """Provides batches to a training loop; `rows_per_epoch` is for schedules."""
-
-    rows_per_epoch: int
-
-    def step(self, step: int) -> list[Batch]:
-        """Return the batches of a training step."""
-        ...
+Loader = Callable[[int], list[Batch]]
+"""From a step to its batches."""
 
 
 class RandomLoader:
     """Random tokens, each row one document, generated before timing starts."""
 
     def __init__(self, job: Job) -> None:
-        self.rows_per_epoch = RANDOM_BATCHES * job.rows
         draw = np.random.default_rng(0)
         shape = (job.rows, job.seq_len + 1)
         drawn = (draw.integers(job.vocab_size, size=shape) for _ in range(RANDOM_BATCHES))
@@ -57,7 +50,6 @@ class PaddedLoader:
             for document in order
             for start in range(0, int(lengths[document]), job.seq_len)
         ]
-        self.rows_per_epoch = len(self._pieces)
         self._rows = max(1, round(job.tokens * len(self._pieces) / int(lengths.sum())))
 
     def step(self, step: int) -> list[Batch]:
@@ -80,7 +72,6 @@ class StreamLoader:
     def __init__(self, shards: Shards, job: Job) -> None:
         self._tokens, self._shape = shards.tokens, (job.rows, job.seq_len)
         self._steps = (len(shards.tokens) - 1) // job.tokens
-        self.rows_per_epoch = self._steps * job.rows
 
     def step(self, step: int) -> list[Batch]:
         """Return the next tokens."""
@@ -99,11 +90,12 @@ def _whole_rows(tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> Batch:
 def build(name: str, job: Job) -> Loader:
     """Build the loader of a contender."""
     if job.shards is None or job.fingerprint is None:
-        return RandomLoader(job)
+        return RandomLoader(job).step
     shards = Shards.open(job.shards, "train", job.fingerprint)
     layout = name.removesuffix("-compiled").partition("-")[2]
     if layout == "padded":
-        return PaddedLoader(shards, job)
+        return PaddedLoader(shards, job).step
     if layout == "stream":
-        return StreamLoader(shards, job)
-    return build_loader(job.recipe(), shards)
+        return StreamLoader(shards, job).step
+    packed = build_loader(job.recipe(), shards)
+    return lambda step: packed.batches(step * job.rows, (step + 1) * job.rows)

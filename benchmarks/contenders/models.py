@@ -14,7 +14,9 @@ from contenders.documents import Loader
 from contenders.job import ADAMW, Job, is_compiled
 from openllm.data.loader import Batch
 from openllm.nn.config import ModelConfig
-from openllm.recipes.build import build_trainer, prepare_process, resolve
+from openllm.recipes.build import prepare_process, resolve
+from openllm.train.assemble import assemble
+from openllm.train.objective import NextToken
 from openllm.transform.memory import keep_freed_memory
 from openllm.transform.precision import arithmetic
 
@@ -41,7 +43,7 @@ class Feed:
     def __call__(self, step: int) -> list[Batch]:
         """Return the batches of a step."""
         began = time.perf_counter()
-        self.batches = self.loader.step(step)
+        self.batches = self.loader(step)
         self.waiting = time.perf_counter() - began
         return self.batches
 
@@ -83,8 +85,7 @@ def _ours(name: str, job: Job, feed: Feed) -> Contender:
         cfg = cfg.model_copy(update={"compile": True})
     cfg = resolve(cfg, job.vocab_size)
     prepare_process(cfg)
-    trainer = build_trainer(cfg, feed.loader)
-    trainer.batches = feed
+    trainer = assemble(cfg, NextToken(), feed, total_steps=100_000)
     trainer.model.train()
     return Contender(feed, trainer.model, trainer.train_step, compiled=cfg.compile is True)
 

@@ -253,6 +253,8 @@ def test_shipped_recipes_are_valid(name: str) -> None:
     ("setting", "words"),
     [
         ("batch.tokens=1000", r"batch.tokens=1000 is not a multiple of batch.seq_len=\d+; try"),
+        ("batch.start=1000", r"batch.start=1000 is not a multiple of batch.seq_len=\d+; try"),
+        ("batch.start=81920", "batch.start=81920 is greater than batch.tokens=2048"),
         ("model.max_positions=64", "greater than model.max_positions=64"),
         ("model.attention.num_kv_heads=3", "multiple of num_kv_heads=3"),
         ("model.attention.head_dim=7", "must be even"),

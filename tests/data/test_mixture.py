@@ -31,13 +31,13 @@ def numbered(lengths: list[int], source: int) -> Shards:
 
 
 def loaders_of(count: int, seq_len: int = 8, **changes: int) -> list[TokenLoader]:
-    values = {"rows_per_step": 4, "micro_rows": 3, "seed": 0, **changes}
+    values = {"micro_rows": 3, "seed": 0, **changes}
     lengths = [[9, 30, 4, 17, 12, 25], [40, 40, 40], [8] * 7, [5, 99]]
     return [TokenLoader(numbered(lengths[i], i), seq_len=seq_len, **values) for i in range(count)]
 
 
 def mixed(weights: list[float], **changes: int) -> MixtureLoader:
-    rows = {"rows_per_step": 4, "micro_rows": 3, **changes}
+    rows = {"micro_rows": 3, **changes}
     return MixtureLoader(loaders_of(len(weights)), weights, **rows)
 
 
@@ -75,36 +75,38 @@ def test_a_turn_is_a_function_of_its_row(weights: list[float], row: int) -> None
     assert turns[row] == asked_alone
 
 
-def test_a_step_depends_on_nothing_that_came_before() -> None:
-    asked_alone = mixed([0.5, 0.3, 0.2]).step(11)
+def test_batches_depend_on_nothing_that_came_before() -> None:
+    asked_alone = mixed([0.5, 0.3, 0.2]).batches(44, 48)
     loader = mixed([0.5, 0.3, 0.2])
-    for step in (3, 40, 0, 11, 5):
-        loader.step(step)
-    assert same(loader.step(11), asked_alone)
-    assert not same(loader.step(12), asked_alone)
+    for row in (12, 160, 0, 44, 20):
+        loader.batches(row, row + 4)
+    assert same(loader.batches(44, 48), asked_alone)
+    assert not same(loader.batches(48, 52), asked_alone)
 
 
 def test_one_source_is_read_as_by_its_own_loader() -> None:
     (alone,) = loaders_of(1)
     loader = mixed([0.7])
-    assert all(same(loader.step(step), alone.step(step)) for step in range(12))
-    assert alone.rows_per_epoch == loader.rows_per_epoch < 12 * 4
+    assert all(
+        same(loader.batches(row, row + 4), alone.batches(row, row + 4)) for row in range(0, 48, 4)
+    )
+    assert alone.rows_per_epoch == loader.rows_per_epoch < 48
 
 
 def test_each_row_is_the_next_of_its_source() -> None:
-    loader = mixed([5, 3, 2], rows_per_step=1, micro_rows=1)
-    alone = loaders_of(3, rows_per_step=1, micro_rows=1)
+    loader = mixed([5, 3, 2], micro_rows=1)
+    alone = loaders_of(3, micro_rows=1)
     taken: Counter[int] = Counter()
     for row in range(200):
-        (batch,) = loader.step(row)
+        (batch,) = loader.batches(row, row + 1)
         (source,) = set((batch.tokens.ravel() // 10_000).tolist())
-        assert same([batch], alone[source].step(taken[source]))
+        assert same([batch], alone[source].batches(taken[source], taken[source] + 1))
         taken[source] += 1
     assert taken == {0: 100, 1: 60, 2: 40}
 
 
 def test_batches_keep_documents_and_borders_apart() -> None:
-    for batch in mixed([1, 1, 1], rows_per_step=6).step(2):
+    for batch in mixed([1, 1, 1]).batches(12, 18):
         tokens, positions = batch.tokens.ravel(), batch.positions.ravel()
         assert set(range(0, tokens.size + 1, 8)) <= set(batch.cu_seqlens)
         for start, end in pairwise(batch.cu_seqlens):
@@ -113,14 +115,14 @@ def test_batches_keep_documents_and_borders_apart() -> None:
 
 
 def test_an_exhausted_source_begins_its_next_epoch() -> None:
-    loader = mixed([3, 1], rows_per_step=4, micro_rows=4)
+    loader = mixed([3, 1], micro_rows=4)
     rows = [source.rows_per_epoch for source in loader.loaders]
-    assert loader.epochs(20) == [60 / rows[0], 20 / rows[1]]
-    assert loader.epochs(20)[0] > 4 and loader.epochs(0) == [0, 0]
+    assert loader.epochs(80) == [60 / rows[0], 20 / rows[1]]
+    assert loader.epochs(80)[0] > 4 and loader.epochs(0) == [0, 0]
     seen: list[Counter[int]] = [Counter(), Counter()]
     steps = rows[0]  # 3 epochs of the first source
     for step in range(steps):
-        (batch,) = loader.step(step)
+        (batch,) = loader.batches(4 * step, 4 * step + 4)
         for row in batch.tokens:
             seen[row[0] // 10_000].update(row.tolist())
     # all but the tail of an epoch, which does not fill a row, is read once per epoch
@@ -137,9 +139,9 @@ def test_weights_are_positive_numbers(weights: list[float]) -> None:
 def test_loaders_must_fit_together() -> None:
     (short,), (long,) = loaders_of(1), loaders_of(1, seq_len=16)
     with pytest.raises(ValueError, match="the same row length"):
-        MixtureLoader([short, long], [1, 1], rows_per_step=2, micro_rows=1)
+        MixtureLoader([short, long], [1, 1], micro_rows=1)
     with pytest.raises(ValueError, match="2 weights"):
-        MixtureLoader([short], [1, 1], rows_per_step=2, micro_rows=1)
+        MixtureLoader([short], [1, 1], micro_rows=1)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     loader = TokenLoader(
         Shards.open(tokenize(here.data, here.tokenizer), "train", tokenizer.fingerprint),
         seq_len=cfg.batch.seq_len,
-        rows_per_step=cfg.batch.rows,
         micro_rows=cfg.batch.micro_rows,
         seed=cfg.seed,
     )
@@ -95,6 +94,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         "recipe": cfg.dump(),
         "data": {"name": "data", "fingerprint": f"{1:064x}"},
         "steps": trainer.step,
+        "total_steps": trainer.total_steps,
         "tokens_seen": trainer.tokens,
     }
     weights = trainer.model.state_dict()

@@ -28,12 +28,12 @@ def curve(name: str) -> list[float]:
     """Training losses in nats, rounded; fp32, one thread."""
     optim, schedule = CURVES[name]
     model = build_model(SHAPES["qwen3"].model_copy(update={"dropout": 0.1}))
-    loader = TokenLoader(_shards(), seq_len=32, rows_per_step=8, micro_rows=4, seed=0)
+    loader = TokenLoader(_shards(), seq_len=32, micro_rows=4, seed=0)
     trainer = Trainer(
         model,
         NextToken(),
         optim.build(model),
-        loader.step,
+        lambda step: loader.batches(8 * step, 8 * step + 8),
         total_steps=STEPS,
         lr_factor=lambda step: schedule.factor(step, STEPS),
     )

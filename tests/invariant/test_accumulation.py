@@ -22,15 +22,14 @@ def gradients(micro_rows: int) -> tuple[float, dict[str, torch.Tensor]]:
     loader = TokenLoader(
         random_shards(LENGTHS),
         seq_len=SEQ_LEN,
-        rows_per_step=ROWS,
         micro_rows=micro_rows,
         seed=1,
     )
+    batches = loader.batches(0, ROWS)
     optimizers = AdamWConfig().build(model)
     trainer = Trainer(
-        model, NextToken(), optimizers, loader.step, total_steps=1, lr_factor=lambda _: 1.0
+        model, NextToken(), optimizers, lambda _: batches, total_steps=1, lr_factor=lambda _: 1.0
     )
-    batches = loader.step(0)
     targets = {batch.num_targets / batch.tokens.size for batch in batches}
     assert micro_rows == ROWS or len(targets) > 1, "micro-batches should differ in targets"
     loss = trainer.backward(batches)["loss"]
@@ -47,11 +46,9 @@ def test_micro_batches_add_up_to_the_batch(micro_rows: int) -> None:
 
 def test_the_loss_is_the_mean_over_all_targets_of_the_step() -> None:
     model = random_model(SHAPES["qwen3"])
-    loader = TokenLoader(
-        random_shards(LENGTHS), seq_len=SEQ_LEN, rows_per_step=ROWS, micro_rows=2, seed=1
-    )
+    loader = TokenLoader(random_shards(LENGTHS), seq_len=SEQ_LEN, micro_rows=2, seed=1)
     objective = NextToken()
-    batches = loader.step(0)
+    batches = loader.batches(0, ROWS)
     with torch.no_grad():
         sums = [objective.terms(model, batch)["loss"].sum.item() for batch in batches]
     count = sum(batch.num_targets for batch in batches)

@@ -24,18 +24,19 @@ def step(
     if checkpointed:
         checkpoint_activations(model)
     shards = random_shards([7, 40, 33, 20, 60, 25])
-    loader = TokenLoader(shards, seq_len=32, rows_per_step=4, micro_rows=2, seed=0)
+    loader = TokenLoader(shards, seq_len=32, micro_rows=2, seed=0)
+    batches = loader.batches(0, 4)
     trainer = Trainer(
         model,
         NextToken(),
         AdamWConfig().build(model),
-        loader.step,
+        lambda _: batches,
         total_steps=1,
         lr_factor=lambda _: 1.0,
         precision=precision,
     )
     model.train()
-    loss = trainer.backward(loader.step(0))["loss"]
+    loss = trainer.backward(batches)["loss"]
     return loss, {name: p.grad for name, p in model.named_parameters()}
 
 

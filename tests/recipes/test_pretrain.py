@@ -4,6 +4,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.tiny import VOCAB_SIZE, sentences, settings, write_prepared
 
 from openllm.core.config import read_yaml
 from openllm.core.errors import ConfigError
-from openllm.core.runs import MACHINE_KEYS
+from openllm.core.runs import MACHINE_KEYS, read_metrics
 from openllm.recipes.pretrain import main
 
 
@@ -95,6 +96,21 @@ def test_what_is_advised_against_a_lack_of_memory_is_accepted(
     assert recipe["batch"]["micro_rows"] == 4 and not recipe["activation_checkpointing"]
     assert "activation_checkpointing was False, is now True" in (run / "report.md").read_text()
     assert {"batch.micro_rows", "activation_checkpointing"} < set(MACHINE_KEYS)
+
+
+def test_a_batch_may_grow_and_is_resumed_where_it_was(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rising = {"batch__tokens": 512, "batch__start": 128, "batch__rise": 1, "duration": "8 steps"}
+    train(inputs, tmp_path / "run", **rising)
+    whole = read_metrics(tmp_path / "run")
+    tokens = [line["tokens"] for line in whole if line["kind"] == "train"]
+    steps = [later - earlier for earlier, later in pairwise([0, *tokens])]
+    assert steps[0] == 128 and steps[-1] == 512 and 128 < steps[4] < 512
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000008")
+    train(inputs, tmp_path / "run", **rising)
+    resumed = read_metrics(tmp_path / "run")
+    assert [line["loss"] for line in resumed] == [line["loss"] for line in whole]
 
 
 def test_a_shape_without_a_public_architecture_is_trained_and_used(

@@ -27,7 +27,6 @@ def main(preset: str, vocab_size: int, steps: int, settings: list[str]) -> dict[
     loader = TokenLoader(
         shards,
         seq_len=batch.seq_len,
-        rows_per_step=batch.rows,
         micro_rows=batch.micro_rows,
         seed=0,
     )

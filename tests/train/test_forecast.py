@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -251,7 +252,7 @@ def test_validation_is_counted_as_far_as_there_is_text(
 ) -> None:
     monkeypatch.setattr(forecast, "_probe_seconds", lambda trainer, batch: 2.0)
     monkeypatch.setattr(forecast, "matmul_peak", lambda precision, device: 1e12)
-    rows = SimpleNamespace(tokens=torch.zeros(4, 128))
+    rows = SimpleNamespace(tokens=np.zeros((4, 128)))
     trainer: Any = SimpleNamespace(
         batches=lambda step: [rows], total_steps=100, precision="fp32", device=None, model=None
     )

@@ -208,11 +208,25 @@ def test_training_and_validation_that_part_are_told(run: Run) -> None:
     for step in range(1, 30):
         watch.after_step(trainer_at(step), record(step, loss=3.0))
     assert events(run) == []
-    watch.validate.latest, watch.validate.waited = 3.3, 1
-    for step in range(30, 80):
-        watch.after_step(trainer_at(step), record(step, loss=2.5))
+    watch.validate.latest = 3.3
+    for waited, told in ((1, 0), (2, 1)):
+        watch.validate.waited = waited
+        for step in range(30, 80):
+            watch.after_step(trainer_at(step), record(step, loss=2.5))
+        assert len(events(run)) == told
     (event,) = events(run)
     assert event["kind"] == "overfitting" and "model is overfitting" in event["message"]
+
+
+def test_a_mean_that_lags_behind_a_falling_loss_is_no_overfitting(run: Run) -> None:
+    watch = watch_of(run)
+    watch.validate.latest, watch.validate.waited = 5.5, 0
+    for step in range(1, 30):
+        watch.after_step(trainer_at(step), record(step, loss=6.0))
+    watch.validate.waited = 2
+    for step in range(30, 80):
+        watch.after_step(trainer_at(step), record(step, loss=5.45))
+    assert events(run) == []
 
 
 def test_the_watch_goes_on_from_its_state(run: Run) -> None:

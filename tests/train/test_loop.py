@@ -46,12 +46,14 @@ class Recorder(Stateless):
 
 def trainer_of(objective: NextToken | None = None, **changes: Any) -> Trainer:
     model = random_model(SHAPES["qwen3"])
-    loader = TokenLoader(
-        random_shards([20] * 30), seq_len=20, rows_per_step=2, micro_rows=2, seed=0
-    )
+    loader = TokenLoader(random_shards([20] * 30), seq_len=20, micro_rows=2, seed=0)
     values = {"total_steps": 8, "lr_factor": lambda _: 1.0, "hooks": [Recorder()], **changes}
     optimizers = MuonConfig(lr=0.01, adamw=AdamWConfig(lr=1e-3)).build(model)
-    return Trainer(model, objective or NextToken(), optimizers, loader.step, **values)
+
+    def batches(step: int) -> list[Batch]:
+        return loader.batches(2 * step, 2 * step + 2)
+
+    return Trainer(model, objective or NextToken(), optimizers, batches, **values)
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -109,14 +111,12 @@ def test_clipping_bounds_the_gradient_but_reports_its_norm() -> None:
                 seen.append(torch.stack(norms).norm().item())
 
         model = random_model(SHAPES["qwen3"])
-        loader = TokenLoader(
-            random_shards([20] * 30), seq_len=20, rows_per_step=2, micro_rows=2, seed=0
-        )
+        loader = TokenLoader(random_shards([20] * 30), seq_len=20, micro_rows=2, seed=0)
         trainer = Trainer(
             model,
             NextToken(),
             [Seeing(model.parameters(), lr=1.0)],
-            loader.step,
+            lambda _: loader.batches(0, 2),
             total_steps=1,
             lr_factor=lambda _: 1.0,
             clip_norm=clip,

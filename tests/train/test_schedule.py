@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllm.core.errors import ConfigError
+from openllm.train.config import BatchConfig, PretrainConfig
 from openllm.train.schedule import CosineConfig, WSDConfig, duration_steps
 
 shares = st.floats(0, 0.99)
@@ -123,3 +124,37 @@ def test_durations_are_read(text: str, steps: int) -> None:
 def test_other_durations_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="'500 steps'"):
         duration_steps(text, tokens_per_step=1000, steps_per_epoch=2.5)
+
+
+def rows_of(batch: BatchConfig, steps: int) -> list[int]:
+    before = [batch.rows_before(step, steps) for step in range(steps + 1)]
+    return [stop - first for first, stop in pairwise(before)]
+
+
+@given(st.integers(1, 20), st.integers(0, 20), st.floats(0.01, 1), st.integers(1, 300))
+def test_the_batch_rises_from_its_start_and_never_falls(
+    first: int, more: int, rise: float, steps: int
+) -> None:
+    batch = BatchConfig(tokens=8 * (first + more), seq_len=8, start=8 * first, rise=rise)
+    rows = rows_of(batch, steps)
+    assert all(first <= number <= first + more for number in rows)
+    # rounding to whole rows may shift one row by one step
+    assert all(later >= earlier - 1 for earlier, later in pairwise(rows))
+    assert all(number == first + more for number in rows[round(rise * steps) + 1 :])
+    if steps >= 100:
+        assert sum(rows) * 8 == pytest.approx(batch.mean_tokens * steps, rel=0.02)
+
+
+def test_without_a_start_all_steps_are_equal() -> None:
+    assert rows_of(BatchConfig(tokens=48, seq_len=8), 5) == [6] * 5
+    assert BatchConfig(tokens=48, seq_len=8).mean_tokens == 48
+
+
+def test_a_rising_batch_makes_more_steps_of_a_duration() -> None:
+    batch = {"tokens": 4096, "start": 1024, "rise": 0.5, "seq_len": 512}
+    cfg = PretrainConfig.parse({"batch": batch, "duration": "1_000_000 tokens"}, "test")
+    steps = cfg.total_steps(rows_per_epoch=0)
+    assert steps == 301  # of 3,328 tokens on average, instead of 245
+    assert sum(rows_of(cfg.batch, steps)) * 512 == pytest.approx(1_000_000, abs=4096)
+    epochs = PretrainConfig.parse({"batch": batch, "duration": "2 epochs"}, "test")
+    assert epochs.total_steps(rows_per_epoch=1000) == 308

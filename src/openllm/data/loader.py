@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Batches of packed rows, each a pure function of (seed, step), so there is no state to save."""
+"""Packed rows, each a pure function of (seed, number), so there is no state to save."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -48,14 +48,12 @@ class TokenLoader:
         shards: Shards,
         *,
         seq_len: int,
-        rows_per_step: int,
         micro_rows: int,
         seed: int,
         reshuffle: bool = True,
     ) -> None:
         self.shards = shards
         self.seq_len = seq_len
-        self.rows_per_step = rows_per_step
         self.micro_rows = micro_rows
         self._lengths = np.diff(shards.offsets.astype(np.int64))
         self.rows_per_epoch = int(self._lengths.sum()) // seq_len
@@ -68,10 +66,9 @@ class TokenLoader:
             lambda epoch: EpochPlan(self._lengths, seed, epoch if reshuffle else 0)
         )
 
-    def step(self, step: int) -> list[Batch]:
-        """The micro-batches of a training step."""
-        first = step * self.rows_per_step
-        rows = [(self.shards, self.pieces(first + row)) for row in range(self.rows_per_step)]
+    def batches(self, first: int, stop: int) -> list[Batch]:
+        """The micro-batches with the rows `first` to `stop` - 1, numbered across epochs."""
+        rows = [(self.shards, self.pieces(row)) for row in range(first, stop)]
         return lay_out(rows, self.seq_len, self.micro_rows)
 
     def pieces(self, row: int) -> list[Piece]:
@@ -79,9 +76,9 @@ class TokenLoader:
         epoch, index = divmod(row, self.rows_per_epoch)
         return self._plan(epoch).row(index, self.seq_len)
 
-    def seen(self, steps: int) -> Iterator[NDArray[np.integer]]:
-        """The tokens shown by `steps` training steps, each row once: pieces of the first epoch."""
-        for row in range(min(steps * self.rows_per_step, self.rows_per_epoch)):
+    def seen(self, rows: int) -> Iterator[NDArray[np.integer]]:
+        """The tokens of the first `rows` rows, those of later epochs left out."""
+        for row in range(min(rows, self.rows_per_epoch)):
             for piece in self.pieces(row):
                 yield self.shards.document(piece.document)[piece.start : piece.end + 1]
 

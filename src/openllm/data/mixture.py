@@ -166,7 +166,6 @@ class MixtureLoader:
     Args:
         loaders: one per source, all with the same row length.
         weights: share of the tokens of each source, in any unit.
-        rows_per_step: rows per training step.
         micro_rows: rows per micro-batch.
     """
 
@@ -175,7 +174,6 @@ class MixtureLoader:
         loaders: Sequence[TokenLoader],
         weights: Sequence[Fraction | float],
         *,
-        rows_per_step: int,
         micro_rows: int,
     ) -> None:
         if len({loader.seq_len for loader in loaders}) != 1:
@@ -184,7 +182,6 @@ class MixtureLoader:
             raise ValueError(f"{len(loaders)} sources, but {len(weights)} weights")
         self.loaders = loaders
         self.seq_len = loaders[0].seq_len
-        self.rows_per_step = rows_per_step
         self.micro_rows = micro_rows
         self.turns = Turns(normalised(weights))
 
@@ -193,15 +190,14 @@ class MixtureLoader:
         """Rows of all sources together, which is not an epoch of any of them."""
         return sum(loader.rows_per_epoch for loader in self.loaders)
 
-    def step(self, step: int) -> list[Batch]:
-        """The micro-batches of a training step."""
-        first = step * self.rows_per_step
-        rows = [self._row(first + row) for row in range(self.rows_per_step)]
+    def batches(self, first: int, stop: int) -> list[Batch]:
+        """The micro-batches with the rows `first` to `stop` - 1."""
+        rows = [self._row(row) for row in range(first, stop)]
         return lay_out(rows, self.seq_len, self.micro_rows)
 
-    def epochs(self, steps: int) -> list[float]:
-        """Epochs of each source in the first `steps` steps."""
-        counts = self.turns.counts(steps * self.rows_per_step)
+    def epochs(self, rows: int) -> list[float]:
+        """Epochs of each source in the first `rows` rows."""
+        counts = self.turns.counts(rows)
         return [
             count / loader.rows_per_epoch
             for count, loader in zip(counts, self.loaders, strict=True)

@@ -65,11 +65,11 @@ class TrainingText:
 
     Attributes:
         loader: gives the rows in training order.
-        steps: training steps up to the model's weights.
+        rows: shown up to the model's weights.
     """
 
     loader: TokenLoader
-    steps: int
+    rows: int
 
     @property
     def tokens(self) -> np.ndarray:
@@ -78,7 +78,7 @@ class TrainingText:
 
     def seen(self) -> Iterator[np.ndarray]:
         """Yield the pieces of documents the model saw, those of the first epoch only."""
-        return self.loader.seen(self.steps)
+        return self.loader.seen(self.rows)
 
 
 def find_training_text(
@@ -130,11 +130,11 @@ def find_training_text(
     loader = TokenLoader(
         Shards.open(shards(found[0]), "train", fingerprint),
         seq_len=recipe.batch.seq_len,
-        rows_per_step=recipe.batch.rows,
         micro_rows=1,
         seed=recipe.seed,
     )
-    return TrainingText(loader, lineage["steps"])
+    rows = recipe.batch.rows_before(lineage["steps"], lineage["total_steps"])
+    return TrainingText(loader, rows)
 
 
 def _recorded(model: Path) -> list[Path]:

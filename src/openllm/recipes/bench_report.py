@@ -10,7 +10,6 @@ from openllm.core.log import format_duration
 from openllm.nn.cost import parameters
 from openllm.recipes.build import describe_machine
 from openllm.train.config import PretrainConfig
-from openllm.train.schedule import duration_steps
 
 if TYPE_CHECKING:
     from openllm.evaluate.speed import Decoding, Machine, Training
@@ -64,9 +63,9 @@ def _training_facts(cfg: PretrainConfig, training: "Training | str") -> Report:
         return {"skipped": training}
     seconds = None
     if not cfg.duration.endswith("epochs"):  # whose length depends on the text
-        batch = cfg.batch
-        steps = duration_steps(cfg.duration, tokens_per_step=batch.tokens, steps_per_epoch=0)
-        seconds = steps * training.step_seconds
+        seconds = (
+            cfg.total_steps(rows_per_epoch=0) * cfg.batch.mean_tokens / training.tokens_per_second
+        )
     return {
         **asdict(training),
         "step_seconds": training.step_seconds,

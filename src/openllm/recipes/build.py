@@ -12,10 +12,9 @@ from openllm.core.errors import ConfigError
 from openllm.core.files import sha256_file
 from openllm.core.runs import environment
 from openllm.train.config import PretrainConfig
-from openllm.train.schedule import duration_steps
 
 if TYPE_CHECKING:
-    from openllm.data.loader import TokenLoader
+    from openllm.data.loader import Batch, TokenLoader
     from openllm.data.mixture import MixtureLoader
     from openllm.data.shards import Shards
     from openllm.train.loop import Trainer
@@ -99,7 +98,6 @@ def build_loader(cfg: PretrainConfig, shards: "Shards") -> "TokenLoader":
     return TokenLoader(
         shards,
         seq_len=cfg.batch.seq_len,
-        rows_per_step=cfg.batch.rows,
         micro_rows=cfg.batch.micro_rows,
         seed=cfg.seed,
         reshuffle=cfg.batch.reshuffle,
@@ -110,12 +108,13 @@ def build_trainer(cfg: PretrainConfig, loader: "TokenLoader | MixtureLoader") ->
     """Model, optimizers and loop of a resolved recipe, without hooks."""
     from openllm.train.assemble import assemble
 
-    total = duration_steps(
-        cfg.duration,
-        tokens_per_step=cfg.batch.tokens,
-        steps_per_epoch=loader.rows_per_epoch / cfg.batch.rows,
-    )
-    return assemble(cfg, _objective(cfg), loader.step, total)
+    steps = cfg.total_steps(loader.rows_per_epoch)
+
+    def batches(step: int) -> list["Batch"]:
+        first, stop = (cfg.batch.rows_before(number, steps) for number in (step, step + 1))
+        return loader.batches(first, stop)
+
+    return assemble(cfg, _objective(cfg), batches, steps)
 
 
 def _objective(cfg: PretrainConfig) -> "Objective":

@@ -11,7 +11,7 @@ from openllm.core.config import Config
 from openllm.core.errors import ConfigError
 from openllm.nn.config import ModelConfig
 from openllm.train.optim import AdamWConfig, OptimConfig
-from openllm.train.schedule import CosineConfig, ScheduleConfig, parse_duration
+from openllm.train.schedule import CosineConfig, ScheduleConfig, duration_steps, parse_duration
 
 
 def _read_scale(value: Any) -> int:
@@ -30,14 +30,36 @@ class BatchConfig(Config):
     """Tokens per step and their layout."""
 
     tokens: int = Field(8192, ge=1, description="tokens per step")
+    start: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of the first step, rising linearly to tokens; none: constant",
+    )
+    rise: float = Field(0.3, gt=0, le=1, description="share of steps that rise from start")
     seq_len: int = Field(512, ge=2, description="tokens per row")
     micro_rows: int = Field(4, ge=1, description="rows per forward pass; fewer need less memory")
     reshuffle: bool = Field(True, description="shuffle the documents anew in each epoch")
 
     @property
     def rows(self) -> int:
-        """Rows per step."""
+        """Rows per step, after any rise."""
         return self.tokens // self.seq_len
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens per step of a long run."""
+        start = self.tokens if self.start is None else self.start
+        return self.tokens - (self.tokens - start) * self.rise / 2
+
+    def rows_before(self, step: int, steps: int) -> int:
+        """Rows that a run of `steps` steps shows before `step` (from 0)."""
+        if self.start is None:
+            return step * self.rows
+        rising = max(1, round(self.rise * steps))
+        first = self.start // self.seq_len
+        risen = min(step, rising)
+        rows = first * risen + (self.rows - first) * risen**2 // (2 * rising)
+        return rows + (step - risen) * self.rows
 
 
 class ValidationConfig(Config):
@@ -101,6 +123,14 @@ class PretrainConfig(Config):
             raise ValueError(str(error)) from None  # the caller prepends the recipe's name
         return self
 
+    def total_steps(self, rows_per_epoch: int) -> int:
+        """Steps of the run; 0 rows per epoch serve a duration in another unit than epochs."""
+        tokens = self.batch.mean_tokens
+        steps_per_epoch = rows_per_epoch * self.batch.seq_len / tokens
+        return duration_steps(
+            self.duration, tokens_per_step=tokens, steps_per_epoch=steps_per_epoch
+        )
+
     def check_rows(self) -> None:
         """Check that rows fit the model's context and that a step is a whole number of rows.
 
@@ -108,11 +138,17 @@ class PretrainConfig(Config):
             ConfigError: one of them does not hold.
         """
         batch = self.batch
-        if batch.tokens % batch.seq_len:
-            nearest = max(1, round(batch.tokens / batch.seq_len)) * batch.seq_len
+        for name, tokens in (("tokens", batch.tokens), ("start", batch.start or batch.tokens)):
+            if tokens % batch.seq_len:
+                nearest = max(1, round(tokens / batch.seq_len)) * batch.seq_len
+                raise ConfigError(
+                    f"batch.{name}={tokens} is not a multiple of batch.seq_len={batch.seq_len}; "
+                    f"try {nearest}"
+                )
+        if batch.start is not None and batch.start > batch.tokens:
             raise ConfigError(
-                f"batch.tokens={batch.tokens} is not a multiple of batch.seq_len={batch.seq_len}; "
-                f"try {nearest}"
+                f"batch.start={batch.start} is greater than batch.tokens={batch.tokens}; a batch "
+                "can only grow"
             )
         if batch.seq_len > self.model.max_positions:
             raise ConfigError(

@@ -251,18 +251,19 @@ def forecast(
     batch = trainer.batches(0)[0]
     micro = _probe_seconds(trainer, batch)
     peak = matmul_peak(trainer.precision, trainer.device)
-    step = micro * cfg.batch.rows / len(batch.tokens)
+    steps = trainer.total_steps
+    tokens = cfg.batch.rows_before(steps, steps) * cfg.batch.seq_len
+    step = micro / batch.tokens.size * tokens / steps
     step += optimizer_flops(trainer.model, cfg.optim) / peak
-    every = cfg.validation.every or max(1, trainer.total_steps // 20)
+    every = cfg.validation.every or max(1, steps // 20)
     # a forward pass takes about a third of a training step
-    check = min(cfg.validation.tokens, held_out_tokens) / cfg.batch.tokens * step / 3
-    tokens = trainer.total_steps * cfg.batch.tokens
+    check = min(cfg.validation.tokens, held_out_tokens) / batch.tokens.size * micro / 3
     return Forecast(
-        steps=trainer.total_steps,
+        steps=steps,
         tokens=tokens,
-        seconds=trainer.total_steps * (step + check / every),
+        seconds=steps * (step + check / every),
         peak_bytes=peak_bytes(cfg),
-        tokens_per_second=cfg.batch.tokens / step,
+        tokens_per_second=tokens / steps / step,
         matmul_flops=peak,
         # a distillation loss is not comparable
         band=None if cfg.distill else expected_band(corpus, parameters(cfg.model).total, tokens),

@@ -229,7 +229,8 @@ class Watch:
             return
         gap = self.validate.latest - sum(self.losses) / self.SPAN
         self.best_gap = gap if self.best_gap is None else min(gap, self.best_gap)
-        if gap > self.best_gap + self.GAP and self.validate.waited > 0:
+        # early on the mean lags behind the falling loss; one validation may rise by chance
+        if gap > max(0.0, self.best_gap) + self.GAP and self.validate.waited > 1:
             self._tell(
                 record.step,
                 "overfitting",

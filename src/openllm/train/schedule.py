@@ -33,7 +33,7 @@ def parse_duration(duration: str) -> tuple[float, str]:
     return amount, unit
 
 
-def duration_steps(duration: str, *, tokens_per_step: int, steps_per_epoch: float) -> int:
+def duration_steps(duration: str, *, tokens_per_step: float, steps_per_epoch: float) -> int:
     """Steps in a duration such as `500 steps`, `4_000_000 tokens` or `2 epochs`, rounded up.
 
     Raises:

@@ -27,7 +27,6 @@ from openllm.data.mixture import Mixture, MixtureLoader
 from openllm.data.shards import Shards
 from openllm.recipes.build import build_loader, build_trainer, describe_machine
 from openllm.train.config import PretrainConfig
-from openllm.train.schedule import duration_steps
 
 if TYPE_CHECKING:
     from openllm.train.loop import StepRecord, Trainer
@@ -70,14 +69,12 @@ class Bench:
     @property
     def steps(self) -> int:
         """Training steps of a run."""
-        return duration_steps(
-            self.cfg.duration, tokens_per_step=self.cfg.batch.tokens, steps_per_epoch=0
-        )
+        return self.cfg.total_steps(rows_per_epoch=0)
 
     @property
     def tokens(self) -> int:
         """Training tokens of a run."""
-        return self.steps * self.cfg.batch.tokens
+        return self._rows * self.cfg.batch.seq_len
 
     @property
     def scored_tokens(self) -> int:
@@ -129,16 +126,19 @@ class Bench:
         return MixtureLoader(
             [build_loader(cfg, source.train) for source in sources],
             [mixture.shares[source.name] for source in sources],
-            rows_per_step=cfg.batch.rows,
             micro_rows=cfg.batch.micro_rows,
         )
 
     def epochs(self, mixture: Mixture) -> dict[str, float]:
         """Epochs of each source in a run; 0 for those not in the mixture."""
-        seen = self.loader(mixture, self.cfg.seed).epochs(self.steps)
+        seen = self.loader(mixture, self.cfg.seed).epochs(self._rows)
         sources = sorted(self._sources_of(mixture), key=lambda source: source.fingerprint)
         by_name = {source.name: count for source, count in zip(sources, seen, strict=True)}
         return {name: by_name.get(name, 0.0) for name in self.sources}
+
+    @property
+    def _rows(self) -> int:
+        return self.cfg.batch.rows_before(self.steps, self.steps)
 
     def _sources_of(self, mixture: Mixture) -> list[Source]:
         return [self.sources[name] for name in mixture.shares]
