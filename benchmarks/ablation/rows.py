@@ -95,6 +95,8 @@ CHANGES: dict[str, Settings] = {
     "3 Newton-Schulz iterations": ("optim.ns_steps=3",),
     "rows of 512": ("batch.seq_len=512", "batch.micro_rows=4"),
     "cosine": ("schedule.kind=cosine",),
+    "batch from 1,024 to 2,048 tokens": ("batch.start=1024", "batch.rise=0.6"),
+    "batch from 1,024 to 4,096 tokens": ("batch.start=1024", "batch.rise=0.6", "batch.tokens=4096"),
     "decay 0.9": ("schedule.decay=0.9",),
     "decay 0.3": ("schedule.decay=0.3",),
     "residual matrices begin at zero": ("model.init_residual=0",),
