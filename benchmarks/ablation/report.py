@@ -76,13 +76,18 @@ def claim(results: Results, size: str, pace: Mapping[str, Any] | None) -> str:
     shares = sorted(tokens / budget for tokens in needed if tokens is not None)
     words = (
         f"The {label.partition(':')[2]} ({len(theirs)} seeds) ends at {final:.4f} bits per byte of "
-        f"validation text after {budget:,} tokens. The recipe is there after {shares[0]:.0%} to "
-        f"{shares[-1]:.0%} of these tokens"
+        f"validation text after {budget:,} tokens. The recipe is there after "
+        f"{_span(shares)} of these tokens"
     )
     if pace:
-        times = [share / pace["ratio"] for share in shares]
-        words += f" and {times[0]:.0%} to {times[-1]:.0%} of the time"
+        words += f" and {_span([share / pace['ratio'] for share in shares])} of the time"
     return words + f" ({len(own)} seeds).\n"
+
+
+def _span(shares: list[float]) -> str:
+    """`19 % to 21 %`, from sorted shares."""
+    ends = dict.fromkeys(f"{share:.0%}" for share in (shares[0], shares[-1]))
+    return " to ".join(ends)
 
 
 def table(results: Results, paces: Mapping[str, Any]) -> str:
@@ -104,7 +109,11 @@ def table(results: Results, paces: Mapping[str, Any]) -> str:
             bits = mean(run["test_bpb"] for run in runs)
             best = mean(best_at(run) for run in runs)
             found = gap(results, row)
-            compared = f"{row.against} | {found[0]:+.4f} ± {found[1]:.3f}" if found else "|"
+            compared = "|"
+            if found:
+                # no interval before a row has two seeds
+                width = "" if math.isnan(found[1]) else f" ± {found[1]:.3f}"
+                compared = f"{row.against} | {found[0]:+.4f}{width}"
             lines.append(
                 f"| {row.name} | {len(runs)} | {runs[0]['tokens']:,} | {best:,.0f} | {bits:.4f} "
                 f"| {compared} |"
