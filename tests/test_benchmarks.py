@@ -99,3 +99,35 @@ def test_a_contender_on_documents_has_the_layout_of_its_name(
     layouts = {"packed": "build_loader", "padded": "PaddedLoader", "stream": "StreamLoader"}
     for name in DOCUMENTS:
         assert documents.build(name, job)(0) == layouts[name.split("-")[1]]
+
+
+def test_a_ratio_is_to_one_peer_in_the_same_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from train_speed import facts
+
+    def contender(name: str, *rates: float, compiled: bool = False) -> Any:
+        return SimpleNamespace(
+            name=name,
+            reason=None,
+            rates=lambda: list(rates),
+            turns=[{"seconds": [1.0]}],
+            facts={
+                "compiled": compiled,
+                "parameters": 1,
+                "build_seconds": 0.0,
+                "first_step_seconds": 0.0,
+            },
+            peak_bytes=0,
+        )
+
+    outcomes = [
+        contender("ours", 200, 100, 300),
+        contender("plain", 100, 90, 100),
+        contender("llama-compiled", 110, 50, 150, compiled=True),
+        contender("gpt2", 10, 200, 10),  # lucky in one round
+    ]
+    found = facts(outcomes, {outcome.name: outcome.name for outcome in outcomes})
+    ratio = found["ours"]["over_fastest_peer"]
+    assert ratio["peer"] == "llama-compiled" and ratio["median"] == 2.0
+    ratio = found["ours"]["over_fastest_peer_of_its_mode"]
+    assert ratio["peer"] == "plain" and ratio["median"] == 2.0
+    assert found["gpt2"]["over_fastest_peer"]["median"] == pytest.approx(0.0909)
