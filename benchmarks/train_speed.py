@@ -13,9 +13,9 @@ plain GPT have GPT-2's MLP (two layers, four times as wide), litgpt its default,
 ours alone normalises queries and keys. Each contender runs in a separate process; they take turns,
 only one computes at a time, and each round starts with another one. Ratios are taken within a
 round, so that a temporary slowdown of the machine affects both sides, against the peer that is
-fastest by its median over all rounds; the load from other programs is recorded. The first step is that of a new machine: it
-includes compilation, also for ours. The limit is the total time of the step's matrix products
-(contenders/limit.py), measured in the same rounds.
+fastest by its median over all rounds; the load from other programs is recorded. The first step is
+that of a new machine: it includes compilation, also for ours. The limit is the total time of the
+step's matrix products (contenders/limit.py), measured in the same rounds.
 
 With `--packed`, on real documents: rows packed without padding against batches padded to their
 longest document and an unbroken stream, all in predicted tokens per second, and the fraction of
