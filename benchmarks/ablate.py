@@ -78,14 +78,30 @@ def named_results() -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def wanted(patterns: list[str]) -> list[tuple[Row, int]]:
-    """Rows and seeds in queue order: first one seed of each, students last."""
+    """Rows and seeds in queue order: first one seed of each."""
     chosen = [
         row
         for row in ROWS
         if not patterns or any(fnmatch.fnmatch(row.label, pattern) for pattern in patterns)
     ]
-    queue = [(row, seed) for seed in range(3) for row in chosen if seed < row.seeds]
-    return sorted(queue, key=lambda pair: "distill" in " ".join(pair[0].settings))
+    return [(row, seed) for seed in range(3) for row in chosen if seed < row.seeds]
+
+
+def unfinished(queue: list[tuple[Row, int]]) -> list[list[tuple[Row, int]]]:
+    """What to train, in stages: rows without result and teachers without model, then students.
+
+    The results file travels with the code, models do not.
+    """
+    missing = [(row, seed) for row, seed in queue if digest(row, seed) not in stored("runs")]
+    students = [(row, seed) for row, seed in missing if row.taught_by]
+    teachers = [
+        (row.taught_by, seed)
+        for row, _ in students
+        for seed in range(row.taught_by.seeds)
+        if not (WORK / digest(row.taught_by, seed) / "model").exists()
+    ]
+    alone = [pair for pair in missing if pair not in students]
+    return [alone + [pair for pair in teachers if pair not in alone], students]
 
 
 def train_row(row: Row, seed: int, threads: int) -> None:
@@ -96,9 +112,22 @@ def train_row(row: Row, seed: int, threads: int) -> None:
         say(f"{row.label}, seed {seed}: failed ({done.returncode}); going on")
         return
     found = json.loads(done.stdout.splitlines()[-1])
-    value = {"row": row.label, "commit": source_commit(), "threads": threads, **found}
-    store("runs", digest(row, seed), value)
+    if digest(row, seed) not in stored("runs"):  # else only its model was missing
+        value = {"row": row.label, "commit": source_commit(), "threads": threads, **found}
+        store("runs", digest(row, seed), value)
     say(f"{row.label}, seed {seed}: {found['test_bpb']:.4f} bits per byte")
+
+
+def train_all(pairs: list[tuple[Row, int]], jobs: int, threads: int) -> None:
+    """Run rows and seeds, some at once."""
+    for row, _ in pairs:
+        prepare_size(SIZES[row.size], row)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(lambda pair: train_row(*pair, threads), pairs))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def main() -> None:
@@ -120,7 +149,6 @@ def main() -> None:
         keep_pace(args.pace)
         return
     queue = wanted(args.only)
-    missing = [(row, seed) for row, seed in queue if digest(row, seed) not in stored("runs")]
     if args.list:
         for row, seed in queue:
             found = stored("runs").get(digest(row, seed))
@@ -128,16 +156,11 @@ def main() -> None:
             print(f"{row.label:44s} {seed}  {state}")
         return
     if not args.report:
-        for row, _ in missing:
-            prepare_size(SIZES[row.size], row)
+        stages = unfinished(queue)
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
-        say(f"{len(missing)} runs, {args.jobs} at once with {threads} threads each")
-        with ThreadPoolExecutor(args.jobs) as pool:
-            try:
-                list(pool.map(lambda pair: train_row(*pair, threads), missing))
-            except KeyboardInterrupt:
-                pool.shutdown(cancel_futures=True)
-                raise
+        say(f"{sum(map(len, stages))} runs, {args.jobs} at once with {threads} threads each")
+        for stage in stages:
+            train_all(stage, args.jobs, threads)
     named = named_results()
     print(table(named, stored("pace")))
     plot(named, Path(RESULTS / "ablate.png"))

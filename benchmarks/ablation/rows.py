@@ -47,7 +47,8 @@ class Size:
 class Row:
     """One line of the table: `settings` override the size's; in plain rows NAME=VALUE of the loop.
 
-    `against` names the row of the same size that it is compared with.
+    `against` names the row of the same size that it is compared with; `taught_by`, the row whose
+    models, one per seed, are its teachers.
     """
 
     size: str
@@ -59,6 +60,7 @@ class Row:
     vocab_size: int | None = None
     text: Literal["squad", "quarter"] = "squad"
     against: str = "recipe"
+    taught_by: "Row | None" = None
 
     def plain_settings(self) -> dict[str, float]:
         """Settings of the textbook loop."""
@@ -171,7 +173,8 @@ def _taught(row: Row) -> Row:
     """A student distilled from all seeds of a row."""
     folders = ",".join(f"{WORK / digest(row, seed)}/model" for seed in range(row.seeds))
     settings = (*row.settings, f"distill.teachers=[{folders}]")
-    return replace(row, name=f"{row.name}, taught by {row.seeds} seeds", settings=settings, seeds=1)
+    name = f"{row.name}, taught by {row.seeds} seeds"
+    return replace(row, name=name, settings=settings, seeds=1, taught_by=row)
 
 
 def _plain(rates: tuple[float, ...], tokens_per_step: int) -> dict[str, Settings]:
