@@ -56,7 +56,7 @@ def test_greedy_text_takes_the_best_token_each_time(llm: LLM) -> None:
         assert ids == [llm.tokenizer.bos_id, *llm.tokenizer.encode(prompt)]
         for token in answer.token_ids:
             with torch.no_grad():
-                scores = logits(llm.model(torch.tensor([ids])).x[0, -1], llm.model.output_weight)
+                scores = logits(llm.model(torch.tensor([ids])).x[0, -1], llm.model.head)
             scores[llm._banned] = -torch.inf
             assert token == int(scores.argmax())
             ids = [*ids, token]

@@ -74,7 +74,7 @@ def test_loss_is_the_mean_of_the_model_s_own_log_probabilities(
         if len(ids) > 63:  # longer ones are read in windows
             continue
         tokens = torch.tensor([[tokenizer.bos_id, *ids]])
-        scores = logits(model(tokens).x[0, :-1], model.output_weight).log_softmax(-1)
+        scores = logits(model(tokens).x[0, :-1], model.head).log_softmax(-1)
         losses.append(-scores.gather(1, tokens[0, 1:, None]).sum().item())
         size += len(text.encode())
     assert losses

@@ -42,7 +42,7 @@ def exported(
 
 @torch.no_grad()
 def our_logits(model: Transformer, tokens: torch.Tensor) -> torch.Tensor:
-    return logits(model(tokens).x, model.output_weight)
+    return logits(model(tokens).x, model.head)
 
 
 def some_tokens(rows: int = 3, length: int = 100) -> torch.Tensor:

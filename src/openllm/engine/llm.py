@@ -178,7 +178,7 @@ class LLM:
             yield
 
     def _choose(self, active: list[_Sequence], states: Tensor) -> None:
-        scores = logits(states, self.model.output_weight)
+        scores = logits(states, self.model.head)
         scores[:, self._banned] = -torch.inf
         for request, row in zip(active, scores, strict=True):
             seen = [*request.prompt, *request.tokens]

@@ -174,7 +174,7 @@ def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Deco
     """Measure the engine with random weights, one request at a time for `seconds`, warmed up."""
     model, tokenizer = build_model(cfg), stand_in_tokenizer(cfg.vocab_size)
     with torch.no_grad():
-        model.output_weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
+        model.head.weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
     llm = LLM(model, tokenizer)
     params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
     llm.generate(["a"], params)
@@ -193,7 +193,7 @@ def product_seconds(model: Transformer) -> float:
     """Time of all matrix products of one token, one after the other."""
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     if model.lm_head is None:
-        weights.append(model.output_weight)
+        weights.append(model.head.weight)
     rows = {weight.shape[1]: torch.ones(1, weight.shape[1]) for weight in weights}
     start = time.perf_counter()
     for weight in weights:
