@@ -12,7 +12,6 @@ from openllm.nn.config import ModelConfig
 from openllm.nn.context import AttentionContext
 from openllm.nn.mlp import build_mlp
 
-
 NORMS = {
     "pre": ("input_layernorm", None, "post_attention_layernorm", None),
     "post": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),

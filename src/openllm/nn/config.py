@@ -169,8 +169,8 @@ class ModelConfig(Config):
         dim = rope.rotated_dim(self.attention.head_dim)
         if dim < 2 or dim % 2:
             raise ValueError(
-                f"head_dim={self.attention.head_dim} and position.fraction={rope.fraction:g} rotate "
-                f"{dim} dimensions; the number must be even"
+                f"head_dim={self.attention.head_dim} must be even for rotary positions, and so must "
+                f"the part that position.fraction={rope.fraction:g} leaves, {dim}"
             )
         self._check_layers("position.unrotated_layers", rope.unrotated_layers)
         if isinstance(rope.scaling, LongRopeScaling):
@@ -178,7 +178,8 @@ class ModelConfig(Config):
                 count = len(getattr(rope.scaling, name))
                 if count != dim // 2:
                     raise ValueError(
-                        f"position.scaling.{name} has {count} values; there are {dim // 2} frequencies"
+                        f"position.scaling.{name} has {count} values, but there are "
+                        f"{dim // 2} frequencies"
                     )
 
     def _check_layers(self, name: str, layers: tuple[int, ...]) -> None:

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """How rotary frequencies are stretched for contexts longer than those trained on.
 
-Each is a config with `stretch(frequencies, ...)`; the union is the registry. Importable without torch.
+Each is a config with `stretch` and `gain`; the union is the registry. Importable without torch.
 """
 
 # F frequencies: half of the rotated dimensions
