@@ -169,7 +169,7 @@ class ModelConfig(Config):
         dim = rope.rotated_dim(self.attention.head_dim)
         if dim < 2 or dim % 2:
             raise ValueError(
-                f"head_dim={self.attention.head_dim} must be even for rotary positions, and so must "
+                f"head_dim={self.attention.head_dim} must be even for rotary positions, as must "
                 f"the part that position.fraction={rope.fraction:g} leaves, {dim}"
             )
         self._check_layers("position.unrotated_layers", rope.unrotated_layers)
