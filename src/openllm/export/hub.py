@@ -54,18 +54,19 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
+def _library() -> Any:
+    """The library, which is not to report what else is installed or who calls it."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is first imported
+    return require("huggingface_hub")
+
+
 def _api() -> Any:
-    """The client, with the token from its usual places; it sends no usage data."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    return require("huggingface_hub").HfApi(
-        endpoint=endpoint(), library_name="openllm", token=_token() or False
-    )
+    return _library().HfApi(endpoint=endpoint(), library_name="openllm", token=_token() or False)
 
 
 def _token() -> str | None:
     """`HF_TOKEN`, or what `hf auth login` keeps."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    return require("huggingface_hub").get_token()
+    return _library().get_token()
 
 
 def check_repository_name(repo: str, *, owner: bool) -> None:
@@ -195,11 +196,12 @@ def _check_space(repository: Repository, names: Sequence[str], cache: Path) -> N
 
 def _fetch(repository: Repository, file: RemoteFile, cache: Path, token: str | None) -> Path:
     """Download a file and verify it; files are kept under their digest, not their name."""
-    url = require("huggingface_hub").hf_hub_url(
+    url = _library().hf_hub_url(
         repository.name, file.name, revision=repository.commit, endpoint=endpoint()
     )
     digest = hashlib.sha256(f"{file.sha256} {file.git_sha1} {file.name}".encode()).hexdigest()
-    path = download(url, cache / digest[:32], size=file.size, sha256=file.sha256, token=token)
+    folder, size = cache / digest[:32], file.size or None  # None: an empty file has to be made
+    path = download(url, folder, size=size, sha256=file.sha256, token=token)
     if file.sha256 is None and _git_sha1(path) != file.git_sha1:
         path.unlink()
         raise DownloadError(
@@ -242,7 +244,7 @@ def push(
     check_repository_name(repo, owner=True)
     if _token() is None:
         raise UploadError("there is no Hub token; log in with 'hf auth login', or set HF_TOKEN")
-    hub = require("huggingface_hub")
+    hub = _library()
     if not console().is_terminal:
         require("huggingface_hub.utils").disable_progress_bars()
     with _errors(repo, UploadError), warnings.catch_warnings(record=True) as notes:
@@ -259,7 +261,7 @@ def push(
         try:
             api.create_commit(repo, additions, commit_message=message, revision=revision)
         finally:
-            for note in notes:
+            for note in (note for note in notes if note.category is UserWarning):
                 warn(" ".join(str(note.message).split()))
     return f"{endpoint()}/{repo}" + (f"/tree/{revision}" if revision else "")
 

@@ -161,7 +161,7 @@ class Zoo:
         """Remove a model; returns the bytes freed: a file linked elsewhere frees none."""
         with self._locked(name):
             entry = self.get(name)
-            stats = [path.lstat() for path in entry.folder.rglob("*") if path.is_file()]
+            stats = [path.lstat() for path in entry.model.rglob("*") if path.is_file()]
             freed = sum(stat.st_size for stat in stats if stat.st_nlink == 1)
             gone = self.root / f".{entry.folder.name}.gone"
             with storage_errors(self.root):

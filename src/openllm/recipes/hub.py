@@ -5,7 +5,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from openllm.export.entry import Origin
 from openllm.export.inventory import CONFIG, WEIGHTS, check_model, list_files, place, printable
 from openllm.export.safety import check_upload, choose_downloads
 from openllm.export.zoo import Zoo, resolve_model
+
+_GO_ON = "repeat the command to go on; what was transferred is not transferred again"
 
 
 def push_main(argv: list[str]) -> int:
@@ -64,27 +66,13 @@ def push_main(argv: list[str]) -> int:
 
 def pull_main(argv: list[str]) -> int:
     """Entry point of `openllm pull`."""
-    parser = argparse.ArgumentParser(
-        prog="openllm pull",
-        description="Download a model from the Hugging Face Hub and register it for 'models ls'. "
-        "Only weights and text are downloaded, and nothing is run.",
-        epilog="example: openllm pull owner/name --dry-run",
-    )
-    parser.add_argument("repo", help="OWNER/NAME")
-    parser.add_argument("--revision", help="branch, tag or commit (default: main)")
-    parser.add_argument("--out", help="a new folder (default: a model for 'models ls')")
-    parser.add_argument("--include", action="append", default=[], metavar="PATTERN", help=_INCLUDE)
-    parser.add_argument("--allow-pickle", action="store_true", help="also *.bin, *.pt, *.pkl, ...")
-    parser.add_argument("--replace", action="store_true", help="replace a model of that name")
-    parser.add_argument("--dry-run", action="store_true", help="list the files and stop")
-    parser.add_argument("--json", action="store_true", help="print as JSON")
-    args = parser.parse_args(argv)
-    from openllm.export.hub import Repository, downloaded, read_repository
+    args = _pull_parser().parse_args(argv)
+    from openllm.export.hub import downloaded, read_repository
 
     out = None if args.out is None else Path(args.out)
     if out is not None:
         check_replaceable(out, (), UsageError)
-    repository: Repository = read_repository(args.repo, args.revision)
+    repository = read_repository(args.repo, args.revision)
     wanted, skipped = choose_downloads(
         repository.files, args.include, allow_pickle=args.allow_pickle
     )
@@ -94,35 +82,55 @@ def pull_main(argv: list[str]) -> int:
     if args.dry_run or not args.json:
         _show(facts, as_json=args.json)
     _check_wanted(args.repo, sizes, to_zoo=out is None)
-    if args.dry_run:
+    origin = Origin(kind="hub", repository=args.repo, commit=repository.commit)
+    if args.dry_run or (out is None and _is_here(origin, wanted, args.replace)):
         return 0
-    zoo, origin = Zoo(), Origin(kind="hub", repository=args.repo, commit=repository.commit)
-    if out is None:
-        entry = zoo.find(args.repo)
-        if entry is not None and not entry.problems and entry.record is not None:
-            if entry.record.origin == origin and set(entry.record.files) == set(wanted):
-                say(f"{args.repo} is here already, at that commit")
-                return 0
-        zoo.check_free(args.repo, replace=args.replace)
     try:
         with downloaded(repository, wanted) as files:
-            where = _keep(files, out, zoo, args.repo, origin, args.replace)
+            where = _keep(files, out, origin, args.replace)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_GO_ON) from None
     _show({**facts, "folder": where}, as_json=True) if args.json else sys.stdout.write(f"{where}\n")
     return 0
 
 
-_INCLUDE = "only files that match, such as '*.json'; may be repeated"
-_GO_ON = "repeat the command to go on; what was transferred is not transferred again"
+def _pull_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openllm pull",
+        description="Download a model from the Hugging Face Hub and register it for 'models ls'. "
+        "Only weights and text are downloaded, and nothing is run.",
+        epilog="example: openllm pull owner/name --dry-run",
+    )
+    add = parser.add_argument
+    add("repo", help="OWNER/NAME")
+    add("--revision", help="branch, tag or commit (default: main)")
+    add("--out", help="a new folder (default: a model for 'models ls')")
+    what = "only files that match, such as '*.json'; may be repeated"
+    add("--include", action="append", default=[], metavar="PATTERN", help=what)
+    add("--allow-pickle", action="store_true", help="also *.bin, *.pt, *.pkl and the like")
+    add("--replace", action="store_true", help="replace a model of that name")
+    add("--dry-run", action="store_true", help="list the files and stop")
+    add("--json", action="store_true", help="print as JSON")
+    return parser
 
 
-def _keep(
-    files: Mapping[str, Path], out: Path | None, zoo: Zoo, name: str, origin: Origin, replace: bool
-) -> str:
+def _is_here(origin: Origin, names: Sequence[str], replace: bool) -> bool:
+    """Whether the zoo holds that commit; refuses a name that is taken by something else."""
+    zoo, name = Zoo(), str(origin.repository)
+    entry = zoo.find(name)
+    record = None if entry is None or entry.problems else entry.record
+    if record is not None and record.origin == origin and set(record.files) == set(names):
+        say(f"{name} is here already, at that commit")
+        return True
+    zoo.check_free(name, replace=replace)
+    return False
+
+
+def _keep(files: Mapping[str, Path], out: Path | None, origin: Origin, replace: bool) -> str:
     """Put downloaded files where they belong; returns that folder."""
     if out is None:
-        return str(zoo.add(files, name, origin=origin, replace=replace).model)
+        name = str(origin.repository)
+        return str(Zoo().add(files, name, origin=origin, replace=replace).model)
     with atomic_folder(out) as target:
         place(files, target, f"writing {out.name}")
     return str(out)
@@ -139,7 +147,7 @@ def _check_wanted(repo: str, sizes: Mapping[str, int], *, to_zoo: bool) -> None:
     if to_zoo and not (weights and (gguf or CONFIG in sizes)):
         raise DownloadError(
             f"what would be downloaded from {repo} is not a model: it needs {CONFIG} and weights "
-            f"({', '.join('*' + suffix for suffix in WEIGHTS)}); to have the files anyway, use --out"
+            f"({', '.join('*' + suffix for suffix in WEIGHTS)}); for the files alone, use --out"
         )
 
 

@@ -74,6 +74,7 @@ def add_main(argv: list[str]) -> int:
     folder = Path(args.folder).absolute()
     name = args.name or (folder.parent if folder.name == "model" else folder).name
     zoo = Zoo()
+    zoo.check_free(name, replace=args.replace)
     entry = zoo.add(list_files(args.folder), name, tags=args.tag, replace=args.replace)
     say(f"added {entry.name} ({_size(entry.size)}) to {zoo.root}")
     return 0
@@ -93,7 +94,7 @@ def rm_main(argv: list[str]) -> int:
     if not args.yes:
         _confirm(f"remove {entry.name} ({_size(entry.size)})?")
     freed = zoo.remove(entry.name)
-    rest = "" if freed else "; its files are still linked elsewhere"
+    rest = "" if freed >= entry.size else "; the other files are still linked elsewhere"
     say(f"removed {entry.name}, {_size(freed)} freed{rest}")
     return 0
 
