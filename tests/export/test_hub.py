@@ -277,6 +277,16 @@ def test_push_goes_on_after_a_failure(
     assert "may not do this" in capsys.readouterr().err
 
 
+def test_a_failure_of_the_other_storage_is_told(
+    hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # this Hub does not have it
+    assert main(["push", str(model), REPO]) == 1
+    told = capsys.readouterr().err
+    assert "cannot be reached" in told and "bug" not in told and "xet-write-token" in told
+    assert hub.repos[REPO].files == {}
+
+
 def test_a_dry_run_of_push_needs_no_hub(
     hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openllm import __version__
 from openllm.core.download import cache_folder, download
 from openllm.core.errors import DownloadError, OpenLLMError, StorageError, UploadError, UsageError
 from openllm.core.files import locked
@@ -61,7 +62,18 @@ def _library() -> Any:
 
 
 def _api() -> Any:
-    return _library().HfApi(endpoint=endpoint(), library_name="openllm", token=_token() or False)
+    return _library().HfApi(
+        endpoint=endpoint(),
+        library_name="openllm",
+        library_version=__version__,
+        token=_token() or False,
+    )
+
+
+def _kinds() -> Any:
+    """The library's errors."""
+    _library()
+    return require("huggingface_hub.errors")
 
 
 def _token() -> str | None:
@@ -82,18 +94,24 @@ def check_repository_name(repo: str, *, owner: bool) -> None:
 @contextlib.contextmanager
 def _errors(repo: str, error: type[OpenLLMError]) -> Iterator[None]:
     """Turn the library's errors into one message each."""
-    kinds = require("huggingface_hub.errors")
+    kinds = _kinds()
     try:
         yield
     except kinds.OfflineModeIsEnabled:
         raise error("HF_HUB_OFFLINE is set; unset it to reach the Hub") from None
     except kinds.HfHubHTTPError as problem:
         raise error(_refusal(repo, kinds, problem)) from problem
-    except kinds.HTTPError as problem:
+    except (kinds.HTTPError, ConnectionError, TimeoutError) as problem:  # the latter two of Xet
         raise error(
-            f"{endpoint()} cannot be reached ({problem}); check the network, then repeat the "
-            "command: what was transferred is not transferred again"
+            f"{endpoint()} or its storage cannot be reached ({problem}); check the network, then "
+            "repeat the command: what was transferred is not transferred again"
         ) from problem
+    except PermissionError as problem:
+        if problem.errno is not None:  # of this machine
+            raise
+        raise error(f"the storage of {endpoint()} refuses your token ({problem}); renew it") from (
+            problem
+        )
     except (RuntimeError, ValueError) as problem:  # of a transfer, with or without its cause
         cause = problem.__cause__
         if isinstance(cause, kinds.HfHubHTTPError):
@@ -268,7 +286,7 @@ def push(
 
 def _open_repository(api: Any, repo: str, *, public: bool) -> None:
     """Create the repository, or make sure that the one there is as public as it should be."""
-    kinds = require("huggingface_hub.errors")
+    kinds = _kinds()
     try:
         private = api.model_info(repo, timeout=30).private
     except kinds.RepositoryNotFoundError:
