@@ -11,6 +11,7 @@ OpenLLMError            exit code 1
 ├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
 ├── DownloadError       a download failed permanently
+├── UploadError         an upload was refused or failed permanently
 └── MissingExtra        an optional library is not installed
 """
 
@@ -55,6 +56,10 @@ class StorageError(OpenLLMError):
 
 class DownloadError(OpenLLMError):
     """A download failed permanently."""
+
+
+class UploadError(OpenLLMError):
+    """An upload was refused or failed permanently."""
 
 
 class MissingExtra(OpenLLMError):

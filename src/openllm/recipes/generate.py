@@ -8,6 +8,7 @@ import sys
 
 from openllm.core.errors import UsageError
 from openllm.engine.request import SamplingParams
+from openllm.export.zoo import resolve_model
 
 
 def main(argv: list[str]) -> int:
@@ -15,7 +16,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="openllm generate", description="Continue a prompt with a model."
     )
-    parser.add_argument("model", help="model folder, such as RUN/model")
+    parser.add_argument("model", help="model folder, such as RUN/model, or a name from 'models ls'")
     parser.add_argument(
         "--prompt", required=True, help="text to continue; '-' reads standard input"
     )
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     from openllm.engine.llm import LLM
 
-    llm = LLM.load(args.model)
+    llm = LLM.load(resolve_model(args.model))
     if args.json:
         answer = llm.generate([prompt], params)[0]
         sys.stdout.write(json.dumps({"prompt": prompt, **vars(answer)}, ensure_ascii=False) + "\n")
