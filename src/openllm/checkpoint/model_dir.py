@@ -7,7 +7,6 @@
 that `transformers` lacks is written to the same files, which only OpenLLM loads.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -31,7 +30,6 @@ from openllm.core.files import (
     atomic_folder,
     read_json,
     recover_folder,
-    sha256_file,
     write_json,
 )
 from openllm.nn.config import ModelConfig
@@ -127,11 +125,3 @@ def load_model(folder: Path | str) -> Transformer:
         first = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not match its config.json: {first}") from None
     return model.float().eval().requires_grad_(False)
-
-
-def fingerprint(folder: Path | str) -> str:
-    """SHA-256 over names and digests of a model folder's weights and config, as hex."""
-    folder = Path(folder)
-    files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
-    lines = [f"{file.name} {sha256_file(file)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

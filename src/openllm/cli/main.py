@@ -46,6 +46,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train a model from a recipe, or resume a run", "openllm.recipes.pretrain:main"),
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
     "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
+    "export": (
+        "write a model for other programs, with a certificate",
+        "openllm.recipes.export:export_main",
+    ),
+    "verify": (
+        "compute the certificate of an exported model again",
+        "openllm.recipes.export:verify_main",
+    ),
     "models ls": ("list the models on this machine", "openllm.recipes.models:ls_main"),
     "models show": (
         "show a model's lineage and files, check their digests",

@@ -22,7 +22,9 @@ from openllm.export.certificate import (
     write_certificate,
 )
 from openllm.export.formats import FORMATS
+from openllm.export.inventory import model_fingerprint
 from openllm.export.reference import Reference, make_reference
+from openllm.export.zoo import resolve_model
 
 if TYPE_CHECKING:
     from openllm.text.tokenizer import Tokenizer
@@ -47,7 +49,7 @@ def export_main(argv: list[str]) -> int:
     ]
     if given:
         raise UsageError(f"--{given[0].replace('_', '-')} has no effect with --to {args.to}")
-    source, out = Path(args.model), Path(args.out)
+    source, out = resolve_model(args.model), Path(args.out)
     check_replaceable(out, (FILE,), UsageError)
     reference = ask_original(source, args)
     with atomic_folder(out) as target:
@@ -76,12 +78,15 @@ def verify_main(argv: list[str]) -> int:
     parser.add_argument("--model", help="ask this original again instead of the kept answers")
     _add_questions(parser)
     args = parser.parse_args(argv)
-    folder = Path(args.folder)
+    folder = resolve_model(args.folder)
     old = read_certificate(folder)
     shape = FORMATS.get(str(old.get("format")))
     if shape is None or old.get("precision") not in shape.dtypes.values():
         raise CheckpointError(f"{folder / FILE} names no known format; export the model again")
-    reference = Reference.load(folder) if args.model is None else ask_original(args.model, args)
+    if args.model is None:
+        reference = Reference.load(folder)
+    else:
+        reference = ask_original(resolve_model(args.model), args)
     certificate = certify(
         reference, shape.load(folder), format_name=old["format"], precision=old["precision"]
     )
@@ -121,15 +126,13 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
 
 
-def ask_original(source: Path | str, args: argparse.Namespace) -> Reference:
+def ask_original(source: Path, args: argparse.Namespace) -> Reference:
     """The answers of the original model to the questions that the arguments ask."""
-    from openllm.checkpoint.model_dir import fingerprint
     from openllm.export.eager import EagerModel
     from openllm.text.tokenizer import Tokenizer
 
     if min(args.prompts, args.new_tokens) < 1 or args.text_tokens < 2:
         raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")
-    source = Path(source)
     original = EagerModel.load(source)
     context = original.model.cfg.max_positions
     texts = _texts(Tokenizer.load(source), args.text, min(context, args.text_tokens))
@@ -147,7 +150,7 @@ def ask_original(source: Path | str, args: argparse.Namespace) -> Reference:
     new_tokens = min(args.new_tokens, context - max(map(len, prompts)))
     return make_reference(
         original,
-        fingerprint=fingerprint(source),
+        fingerprint=model_fingerprint(source),
         texts=chosen,
         prompts=prompts,
         new_tokens=new_tokens,
@@ -194,7 +197,7 @@ def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str)
     lineage: dict[str, Any] = {}
     if (source / "openllm.json").exists():
         lineage = json.loads((source / "openllm.json").read_text(encoding="utf-8"))
-    lineage["parents"] = [fingerprint]
+    lineage["parents"] = [{"name": source.name, "fingerprint": fingerprint}]
     lineage["export"] = {"format": to, "dtype": dtype}
     write_json(target / "openllm.json", lineage)
 
