@@ -15,7 +15,7 @@ from openllm.core.files import read_json, write_json
 from openllm.data.document import SPLITS
 from openllm.data.shard_writer import encode_documents, write_shards
 from openllm.data.shards import Shards, read_shard_index, split_files, token_dtype
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 WORDS = [
@@ -81,7 +81,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
-    return Tokenizer.load(tokenizer_folder)
+    return load_tokenizer(tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_a_batch_of_nothing_but_an_empty_text(tokenizer: Tokenizer) -> None:
 def test_an_empty_split_can_be_opened(tokenizer_folder: Path, tmp_path: Path) -> None:
     data = write_prepared(tmp_path / "data", {"train": ["the fox"]})
     write_shards(data, tokenizer_folder, tmp_path / "shards")
-    fingerprint = Tokenizer.load(tokenizer_folder).fingerprint
+    fingerprint = load_tokenizer(tokenizer_folder).fingerprint
     empty = Shards.open(tmp_path / "shards", "test", fingerprint)
     assert (empty.num_documents, len(empty.tokens)) == (0, 0)
     empty.verify()

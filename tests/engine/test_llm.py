@@ -16,14 +16,14 @@ from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.nn.heads import logits
 from openllm.text.stream import StreamDecoder
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
 PROMPTS = ["Anna", "", "On day 3 Boris asked", "Clara found a lamp in the café.", "Emma " * 8]
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
-    return Tokenizer.load(tokenizer_folder)
+    return load_tokenizer(tokenizer_folder)
 
 
 @pytest.fixture(scope="module")

@@ -64,9 +64,9 @@ def test_loss_is_the_mean_of_the_model_s_own_log_probabilities(
 
     from openllm.checkpoint.model_dir import load_model
     from openllm.nn.heads import logits
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
-    model, tokenizer = load_model(trained.model), Tokenizer.load(trained.model)
+    model, tokenizer = load_model(trained.model), load_tokenizer(trained.model)
     losses, size = [], 0
     for line in (trained.data / "test.jsonl").read_text().splitlines():
         text = json.loads(line)["text"]
@@ -101,9 +101,9 @@ def test_the_ngram_model_counts_what_training_showed(
     from openllm.data.shards import Shards
     from openllm.evaluate.ngram import KneserNey
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
-    tokenizer = Tokenizer.load(trained.model)
+    tokenizer = load_tokenizer(trained.model)
     shards = tokenize(trained.data, trained.tokenizer)
     train = Shards.open(shards, "train", tokenizer.fingerprint)
     test = Shards.open(shards, "test", tokenizer.fingerprint)
