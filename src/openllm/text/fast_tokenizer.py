@@ -91,10 +91,9 @@ class FastTokenizer(Tokenizer):
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = found
         if self.unk_id is None:
             self.unk_id = self.controls.get(unknown_piece(self._state[0]["model"]) or "")
+        # its post-processor decides alone, as in transformers: add_bos_token is for other files
         sample = self._tokenizer.encode(_SAMPLE)
         self.prefix = sample.ids[: (*sample.special_tokens_mask, 0).index(0)]
-        if facts.add_bos is not None:
-            self.prefix = [self.bos_id] if facts.add_bos and self.bos_id is not None else []
         if len(self.prefix) > 1 or not set(self.prefix) <= self._pieces.keys():
             raise TokenizerError(
                 f"{source} puts the ids {self.prefix} before a text; OpenLLM can use tokenizers "

@@ -29,7 +29,7 @@ class TokenizerFacts:
     Attributes:
         special: role, such as "bos_token" -> spelling.
         more_special: spellings of special tokens without a role.
-        add_bos: whether a document begins with bos; None: they do not say.
+        add_bos: whether a document of SentencePiece begins with bos; None: they do not say.
         end_ids: ids that end a generation, beside that of eos.
         added: tokens to add, in the form of `tokenizer.json`.
     """
