@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from openllm.core.errors import TokenizerError
 from openllm.text.fast_tokenizer import FastTokenizer
+from openllm.text.quoting import Spellings
 from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from openllm.text.stream import StreamDecoder
 from openllm.text.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
@@ -144,6 +145,23 @@ def test_parts_are_encoded_as_one_text(pairs: dict[str, Pair]) -> None:
         text = f"Anna{name} found\u241ethink> a lamp"
         ids = ours.encode_parts([part if part != "<think>" else "\u241ethink>" for part in parts])
         assert ids == peer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["llama2", "gpt2"])
+def test_controls_that_take_the_spaces_beside_them(tmp_path: Path, kind: str) -> None:
+    folder = write_folder(tmp_path / "m", kind)
+    size = load_tokenizer(folder).vocab_size
+    flags = {"single_word": False, "normalized": False, "special": True}
+    added = [
+        {"id": size, "content": "<|user|>", "lstrip": False, "rstrip": True, **flags},
+        {"id": size + 1, "content": "<|end|>", "lstrip": True, "rstrip": False, **flags},
+    ]
+    change(folder, lambda c: c["added_tokens"].extend(added))
+    ours, peer = load_tokenizer(folder), PreTrainedTokenizerFast.from_pretrained(folder)
+    text = "<|user|>\n Anna found  <|end|><|end|> <|user|>a<|end|> b"
+    ids = ours.encode_parts([*Spellings(ours.controls).split(text)])
+    assert ids == peer(text, add_special_tokens=False)["input_ids"]
+    assert ours.decode(ours.encode(text)) == text
 
 
 @pytest.mark.parametrize("value", [2, [2, 5]])

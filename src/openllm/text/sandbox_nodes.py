@@ -8,7 +8,7 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateAssertionError
 from jinja2.visitor import NodeTransformer
 
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 _FORBIDDEN = (
     nodes.Block,
     nodes.EvalContextModifier,
