@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.text.imported import write_folder
 
 from openllm.core.errors import DataError, TokenizerError
 from openllm.core.files import read_json, write_json
@@ -153,6 +154,29 @@ def test_large_vocabularies_take_four_bytes() -> None:
 def test_a_batch_of_nothing_but_an_empty_text(tokenizer: Tokenizer) -> None:
     batch = encode_documents([""], tokenizer)
     assert (batch.lengths, batch.sizes, batch.words) == ([2], [0], [0])
+
+
+def test_without_bos_the_first_token_is_not_scored(tmp_path: Path, data: Path) -> None:
+    folder = write_folder(tmp_path / "gpt2", "gpt2")
+    tokenizer = load_tokenizer(folder)
+    write_shards(data, folder, tmp_path / "shards", workers=2)
+    for split, texts in TEXTS.items():
+        opened = Shards.open(tmp_path / "shards", split, tokenizer.fingerprint)
+        for number, text in enumerate(texts):
+            ids = opened.document(number).tolist()
+            assert ids == [*tokenizer.encode(text), tokenizer.eos_id]
+            scored = tokenizer.decode_bytes(ids[1:])
+            assert opened.doc_bytes[number] == len(scored)
+            assert opened.doc_words[number] == len(scored.split())
+        facts = read_shard_index(tmp_path / "shards")["splits"][split]
+        assert facts["bytes"] == sum(len(text.encode()) for text in texts)
+
+
+def test_a_tokenizer_without_eos_makes_no_shards(tmp_path: Path, data: Path) -> None:
+    folder = write_folder(tmp_path / "gpt2", "gpt2", eos_token=None)
+    with pytest.raises(TokenizerError, match=r"has no eos token.*tokenizer_config\.json"):
+        write_shards(data, folder, tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
 
 
 def test_an_empty_split_can_be_opened(tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ HOSTILE = {
     "{% endfor %}",
     "twins": grow("1", "[ns.x, ns.x]", "{{ ns.x == [ns.x] }}"),
     "hash": grow("1", "(ns.x, ns.x)", "{{ {ns.x: 1} }}"),
+    "tuples": grow("(1,)", "ns.x + ns.x").replace(
+        "{{ ns.x }}", "{% set y = (ns.x,) * 9999 %}{{ {}[y * 9999] }}"
+    ),
+    "name": grow("1", "namespace(a=ns.x, b=ns.x)", "{{ {}[ns.x].y }}"),
+    "name of a list": "{% set l = [range(999) | list] * 9999 %}{{ {}[l * 99].y }}",
+    "namespaces": grow("1", "namespace(a=ns.x, b=ns.x)", "{{ ns.x is upper }}{{ ns.x }}"),
+    "message": grow("1", "namespace(a=ns.x, b=ns.x)", "{{ raise_exception(ns.x) }}"),
     "nested dict": grow("1", "dict(a=ns.x, b=ns.x)", "{{ ns.x | tojson }}"),
     # memory
     "times": "{{ 'a' * 10**9 }}",

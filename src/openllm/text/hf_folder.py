@@ -50,7 +50,8 @@ def read_facts(folder: Path) -> TokenizerFacts:
     config = read_object(folder / "tokenizer_config.json")
     named = read_object(folder / "special_tokens_map.json")
     path = folder / "tokenizer_config.json"
-    special, more = {}, []
+    special: dict[str, str] = {}
+    more: list[str] = []
     for role in ROLES:
         value = config.get(role, named.get(role))
         if value is not None:
@@ -98,7 +99,8 @@ def _end_ids(folder: Path) -> frozenset[int]:
     path = folder / "generation_config.json"
     path = path if path.exists() else folder / "config.json"
     found = read_object(path).get("eos_token_id")
-    ids = [] if found is None else found if isinstance(found, list) else [found]
+    ids: list[Any] = found if isinstance(found, list) else [found]
+    ids = [] if found is None else ids
     if not all(type(index) is int and index >= 0 for index in ids):
         raise _wrong(path, "eos_token_id", "an id or a list of ids")
     return frozenset(ids)

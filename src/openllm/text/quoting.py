@@ -81,7 +81,7 @@ class Quoter:
                 else self.quote(inner)
                 for key, inner in value.items()
             }
-        return [self.quote(item) for item in value] if isinstance(value, list | tuple) else value
+        return [self.quote(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def unquote(self, text: str) -> str:
         """The text with everything put back."""

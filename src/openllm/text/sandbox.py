@@ -25,10 +25,17 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace, pass_context
+from jinja2.utils import pass_context
 
 from openllm.core.errors import TemplateError
-from openllm.text.sandbox_filters import FILTERS, GLOBALS, check_format, guarded_tests, names
+from openllm.text.sandbox_filters import (
+    FILTERS,
+    GLOBALS,
+    QuietNamespace,
+    check_format,
+    guarded_tests,
+    names,
+)
 from openllm.text.sandbox_nodes import Meter
 
 MAX_TEMPLATE = 2**18
@@ -51,6 +58,7 @@ METHODS: Mapping[type, frozenset[str]] = {
 }
 """What a template may call on Python's own objects; `str.format` is called through a guard."""
 
+_SEQUENCES: tuple[type, ...] = (list, tuple)
 _SCALARS = (int, float, bool, type(None), Undefined)
 _FAULTS = (
     jinja2.TemplateError,
@@ -80,13 +88,22 @@ _WORK: ContextVar[_Work] = ContextVar("work of a template")
 class GenerationBlock(Extension):
     """`{% generation %}`, which marks the assistant's text for training: just its contents."""
 
-    tags = frozenset(("generation",))
+    tags = {"generation"}  # noqa: RUF012  (jinja2 wants a set)
 
     def parse(self, parser: Parser) -> nodes.Node:
         """Parse the block."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body).set_lineno(line)
+
+
+class QuietUndefined(Undefined):
+    """A name that is not there; unlike jinja2's, it never spells out a value used as a name."""
+
+    @property
+    def _undefined_message(self) -> str:
+        name = self._undefined_name
+        return super()._undefined_message if isinstance(name, str | int) else "no such element"
 
 
 @pass_context
@@ -106,6 +123,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             autoescape=False,
             optimized=False,  # nothing is computed while it is compiled
             finalize=_output,
+            undefined=QuietUndefined,
             extensions=[GenerationBlock, loopcontrols],
         )
         self.globals = dict(GLOBALS)
@@ -132,7 +150,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         Raises:
             TemplateError: it fails, refuses the variables, or does too much.
         """
-        pieces, size = [], 0
+        pieces: list[str] = []
+        size = 0
         with _faults(name):
             for piece in template.root_render_func(template.new_context(dict(variables))):
                 pieces.append(piece)
@@ -175,7 +194,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             item = self.sized(waiting.pop())
             if isinstance(item, dict):
                 waiting += [*item.keys(), *item.values()]
-            elif isinstance(item, list | tuple | MappingView):
+            elif isinstance(item, (*_SEQUENCES, MappingView)):
                 waiting += item
             elif printable and not isinstance(item, (str, *_SCALARS)):
                 raise SecurityError(f"it prints an object of type {type(item).__name__}")
@@ -207,15 +226,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str):
             check_format(left)
             self.printable(right)
-        else:
-            sizes = [
-                len(side) if isinstance(side, str | list | tuple) else 0 for side in (left, right)
-            ]
-            times = max([1, *(side for side in (left, right) if isinstance(side, int))])
-            size = sum(sizes) * (times if operator == "*" else 1)
-            self.check_size(size)
-            self.tick(1 + size // (CHARS if isinstance(left, str) or isinstance(right, str) else 1))
+        elif isinstance(left, (str, *_SEQUENCES)) or isinstance(right, (str, *_SEQUENCES)):
+            self._pay_sequence(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    def _pay_sequence(self, operator: str, left: Any, right: Any) -> None:
+        sides = [side for side in (left, right) if isinstance(side, (str, *_SEQUENCES))]
+        times = [side for side in (left, right) if isinstance(side, int)] if operator == "*" else []
+        size = sum(map(len, sides)) * max([1, *times])
+        self.check_size(size)
+        self.tick(1 + size // (CHARS if isinstance(sides[0], str) else 1))
+        if isinstance(sides[0], tuple):  # tuples can be keys, for which all that is in them counts
+            before = _WORK.get().left
+            self.weighed(sides)
+            self.tick((before - _WORK.get().left) * max([1, *times]))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call something, once its work is paid."""
@@ -229,7 +253,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             args = __self._check_method(owner, __obj.__name__, args)
         elif isinstance(owner, LoopContext):
             __self.weighed(args)  # loop.changed compares them
-        elif isinstance(__obj, type) and __obj not in (Namespace, range):
+        elif isinstance(__obj, type) and __obj not in (QuietNamespace, range):
             raise SecurityError(f"it calls {__obj.__name__}")
         return super().call(__context, __obj, *args, **kwargs)
 

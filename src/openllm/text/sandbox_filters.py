@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import markupsafe
 from jinja2 import filters
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.runtime import Context
@@ -40,8 +41,16 @@ def check_format(text: str) -> None:
         raise SecurityError("it formats with a wide field")
 
 
-def _raise_exception(message: object) -> None:
-    raise TemplateError(str(message)[:1000])
+class QuietNamespace(Namespace):
+    """jinja2's `namespace`, which never spells out what it holds."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
+@pass_context
+def _raise_exception(context: Context, message: object) -> None:
+    raise TemplateError(str(_sandbox(context).printable(message))[:1000])
 
 
 def _strftime_now(pattern: str) -> str:
@@ -58,7 +67,7 @@ def _dict(context: Context, *args: Any, **kwargs: Any) -> dict[Any, Any]:
 
 GLOBALS: Mapping[str, Any] = {
     "dict": _dict,
-    "namespace": Namespace,
+    "namespace": QuietNamespace,
     "raise_exception": _raise_exception,
     "range": range,
     "strftime_now": _strftime_now,
@@ -112,7 +121,7 @@ def _tojson(
 
 def _depth(value: Any) -> int:
     inner = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, dict | list | tuple):
+    if not isinstance(value, (dict, list, tuple)):
         return 0
     return 1 + max(map(_depth, inner), default=0)
 
@@ -162,7 +171,9 @@ def _list(sandbox: "Sandbox", value: Any) -> list[Any]:
 
 @pass_environment
 def _escape(sandbox: "Sandbox", value: Any) -> str:
-    return str(filters.FILTERS["escape"](str(sandbox.printable(value))))
+    text = str(markupsafe.escape(str(sandbox.printable(value))))
+    sandbox.grow(len(text))
+    return text
 
 
 _PRINTING = names("capitalize lower string title trim upper")
