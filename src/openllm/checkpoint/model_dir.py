@@ -34,7 +34,7 @@ from openllm.core.files import (
 )
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -65,7 +65,7 @@ def write_model(
         lineage: what the model was made from; becomes `openllm.json`.
         card: the text of the model card.
     """
-    vocabulary = Tokenizer.load(tokenizer)
+    vocabulary = load_tokenizer(tokenizer)
     ids = {"bos": vocabulary.bos_id, "eos": vocabulary.eos_id, "pad": vocabulary.pad_id}
     config = to_hf_config(cfg, **ids)
     weights = {

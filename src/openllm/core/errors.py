@@ -7,6 +7,7 @@ OpenLLMError            exit code 1
 ├── ConfigError         exit code 2: invalid recipe or setting
 ├── DataError           a data source or prepared folder cannot be used
 ├── TokenizerError      a tokenizer is missing, damaged or the wrong one
+├── TemplateError       a chat template is missing, faulty or hostile
 ├── CheckpointError     a model folder or checkpoint cannot be used
 ├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
@@ -40,6 +41,10 @@ class DataError(OpenLLMError):
 
 class TokenizerError(OpenLLMError):
     """A tokenizer is missing, damaged or not the one the data was made with."""
+
+
+class TemplateError(OpenLLMError):
+    """A chat template is missing, faulty or hostile, or refuses the messages."""
 
 
 class CheckpointError(OpenLLMError):

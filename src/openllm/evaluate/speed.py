@@ -21,6 +21,7 @@ from openllm.nn.cost import matmul_parameters, train_flops
 from openllm.nn.kernels import library
 from openllm.nn.model import Transformer, build_model
 from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
+from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from openllm.text.tokenizer import Tokenizer
 from openllm.text.words import SPACE, Piece
 from openllm.train.config import PretrainConfig
@@ -219,7 +220,7 @@ def stand_in_tokenizer(vocab_size: int) -> Tokenizer:
     proto.pieces.add(piece=SPACE)
     for number in range(len(proto.pieces), vocab_size):
         proto.pieces.add(piece=f"word{number}", score=-float(number))
-    return Tokenizer(proto.SerializeToString(), "the stand-in tokenizer")
+    return SentencePieceTokenizer(proto.SerializeToString(), "the stand-in tokenizer")
 
 
 def kernels_mend() -> str | None:

@@ -140,10 +140,10 @@ def evaluate(
     from openllm.evaluate.heldout import read_heldout
     from openllm.evaluate.perplexity import full_context_share
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
     shape = read_model_config(model)
-    tokenizer = Tokenizer.load(model)
+    tokenizer = load_tokenizer(model)
     heldout = read_heldout(data, cfg.split, tokenizer, options).sample(cfg.documents, cfg.seed)
     lineage = training.read_lineage(model)
     training.warn_of_overlap(lineage, heldout)
@@ -208,7 +208,10 @@ def _baseline(seen: "TrainingText", tokenizer: "Tokenizer", cfg: EvaluateConfig)
 
     say("counting the n-grams of the training text")
     return KneserNey.train(
-        seen.seen(), vocab_size=tokenizer.vocab_size, bos_id=tokenizer.bos_id, order=cfg.order
+        seen.seen(),
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.prefix[0] if tokenizer.prefix else None,
+        order=cfg.order,
     )
 
 

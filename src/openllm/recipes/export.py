@@ -129,13 +129,13 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
 def ask_original(source: Path, args: argparse.Namespace) -> Reference:
     """The answers of the original model to the questions that the arguments ask."""
     from openllm.export.eager import EagerModel
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
     if min(args.prompts, args.new_tokens) < 1 or args.text_tokens < 2:
         raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")
     original = EagerModel.load(source)
     context = original.model.cfg.max_positions
-    texts = _texts(Tokenizer.load(source), args.text, min(context, args.text_tokens))
+    texts = _texts(load_tokenizer(source), args.text, min(context, args.text_tokens))
     chosen: list[list[int]] = []
     room = args.text_tokens
     prompts: list[list[int]] = []
@@ -163,7 +163,7 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
 
     if path is None:
         for document in generate("test", seed=0):
-            ids = [tokenizer.bos_id, *tokenizer.encode(document.text)][:longest]
+            ids = [*tokenizer.prefix, *tokenizer.encode(document.text)][:longest]
             if len(ids) >= 2:
                 yield ids
         return
@@ -176,7 +176,7 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
     if not pieces or len(pieces[0]) < 2:
         raise DataError(f"{path} holds less than two tokens; give a longer text")
     for piece in pieces:
-        yield [tokenizer.bos_id, *piece]
+        yield [*tokenizer.prefix, *piece]
 
 
 def _written_dtype(target: Path, dtype: str) -> str:

@@ -79,12 +79,12 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     from openllm.checkpoint.hf_keys import OWN, architecture
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
     from openllm.train.forecast import forecast
 
     data, vocabulary = _folders(cfg)
     index = read_index(data)
-    tokenizer = Tokenizer.load(vocabulary)
+    tokenizer = load_tokenizer(vocabulary)
     shards = tokenize(data, vocabulary)
     text = Shards.open(shards, "train", tokenizer.fingerprint)
     cfg = resolve(cfg, tokenizer.vocab_size, epoch_tokens=len(text.tokens))

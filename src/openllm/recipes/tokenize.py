@@ -17,7 +17,7 @@ from openllm.data.document import SPLITS, read_index
 from openllm.data.shard_writer import write_shards
 from openllm.data.shards import INDEX, Shards, read_shard_index, split_files
 from openllm.export.zoo import find_model
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 SMALL_BYTES = 8_000_000
 """Less text than this is encoded before more processes could start."""
@@ -68,7 +68,7 @@ def tokenize(
         TokenizerError: no tokenizer.
     """
     prepared = read_index(data)
-    fingerprint = Tokenizer.load(tokenizer).fingerprint
+    fingerprint = load_tokenizer(tokenizer).fingerprint
     folder = Path(data) / f"tokens-{fingerprint[:12]}" if out is None else Path(out)
     recover_folder(folder)
     if _is_current(folder, prepared["fingerprint"], fingerprint):
