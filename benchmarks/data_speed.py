@@ -34,7 +34,7 @@ from openllm.data.document import SPLITS, read_documents
 from openllm.data.shard_writer import write_shards
 from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenizer import train
-from openllm.text.tokenizer import MODEL_FILE, Tokenizer
+from openllm.text.tokenizer import MODEL_FILE, load_tokenizer
 from openllm.text.training import TokenizerSettings
 
 SOURCES = ("classic_books", "openstax_textbooks", "standard_ebooks")
@@ -180,7 +180,7 @@ def main() -> None:
         preparing = measure(prepares, size, args.rounds, folder)
         tokenizes = routes(folder / "data", folder / "tokenizer", cores)
         tokenizing = measure(tokenizes, size, args.rounds, folder)
-        vocab_size = Tokenizer.load(folder / "tokenizer").vocab_size
+        vocab_size = load_tokenizer(folder / "tokenizer").vocab_size
     result = {
         "what": "documents to prepared text to a file of uint16 ids, MB of UTF-8 text a second",
         "text_bytes": size,

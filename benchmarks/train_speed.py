@@ -144,7 +144,7 @@ def tokenized(args: argparse.Namespace, vocab_size: int) -> tuple[int, str, str]
     from openllm.recipes import tokenizer
     from openllm.recipes.prepare import prepare_main
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
     data, vocabulary = args.data, args.tokenizer
     if data is None:
@@ -156,7 +156,7 @@ def tokenized(args: argparse.Namespace, vocab_size: int) -> tuple[int, str, str]
             words = ["--vocab-size", str(vocab_size), "--out", str(vocabulary)]
             tokenizer.train_main([str(data), *words])
     shards = tokenize(data, vocabulary)
-    loaded = Tokenizer.load(vocabulary)
+    loaded = load_tokenizer(vocabulary)
     return loaded.vocab_size, str(shards.resolve()), loaded.fingerprint
 
 

@@ -11,7 +11,7 @@ from openllm.data.shards import Shards
 from openllm.recipes import tokenizer
 from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenize import tokenize
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 TEXTS = {"squad": WORK / "squad", "quarter": WORK / "squad-quarter"}
 """All of it, and every fourth passage of its training split."""
@@ -48,4 +48,4 @@ def open_shards(row: Row, size: Size, split: str) -> Shards:
     """Open a split in a row's vocabulary; the test split is that of all text."""
     folder = vocabulary(row.vocab_size or size.vocab_size)
     text = TEXTS["squad" if split == "test" else row.text]
-    return Shards.open(tokenize(text, folder), split, Tokenizer.load(folder).fingerprint)
+    return Shards.open(tokenize(text, folder), split, load_tokenizer(folder).fingerprint)

@@ -23,10 +23,12 @@ class Server:
         self.ranges: list[str | None] = []
         self.validators: list[str | None] = []
         self.etag = ""
+        self.tokens: list[tuple[str, str | None]] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                server.tokens.append((self.path, self.headers["Authorization"]))
                 server.ranges.append(self.headers["Range"])
                 act = server.plan[min(len(server.ranges), len(server.plan)) - 1]
                 server.answer(self, act)
@@ -42,6 +44,11 @@ class Server:
         start = 0
         if act.isdigit():
             request.send_error(int(act))
+            return
+        if act == "moved":
+            request.send_response(302)
+            request.send_header("Location", self.url.replace("file.bin", "store/file.bin"))
+            request.end_headers()
             return
         body = BODY[::-1] if act == "wrong" else BODY
         if request.headers["Range"] and act != "ignore range":
@@ -174,6 +181,12 @@ def test_a_shifted_answer_is_not_mistaken_for_the_file(server, tmp_path):
 def test_a_cached_file_that_changed_is_fetched_again(server, tmp_path):
     (tmp_path / "file.bin").write_bytes(b"damaged")
     assert fetch(server, tmp_path).read_bytes() == BODY
+
+
+def test_a_token_is_not_sent_to_where_a_server_redirects(server, tmp_path):
+    server.plan = ["moved", "well"]
+    assert fetch(server, tmp_path, token="secret").read_bytes() == BODY
+    assert server.tokens == [("/file.bin", "Bearer secret"), ("/store/file.bin", None)]
 
 
 def test_nobody_there(tmp_path, server):

@@ -244,3 +244,22 @@ def test_checksums_are_those_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_file(tmp_path / "a") == expected
+
+
+def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "lock"
+    code = (
+        "import sys; from openllm.core.files import locked\n"
+        f"with locked({str(lock)!r}, 'waiting'):\n"
+        "    print('inside', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    first = subprocess.Popen(command, **pipes)
+    assert first.stdout.readline() == b"inside\n"
+    second = subprocess.Popen(command, **pipes)
+    assert second.stderr.readline() == b"waiting\n"
+    first.kill()
+    first.wait()
+    assert second.communicate(timeout=30)[0] == b"inside\n"

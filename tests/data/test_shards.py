@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.text.imported import write_folder
 
 from openllm.core.errors import DataError, TokenizerError
 from openllm.core.files import read_json, write_json
 from openllm.data.document import SPLITS
 from openllm.data.shard_writer import encode_documents, write_shards
 from openllm.data.shards import Shards, read_shard_index, split_files, token_dtype
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 WORDS = [
@@ -81,7 +82,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
-    return Tokenizer.load(tokenizer_folder)
+    return load_tokenizer(tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +156,33 @@ def test_a_batch_of_nothing_but_an_empty_text(tokenizer: Tokenizer) -> None:
     assert (batch.lengths, batch.sizes, batch.words) == ([2], [0], [0])
 
 
+def test_without_bos_the_first_token_is_not_scored(tmp_path: Path, data: Path) -> None:
+    folder = write_folder(tmp_path / "gpt2", "gpt2")
+    tokenizer = load_tokenizer(folder)
+    write_shards(data, folder, tmp_path / "shards", workers=2)
+    for split, texts in TEXTS.items():
+        opened = Shards.open(tmp_path / "shards", split, tokenizer.fingerprint)
+        for number, text in enumerate(texts):
+            ids = opened.document(number).tolist()
+            assert ids == [*tokenizer.encode(text), tokenizer.eos_id]
+            scored = tokenizer.decode_bytes(ids[1:])
+            assert opened.doc_bytes[number] == len(scored)
+            assert opened.doc_words[number] == len(scored.split())
+        facts = read_shard_index(tmp_path / "shards")["splits"][split]
+        assert facts["bytes"] == sum(len(text.encode()) for text in texts)
+
+
+def test_a_tokenizer_without_eos_makes_no_shards(tmp_path: Path, data: Path) -> None:
+    folder = write_folder(tmp_path / "gpt2", "gpt2", eos_token=None)
+    with pytest.raises(TokenizerError, match=r"has no eos token.*tokenizer_config\.json"):
+        write_shards(data, folder, tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+
+
 def test_an_empty_split_can_be_opened(tokenizer_folder: Path, tmp_path: Path) -> None:
     data = write_prepared(tmp_path / "data", {"train": ["the fox"]})
     write_shards(data, tokenizer_folder, tmp_path / "shards")
-    fingerprint = Tokenizer.load(tokenizer_folder).fingerprint
+    fingerprint = load_tokenizer(tokenizer_folder).fingerprint
     empty = Shards.open(tmp_path / "shards", "test", fingerprint)
     assert (empty.num_documents, len(empty.tokens)) == (0, 0)
     empty.verify()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,22 +9,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.text.imported import write_folder
 from tests.tiny import SHAPES, random_model, sentences
 from tests.tolerances import assert_close
+from transformers import AutoModelForCausalLM
 
+from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import ConfigError
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.nn.heads import logits
 from openllm.text.stream import StreamDecoder
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
 PROMPTS = ["Anna", "", "On day 3 Boris asked", "Clara found a lamp in the café.", "Emma " * 8]
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
-    return Tokenizer.load(tokenizer_folder)
+    return load_tokenizer(tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def test_greedy_text_takes_the_best_token_each_time(llm: LLM) -> None:
         assert ids == [llm.tokenizer.bos_id, *llm.tokenizer.encode(prompt)]
         for token in answer.token_ids:
             with torch.no_grad():
-                scores = logits(llm.model(torch.tensor([ids])).x[0, -1], llm.model.output_weight)
+                scores = logits(llm.model(torch.tensor([ids])).x[0, -1], llm.model.head)
             scores[llm._banned] = -torch.inf
             assert token == int(scores.argmax())
             ids = [*ids, token]
@@ -196,6 +200,62 @@ def test_the_context_bounds_the_text(llm: LLM) -> None:
     assert len(ids) + 1 + len(answer.token_ids) <= room
     with pytest.raises(ConfigError, match="shorten the prompt"):
         llm.generate([" ".join(sentences(30, 1))], SamplingParams())
+
+
+def test_ids_can_be_given_instead_of_text(llm: LLM) -> None:
+    params = SamplingParams(max_new_tokens=8, seed=3)
+    whole = llm.generate(["Anna found"], params)[0]
+    ids = [*llm.tokenizer.prefix, *llm.tokenizer.encode("Anna found")]
+    assert llm.generate([ids], params) == [whole]
+    assert "".join(llm.stream(ids, params)) == whole.text
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a tokenizer of GPT-2's kind: no bos, two ids that end a text."""
+    folder = write_folder(tmp_path_factory.mktemp("imported") / "tokenizer", "gpt2")
+    cfg = SHAPES["gpt2"].model_copy(update={"vocab_size": 450})
+    weights = random_model(cfg, spread=0.5).state_dict()
+    write_model(folder.parent / "m", cfg, weights, tokenizer=folder, lineage={}, card="")
+    ends = {"eos_token_id": [0, load_tokenizer(folder).eos_id]}
+    (folder.parent / "m" / "generation_config.json").write_text(json.dumps(ends))
+    return folder.parent / "m"
+
+
+def test_a_model_without_bos(imported: Path) -> None:
+    llm = LLM.load(imported)
+    params = SamplingParams(max_new_tokens=20, temperature=0)
+    answer = llm.generate(["Anna found"], params)[0]
+    assert answer.prompt_token_ids == llm.tokenizer.encode("Anna found")
+    assert answer.text == llm.tokenizer.decode(answer.token_ids, inside=True)
+    peer = AutoModelForCausalLM.from_pretrained(imported)
+    theirs = peer.generate(
+        torch.tensor([answer.prompt_token_ids]),
+        attention_mask=torch.ones(1, len(answer.prompt_token_ids), dtype=torch.long),
+        max_new_tokens=20,
+        do_sample=False,
+        pad_token_id=0,
+    )[0, len(answer.prompt_token_ids) :].tolist()
+    assert answer.token_ids == theirs[: len(answer.token_ids)]
+    assert answer.finish_reason == "length" or theirs[len(answer.token_ids)] in {
+        0,
+        llm.tokenizer.eos_id,
+    }
+    with pytest.raises(ConfigError, match=r"the prompt is empty.*give a prompt"):
+        llm.generate([""], params)
+    hot = llm.generate(["Anna"] * 4, SamplingParams(max_new_tokens=40, temperature=50.0))
+    assert max(token for one in hot for token in one.token_ids) < llm.tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_each_end_id_ends(imported: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    llm = LLM.load(imported)
+    end = sorted(llm.tokenizer.end_ids)[which]
+    think = llm.tokenizer.controls["<think>"]
+    said = iter([think, *llm.tokenizer.encode(" lamp"), end, 50, 50])
+    monkeypatch.setattr("openllm.engine.llm.choose", lambda *args, **kwargs: next(said))
+    answer = llm.generate(["Anna"], SamplingParams(max_new_tokens=20))[0]
+    assert (answer.text, answer.finish_reason) == ("<think> lamp", "stop")
 
 
 def test_no_prompts_give_no_answers(llm: LLM) -> None:

@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     from openllm.data.shards import Shards
     from openllm.recipes.build import build_trainer, load_config, resolve
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
     from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
     torch.set_num_threads(1)
@@ -79,7 +79,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     write_tokenizer(
         here.tokenizer, train_model(stories(400, 1), TokenizerSettings(vocab_size=640)), {}
     )
-    tokenizer = Tokenizer.load(here.tokenizer)
+    tokenizer = load_tokenizer(here.tokenizer)
     cfg = load_config("tiny", ["data=data", "tokenizer=tokenizer", *SETTINGS])
     cfg = resolve(cfg, tokenizer.vocab_size)
     loader = TokenLoader(

@@ -94,7 +94,7 @@ def tokenizer() -> WordTokenizer:
 @pytest.fixture(scope="module")
 def questions(tokenizer: WordTokenizer) -> list[Question]:
     return make_questions(
-        stories(80), tokenizer.encode, bos_id=BOS, per_group=30, longest=100, seed=5
+        stories(80), tokenizer.encode, prefix=[BOS], per_group=30, longest=100, seed=5
     )
 
 
@@ -135,7 +135,7 @@ def test_tokens_spell_the_sentence(tokenizer: WordTokenizer, questions: list[Que
 def test_questions_are_seeded(tokenizer: WordTokenizer, questions: list[Question]) -> None:
     def words(seed: int) -> list[tuple[str, ...]]:
         made = make_questions(
-            stories(80), tokenizer.encode, bos_id=BOS, per_group=30, longest=100, seed=seed
+            stories(80), tokenizer.encode, prefix=[BOS], per_group=30, longest=100, seed=seed
         )
         return [question.words for question in made]
 
@@ -219,16 +219,16 @@ def test_a_target_that_merges_with_its_surroundings_is_passed_over(
     def merging(text: str) -> list[int]:
         return tokenizer.encode(text.replace(".", "x"))  # "lantern." becomes one token
 
-    assert not make_questions(stories(30), merging, bos_id=BOS, per_group=9, longest=99, seed=0)
+    assert not make_questions(stories(30), merging, prefix=[BOS], per_group=9, longest=99, seed=0)
 
 
 def test_texts_without_sentences_or_too_long_give_no_questions(tokenizer: WordTokenizer) -> None:
     for texts in ([], ["no end here"], ["狐狸跳过了懒狗。"], ["one two. " * 3]):
         assert not make_questions(
-            texts, tokenizer.encode, bos_id=BOS, per_group=5, longest=99, seed=0
+            texts, tokenizer.encode, prefix=[BOS], per_group=5, longest=99, seed=0
         )
     assert not make_questions(
-        stories(30), tokenizer.encode, bos_id=BOS, per_group=5, longest=12, seed=0
+        stories(30), tokenizer.encode, prefix=[BOS], per_group=5, longest=12, seed=0
     )
 
 
@@ -238,7 +238,7 @@ def test_other_scripts_have_sentences_too(tokenizer: WordTokenizer) -> None:
     made = make_questions(
         [t + " " + t for t in texts[:1]] + [f"{'a b c d e f g h i j'} {w}।" for w in words],
         tokenizer.encode,
-        bos_id=BOS,
+        prefix=[BOS],
         per_group=5,
         longest=99,
         seed=0,

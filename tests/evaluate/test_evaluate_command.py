@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.text.imported import write_folder
+from tests.tiny import SHAPES, random_model, sentences
 
 from openllm.cli.main import main
 from openllm.core.errors import CheckpointError, StorageError
@@ -64,9 +66,9 @@ def test_loss_is_the_mean_of_the_model_s_own_log_probabilities(
 
     from openllm.checkpoint.model_dir import load_model
     from openllm.nn.heads import logits
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
-    model, tokenizer = load_model(trained.model), Tokenizer.load(trained.model)
+    model, tokenizer = load_model(trained.model), load_tokenizer(trained.model)
     losses, size = [], 0
     for line in (trained.data / "test.jsonl").read_text().splitlines():
         text = json.loads(line)["text"]
@@ -74,7 +76,7 @@ def test_loss_is_the_mean_of_the_model_s_own_log_probabilities(
         if len(ids) > 63:  # longer ones are read in windows
             continue
         tokens = torch.tensor([[tokenizer.bos_id, *ids]])
-        scores = logits(model(tokens).x[0, :-1], model.output_weight).log_softmax(-1)
+        scores = logits(model(tokens).x[0, :-1], model.head).log_softmax(-1)
         losses.append(-scores.gather(1, tokens[0, 1:, None]).sum().item())
         size += len(text.encode())
     assert losses
@@ -95,15 +97,48 @@ def evaluate_json(trained: Any, data: Path) -> dict[str, Any]:
     return evaluate(trained.model, data, EvaluateConfig(samples=0, cloze=0))
 
 
+def test_a_model_without_bos_is_scored_from_the_second_token(trained: Any, tmp_path: Path) -> None:
+    import torch
+
+    from openllm.checkpoint.model_dir import load_model, write_model
+    from openllm.evaluate.config import EvaluateConfig
+    from openllm.nn.heads import logits
+    from openllm.recipes.evaluate import evaluate
+    from openllm.text.tokenizer import load_tokenizer
+
+    folder = write_folder(tmp_path / "tokenizer", "gpt2")
+    cfg = SHAPES["qwen3"]
+    weights = random_model(cfg).state_dict()
+    write_model(tmp_path / "m", cfg, weights, tokenizer=folder, lineage={}, card="")
+    (tmp_path / "m" / "openllm.json").unlink()
+    model, tokenizer = load_model(tmp_path / "m"), load_tokenizer(folder)
+    texts = [*sentences(30, 8), "☕ and tea"]
+    loss, size = 0.0, 0
+    for text in texts:
+        tokens = torch.tensor([tokenizer.encode(text)])
+        scores = logits(model(tokens).x[0, :-1], model.output_weight).log_softmax(-1)
+        loss -= scores.gather(1, tokens[0, 1:, None]).sum().item()
+        size += sum(len(tokenizer.token_bytes(index)) for index in tokens[0, 1:].tolist())
+    data = tmp_path / "text.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    wishes = EvaluateConfig(samples=3, prompt_tokens=4, cloze=10, context=120)
+    found = evaluate(tmp_path / "m", data, wishes)
+    expected = loss / math.log(2) / size
+    assert found["perplexity"]["model"]["bits_per_byte"]["value"] == pytest.approx(expected, 1e-4)
+    assert found["data"]["bytes"] == size
+    for sample in found["generation"]["samples"]:
+        assert any(text.startswith(sample["prompt"]) for text in texts)
+
+
 def test_the_ngram_model_counts_what_training_showed(
     trained: Any, report: tuple[Path, dict[str, Any]]
 ) -> None:
     from openllm.data.shards import Shards
     from openllm.evaluate.ngram import KneserNey
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
-    tokenizer = Tokenizer.load(trained.model)
+    tokenizer = load_tokenizer(trained.model)
     shards = tokenize(trained.data, trained.tokenizer)
     train = Shards.open(shards, "train", tokenizer.fingerprint)
     test = Shards.open(shards, "test", tokenizer.fingerprint)

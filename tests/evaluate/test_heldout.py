@@ -12,12 +12,12 @@ from openllm.core.errors import DataError, TokenizerError
 from openllm.data.readers import ReadOptions
 from openllm.evaluate.heldout import read_heldout
 from openllm.recipes.tokenize import tokenize
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(trained: Any) -> Tokenizer:
-    return Tokenizer.load(trained.tokenizer)
+    return load_tokenizer(trained.tokenizer)
 
 
 def test_a_prepared_folder_and_its_shards_are_the_same_text(

@@ -129,7 +129,7 @@ def counted(cfg: ModelConfig, lengths: list[int], *, train: bool) -> int:
             context = AttentionContext(batch.cu_seqlens)
             positions = torch.from_numpy(batch.positions)
             states = model(torch.from_numpy(batch.tokens), positions=positions, attn=context).x
-            logits(states, model.output_weight)
+            logits(states, model.head)
     return counter.get_total_flops()
 
 

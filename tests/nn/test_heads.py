@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from openllm.nn import heads
 from openllm.nn.heads import (
     IGNORE,
+    Head,
     cross_entropy_sum,
     distillation_sum,
     logits,
@@ -37,7 +38,7 @@ def both_ways(
     x: Tensor, weight: Tensor, targets: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Loss and gradients: ours, and those of torch."""
-    ours = cross_entropy_sum(x, weight, targets)
+    ours = cross_entropy_sum(x, Head(weight), targets)
     ours_grads = torch.autograd.grad(2.5 * ours, (x, weight))
     theirs = F.cross_entropy(x @ weight.T, targets, ignore_index=IGNORE, reduction="sum")
     theirs_grads = torch.autograd.grad(2.5 * theirs, (x, weight))
@@ -66,7 +67,7 @@ def test_cross_entropy_survives_enormous_logits() -> None:
 
 def test_cross_entropy_of_nothing_is_zero() -> None:
     x, weight, targets = example(ignored=13)
-    loss = cross_entropy_sum(x, weight, targets)
+    loss = cross_entropy_sum(x, Head(weight), targets)
     loss.backward()
     assert loss.item() == 0
     assert not x.grad.any() and not weight.grad.any()
@@ -74,7 +75,7 @@ def test_cross_entropy_of_nothing_is_zero() -> None:
 
 def test_ignored_rows_get_no_gradient() -> None:
     x, weight, targets = example(ignored=5)
-    cross_entropy_sum(x, weight, targets).backward()
+    cross_entropy_sum(x, Head(weight), targets).backward()
     assert not x.grad[targets == IGNORE].any()
     assert (x.grad[targets != IGNORE].abs().sum(1) > 0).all()
 
@@ -83,7 +84,7 @@ def test_cross_entropy_under_autocast_is_close_to_float32() -> None:
     x, weight, targets = example(rows=64, dim=32, vocab=97)
     exact = both_ways(x, weight, targets)[1]
     with torch.autocast("cpu", torch.bfloat16):
-        loss = cross_entropy_sum(x, weight, targets)
+        loss = cross_entropy_sum(x, Head(weight), targets)
     assert loss.dtype == torch.float32
     grads = torch.autograd.grad(2.5 * loss, (x, weight))
     for ours, theirs in zip((loss, *grads), exact, strict=True):
@@ -96,7 +97,7 @@ def test_cross_entropy_of_bfloat16_states_gives_bfloat16_gradients() -> None:
     exact = both_ways(x, weight, targets)[1]
     half = x.detach().bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = cross_entropy_sum(half, weight, targets)
+        loss = cross_entropy_sum(half, Head(weight), targets)
     grad_x, grad_weight = torch.autograd.grad(2.5 * loss, (half, weight))
     assert grad_x.dtype == torch.bfloat16
     assert_close(grad_x, exact[1], torch.bfloat16)
@@ -118,14 +119,14 @@ def test_distillation_is_cross_entropy_to_the_mixture(
     teachers = [
         (
             torch.randn(len(x), dim, generator=generator),
-            torch.randn(vocab, dim, generator=generator),
+            Head(torch.randn(vocab, dim, generator=generator)),
         )
         for dim in (4, 6)
     ]
-    ours = distillation_sum(x, weight, targets, teachers, share)
+    ours = distillation_sum(x, Head(weight), targets, teachers, share)
     ours_grads = torch.autograd.grad(2.5 * ours, (x, weight))
     kept = targets != IGNORE
-    taught = torch.stack([(h @ w.T).softmax(1) for h, w in teachers]).mean(0)[kept]
+    taught = torch.stack([(h @ head.weight.T).softmax(1) for h, head in teachers]).mean(0)[kept]
     wanted = share * taught + (1 - share) * F.one_hot(targets[kept], vocab)
     theirs = F.cross_entropy((x @ weight.T)[kept], wanted, reduction="sum")
     theirs_grads = torch.autograd.grad(2.5 * theirs, (x, weight))
@@ -135,7 +136,9 @@ def test_distillation_is_cross_entropy_to_the_mixture(
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
     x, weight, targets = example()
-    distillation_sum(x, weight, targets, [(x.detach(), weight.detach())], 1.0).backward()
+    distillation_sum(
+        x, Head(weight), targets, [(x.detach(), Head(weight.detach()))], 1.0
+    ).backward()
     assert x.grad.abs().max() < 1e-5 and weight.grad.abs().max() < 1e-5
 
 
@@ -145,7 +148,7 @@ def test_token_logprobs_are_log_softmax(chunk_rows: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(heads, "CHUNK_UNIT", 1)
     monkeypatch.setattr(heads, "CHUNK_LOGITS", chunk_rows * weight.shape[0])
     targets[3] = (x @ weight.T)[3].argmax()
-    values, hits = token_logprobs(x, weight, targets)
+    values, hits = token_logprobs(x, Head(weight), targets)
     expected = (x @ weight.T).log_softmax(1)
     assert_close(values, expected.gather(1, targets[:, None])[:, 0])
     assert hits.tolist() == (expected.argmax(1) == targets).tolist()
@@ -182,6 +185,20 @@ def test_losses_are_summed_without_float64_where_a_device_has_none(
 def test_logits_are_float32_under_autocast() -> None:
     x, weight, _ = example()
     with torch.autocast("cpu", torch.bfloat16):
-        scores = logits(x, weight)
+        scores = logits(x, Head(weight))
     assert scores.dtype == torch.float32
     assert_close(scores, x @ weight.T, torch.bfloat16)
+
+
+def test_a_cap_of_the_logits_is_that_of_plain_autograd() -> None:
+    x, weight, targets = example()
+    cap = 2.0
+    ours = cross_entropy_sum(x, Head(weight, cap), targets)
+    ours_grads = torch.autograd.grad(ours, (x, weight))
+    capped = cap * torch.tanh(x @ weight.T / cap)
+    theirs = F.cross_entropy(capped, targets, ignore_index=IGNORE, reduction="sum")
+    assert_close(ours, theirs)
+    for mine, other in zip(ours_grads, torch.autograd.grad(theirs, (x, weight)), strict=True):
+        assert_close(mine, other)
+    assert_close(logits(x, Head(weight, cap)), capped)
+    assert not torch.allclose(capped, x @ weight.T, atol=0.1), "the cap does nothing here"

@@ -8,6 +8,7 @@ import torch
 from tests.tiny import SHAPES, random_model
 from tests.tolerances import assert_close
 
+from openllm.nn.config import RopeConfig
 from openllm.nn.context import AttentionContext
 from openllm.nn.heads import cross_entropy_sum
 from openllm.nn.kernels.rows import norm_rotate
@@ -22,7 +23,7 @@ def test_loss_of_an_untrained_model_is_log_of_the_vocabulary(name: str) -> None:
     tokens = torch.randint(cfg.vocab_size, (8, 65), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         states = model(tokens[:, :-1]).x.flatten(0, 1)
-        loss = cross_entropy_sum(states, model.output_weight, tokens[:, 1:].flatten())
+        loss = cross_entropy_sum(states, model.head, tokens[:, 1:].flatten())
     assert loss.item() / (8 * 64) == pytest.approx(math.log(cfg.vocab_size), abs=0.1)
 
 
@@ -45,9 +46,9 @@ def test_initial_weights_have_the_spread_that_the_config_says() -> None:
 
 def test_tied_head_is_the_embedding() -> None:
     tied = build_model(SHAPES["qwen3"])
-    assert tied.output_weight is tied.embed_tokens.weight
+    assert tied.head.weight is tied.embed_tokens.weight
     separate = build_model(SHAPES["llama"])
-    assert separate.output_weight is separate.lm_head.weight
+    assert separate.head.weight is separate.lm_head.weight
 
 
 def test_embeddings_may_be_given_in_place_of_tokens() -> None:
@@ -76,7 +77,7 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64).unbind()
 
     def score(at: int, other: int) -> float:
-        tables = [rotary_table(torch.tensor([[place]]), 16, 10_000.0) for place in (at, other)]
+        tables = [rotary_table(torch.tensor([[place]]), 16, RopeConfig()) for place in (at, other)]
         return (
             (norm_rotate(q, None, 0.0, *tables[0]) * norm_rotate(k, None, 0.0, *tables[1]))
             .sum()
@@ -85,7 +86,9 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)
     assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-4)
-    assert norm_rotate(q, None, 0.0, *rotary_table(torch.tensor([[0]]), 16, 10_000.0)).allclose(q)
+    assert norm_rotate(q, None, 0.0, *rotary_table(torch.tensor([[0]]), 16, RopeConfig())).allclose(
+        q
+    )
 
 
 def test_rows_are_the_default_documents() -> None:

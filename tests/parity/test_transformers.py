@@ -20,7 +20,7 @@ from openllm.engine.request import SamplingParams
 from openllm.nn.config import ModelConfig
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 MAX_DIFFERENCE = 1e-5
 """Of any logit, in float32."""
@@ -42,7 +42,7 @@ def exported(
 
 @torch.no_grad()
 def our_logits(model: Transformer, tokens: torch.Tensor) -> torch.Tensor:
-    return logits(model(tokens).x, model.output_weight)
+    return logits(model(tokens).x, model.head)
 
 
 def some_tokens(rows: int = 3, length: int = 100) -> torch.Tensor:
@@ -101,7 +101,7 @@ def test_greedy_text_is_the_same_as_in_transformers(
 def test_the_tokenizer_in_the_folder_is_the_same(exported: tuple[str, Transformer, Path]) -> None:
     _, _, folder = exported
     peer = AutoTokenizer.from_pretrained(folder)
-    ours = Tokenizer.load(folder)
+    ours = load_tokenizer(folder)
     for text in sentences(20, seed=3):
         assert peer(text)["input_ids"] == [ours.bos_id, *ours.encode(text)]
         assert peer.decode(ours.encode(text)) == text

@@ -3,6 +3,7 @@
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,27 @@ def test_a_stop_text_ends_it(model: str, capsys: pytest.CaptureFixture[str]) -> 
     stop = whole[len(whole) // 2 :][:2]
     assert main(["generate", model, "--prompt", "Anna", *WISHES, "--stop", stop]) == 0
     assert capsys.readouterr().out == f"Anna{whole[: whole.index(stop)]}\n"
+
+
+def test_a_message_is_answered(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", model, "--chat", "--prompt", "hi"]) == 1
+    assert "has no chat template 'default'" in capsys.readouterr().err
+    folder = shutil.copytree(model, tmp_path / "chat")
+    template = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    (folder / "chat_template.jinja").write_text(template)
+    llm = LLM.load(folder)
+    names = llm.tokenizer.controls
+    begin, user, end = names["<|bos|>"], names["<|user|>"], names["<|assistant|>"]
+    ids = [begin, user, *llm.tokenizer.encode("hi <|user|>"), end]
+    expected = llm.generate([ids], PARAMS)[0]
+    words = ["generate", str(folder), "--chat", "--prompt", "hi <|user|>", *WISHES]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"{expected.text}\n"
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"prompt": "hi <|user|>", **vars(expected)}
 
 
 def test_a_prompt_can_come_from_standard_input(

@@ -14,6 +14,8 @@ from tests.tiny import VOCAB_SIZE, sentences, settings, write_prepared
 from openllm.core.config import read_yaml
 from openllm.core.errors import ConfigError
 from openllm.core.runs import MACHINE_KEYS, read_metrics
+from openllm.export.inventory import list_files, model_fingerprint
+from openllm.export.zoo import Zoo
 from openllm.recipes.pretrain import main
 
 
@@ -163,6 +165,20 @@ def test_a_student_learns_from_its_teachers_and_the_text(
     assert list(first["taught"]["terms"]) == ["distillation"]
     assert first["little"]["loss"] == pytest.approx(first["alone"]["loss"], rel=1e-4)
     assert first["taught"]["loss"] != pytest.approx(first["alone"]["loss"], rel=1e-4)
+
+
+def test_a_teacher_may_be_a_model_of_the_zoo_and_is_named_as_parent(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLLM_MODELS", str(tmp_path / "zoo"))
+    train(inputs, tmp_path / "teacher", seed=1)
+    teacher = tmp_path / "teacher" / "model"
+    Zoo().add(list_files(teacher), "wise/owl")
+    train(inputs, tmp_path / "run", **{"distill.teachers": "[wise/owl]"})
+    student = json.loads((tmp_path / "run" / "model" / "openllm.json").read_text())
+    parent = {"name": "wise--owl/model", "fingerprint": model_fingerprint(teacher)}
+    assert student["parents"] == [parent]
+    assert student["recipe"]["distill"]["teachers"] == ["wise--owl/model"]
 
 
 def test_a_student_is_not_taken_up_with_another_teacher(

@@ -15,7 +15,7 @@ from openllm.core.files import write_json
 from openllm.data.document import SPLITS
 from openllm.data.shards import Shards
 from openllm.recipes.tokenize import tokenize
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 ENGLISH = [
     "the",
@@ -83,7 +83,7 @@ def jsonl(tmp_path: Path) -> Path:
 
 
 def test_train_writes_what_it_was_made_from(data: Path, tokenizer: Path) -> None:
-    assert Tokenizer.load(tokenizer).vocab_size == 640
+    assert load_tokenizer(tokenizer).vocab_size == 640
     facts = json.loads((tokenizer / "openllm_tokenizer.json").read_text())
     assert facts["settings"]["vocab_size"] == 640
     assert facts["trained_on"]["data_fingerprint"] == "d" * 64
@@ -159,7 +159,7 @@ def test_compare_on_a_file(
 def test_tokenize_and_reuse(
     data: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fingerprint = Tokenizer.load(tokenizer).fingerprint
+    fingerprint = load_tokenizer(tokenizer).fingerprint
     folder = tokenize(data, tokenizer)
     assert folder == data / f"tokens-{fingerprint[:12]}"
     written = (folder / "index.json").stat().st_mtime_ns

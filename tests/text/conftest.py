@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.text.strategies import SPACES, WORDS
 
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 
@@ -35,7 +35,7 @@ def tokenizer_folder(corpus: list[str], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Path) -> Tokenizer:
     """The tokenizer of `tokenizer_folder`."""
-    return Tokenizer.load(tokenizer_folder)
+    return load_tokenizer(tokenizer_folder)
 
 
 @pytest.fixture(scope="session")

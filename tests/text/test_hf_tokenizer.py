@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from tests.text.strategies import TEXTS
 
 from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -82,7 +82,7 @@ def test_fuzzed_text(tokenizer: Tokenizer, hf: Any, text: str) -> None:
 
 
 def test_every_language(world: Path, languages: list[str]) -> None:
-    check(Tokenizer.load(world), auto(world), languages)
+    check(load_tokenizer(world), auto(world), languages)
 
 
 def test_every_data_set(world: Path, tokenizer_folder: Path, shared_data: Path) -> None:
@@ -90,12 +90,12 @@ def test_every_data_set(world: Path, tokenizer_folder: Path, shared_data: Path) 
     assert len(files) > 80
     texts = [text for file in files for text in first_texts(file, 3_000)]
     for folder in (world, tokenizer_folder):
-        check(Tokenizer.load(folder), auto(folder), texts)
+        check(load_tokenizer(folder), auto(folder), texts)
 
 
 @pytest.mark.slow
 def test_every_data_set_in_full(world: Path, shared_data: Path) -> None:
-    tokenizer, hf = Tokenizer.load(world), auto(world)
+    tokenizer, hf = load_tokenizer(world), auto(world)
     for file in sorted(shared_data.rglob("*.jsonl.gz")) + sorted(shared_data.rglob("*.txt.gz")):
         texts = first_texts(file, 10**12)
         for start in range(0, len(texts), 5000):

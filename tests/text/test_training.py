@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllm.core.errors import ConfigError, TokenizerError
+from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import (
     FILES,
@@ -69,7 +70,7 @@ def test_newlines_spaces_and_digits(tokenizer: Tokenizer) -> None:
 def test_text_that_sentencepiece_would_skip_is_used() -> None:
     starts, ends = ("river", "stone", "mountain", "forest"), ("side", "ford", "walk", "light")
     lines = [f"{start}{end} \u2585 \x1f" for start in starts for end in ends] * 20
-    tokenizer = Tokenizer(train_model(lines, TokenizerSettings(vocab_size=576)))
+    tokenizer = SentencePieceTokenizer(train_model(lines, TokenizerSettings(vocab_size=576)))
     assert len(tokenizer.encode("mountain")) == 1
 
 
@@ -92,7 +93,7 @@ def test_too_large_a_vocabulary_names_the_largest(corpus: list[str]) -> None:
         train_model(corpus[:20], TokenizerSettings(vocab_size=30_000))
     largest = int(str(caught.value).split("--vocab-size ")[1].split()[0])
     model = train_model(corpus[:20], TokenizerSettings(vocab_size=largest))
-    assert Tokenizer(model).vocab_size == largest
+    assert SentencePieceTokenizer(model).vocab_size == largest
 
 
 @pytest.mark.parametrize(

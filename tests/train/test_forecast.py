@@ -82,7 +82,7 @@ def step(model: Transformer, optimizers: list[Any], cfg: PretrainConfig) -> None
     for _ in range(min(2, cfg.batch.rows // cfg.batch.micro_rows)):
         with arithmetic("bf16" if cfg.precision == "bf16" else "fp32", "cpu"):
             states = model(tokens).x.flatten(0, 1)
-            loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
+            loss = cross_entropy_sum(states, model.head, tokens.flatten())
         loss.backward()
         del states, loss
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -24,7 +24,7 @@ def documents(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
 def plainly(model: Transformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities of all tokens after the first, from one forward pass."""
     ids = torch.from_numpy(tokens.astype(np.int64))
-    probs = logits(model(ids[None, :-1]).x[0], model.output_weight).log_softmax(1)
+    probs = logits(model(ids[None, :-1]).x[0], model.head).log_softmax(1)
     picked = probs.gather(1, ids[1:, None])[:, 0]
     return picked.numpy(), (probs.argmax(1) == ids[1:]).numpy()
 

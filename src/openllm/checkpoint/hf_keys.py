@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from openllm.core.errors import CheckpointError, ConfigError
-from openllm.nn.config import ModelConfig, ResearchConfig, RopeConfig
+from openllm.nn.config import AttentionConfig, ModelConfig, ResearchConfig, RopeConfig
 
 OWN = "openllm"
 """The `model_type` of a model that no public architecture expresses."""
@@ -32,6 +32,8 @@ def architecture(cfg: ModelConfig) -> str:
     """Return the public architecture for `cfg`: `qwen3`, `llama` or `gpt2`; else `OWN`."""
     if cfg.research != ResearchConfig():
         return OWN
+    if _has_more_than_listed(cfg):
+        return OWN
     shape = cfg.attention
     kinds = (cfg.norm.kind, cfg.position.kind, cfg.mlp.kind)
     if kinds == ("rms", "rope", "swiglu") and not shape.bias:
@@ -40,6 +42,23 @@ def architecture(cfg: ModelConfig) -> str:
     if kinds == ("layer", "learned", "gelu") and shape.bias and not shape.qk_norm and square:
         return "gpt2"
     return OWN
+
+
+def _has_more_than_listed(cfg: ModelConfig) -> bool:
+    shape, rope = cfg.attention, cfg.position
+    plain = AttentionConfig(
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        qk_norm=shape.qk_norm,
+        bias=shape.bias,
+    )
+    return (
+        shape != plain
+        or (isinstance(rope, RopeConfig) and rope != RopeConfig(theta=rope.theta))
+        or getattr(cfg.norm, "unit_offset", False)
+        or (cfg.norm_placement, cfg.embed_scale, cfg.logit_softcap) != ("pre", None, None)
+    )
 
 
 def to_hf_config(cfg: ModelConfig, *, bos: int, eos: int, pad: int) -> dict[str, Any]:

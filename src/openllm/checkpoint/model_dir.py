@@ -26,10 +26,15 @@ from openllm.checkpoint.hf_keys import (
 )
 from openllm.checkpoint.tensors import save_tensors
 from openllm.core.errors import CheckpointError
-from openllm.core.files import atomic_folder, read_json, recover_folder, write_json
+from openllm.core.files import (
+    atomic_folder,
+    read_json,
+    recover_folder,
+    write_json,
+)
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -60,7 +65,7 @@ def write_model(
         lineage: what the model was made from; becomes `openllm.json`.
         card: the text of the model card.
     """
-    vocabulary = Tokenizer.load(tokenizer)
+    vocabulary = load_tokenizer(tokenizer)
     ids = {"bos": vocabulary.bos_id, "eos": vocabulary.eos_id, "pad": vocabulary.pad_id}
     config = to_hf_config(cfg, **ids)
     weights = {

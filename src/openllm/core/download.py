@@ -37,6 +37,7 @@ def download(
     *,
     size: int | None = None,
     sha256: str | None = None,
+    token: str | None = None,
     attempts: int = 5,
     pause: float = 1.0,
     timeout: float = 30.0,
@@ -52,6 +53,7 @@ def download(
         folder: created if missing.
         size: expected size in bytes.
         sha256: expected checksum, hex.
+        token: sent as a bearer token to the host of `url`, never to one it redirects to.
         attempts: tries before giving up.
         pause: seconds before the second try; doubled each time.
         timeout: seconds without a response before a try counts as failed.
@@ -65,7 +67,7 @@ def download(
         if sha256 is None or sha256_file(target) == sha256:
             return target
         say(f"{target} does not have the expected checksum; downloading it again")
-    transfer = _Transfer(url, target.with_name(target.name + ".part"), size, sha256, timeout)
+    transfer = _Transfer(url, target.with_name(target.name + ".part"), size, sha256, timeout, token)
     problem = ""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,7 @@ class _Transfer:
     size: int | None
     sha256: str | None
     timeout: float
+    token: str | None = None
     validator: str = ""
 
     def fetch(self) -> None:
@@ -118,6 +121,8 @@ class _Transfer:
             return
         address = quote(self.url, safe="%/:?#[]@!$&'()*+,;=~")  # may hold spaces and accents
         request = urllib.request.Request(address, headers={"User-Agent": "openllm"})
+        if self.token is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {self.token}")
         if have:
             request.add_header("Range", f"bytes={have}-")
             if self.validator:

@@ -7,10 +7,12 @@ OpenLLMError            exit code 1
 ├── ConfigError         exit code 2: invalid recipe or setting
 ├── DataError           a data source or prepared folder cannot be used
 ├── TokenizerError      a tokenizer is missing, damaged or the wrong one
+├── TemplateError       a chat template is missing, faulty or hostile
 ├── CheckpointError     a model folder or checkpoint cannot be used
 ├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
 ├── DownloadError       a download failed permanently
+├── UploadError         an upload was refused or failed permanently
 └── MissingExtra        an optional library is not installed
 """
 
@@ -41,6 +43,10 @@ class TokenizerError(OpenLLMError):
     """A tokenizer is missing, damaged or not the one the data was made with."""
 
 
+class TemplateError(OpenLLMError):
+    """A chat template is missing, faulty or hostile, or refuses the messages."""
+
+
 class CheckpointError(OpenLLMError):
     """A model folder or a training checkpoint cannot be used."""
 
@@ -55,6 +61,10 @@ class StorageError(OpenLLMError):
 
 class DownloadError(OpenLLMError):
     """A download failed permanently."""
+
+
+class UploadError(OpenLLMError):
+    """An upload was refused or failed permanently."""
 
 
 class MissingExtra(OpenLLMError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from openllm.core.errors import OpenLLMError, StorageError
+from openllm.core.log import say
 
 TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace"}
 """How to open text files for writing: file names in them may hold bytes that are not UTF-8."""
@@ -173,6 +174,32 @@ def recover_folder(path: Path | str) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(old, path)
+
+
+@contextlib.contextmanager
+def locked(path: Path | str, waiting: str) -> Iterator[None]:
+    """Hold the lock file `path`, which other processes may hold; it stays on the disk.
+
+    Args:
+        path: created if missing.
+        waiting: what to tell the user if another process holds it.
+
+    Raises:
+        StorageError: the file cannot be created.
+    """
+    path = Path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -8,6 +8,7 @@ from types import ModuleType
 from openllm.core.errors import MissingExtra
 
 EXTRAS: dict[str, str] = {
+    "huggingface_hub": "hub",
     "pyarrow": "data",
     "trafilatura": "data",
     "zstandard": "data",

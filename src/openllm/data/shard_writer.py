@@ -22,7 +22,7 @@ from openllm.core.files import atomic_folder, sha256_file, write_json
 from openllm.data.document import SPLITS, read_documents, read_index
 from openllm.data.parallel import ordered_map
 from openllm.data.shards import INDEX, split_files, token_dtype
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
 _BATCH_CHARS = 250_000
 
@@ -33,26 +33,50 @@ class Batch:
 
     Attributes:
         tokens: their ids as bytes, as written to the file.
-        lengths, sizes, words: of each document, in tokens, UTF-8 bytes and words.
+        lengths: of each document, in tokens.
+        sizes: UTF-8 bytes of each text.
+        scored, words: UTF-8 bytes and words that a model predicts.
     """
 
     tokens: bytes
     lengths: list[int]
     sizes: list[int]
+    scored: list[int]
     words: list[int]
 
 
 def encode_documents(texts: list[str], tokenizer: Tokenizer) -> Batch:
-    """Each text as bos + ids + eos."""
+    """Each text as bos + ids + eos, or without bos if the tokenizer adds none.
+
+    Nothing predicts the first token of a document, so without bos that part of a text is not
+    scored.
+
+    Raises:
+        TokenizerError: the tokenizer has no eos.
+    """
     dtype = token_dtype(tokenizer.vocab_size)
     native = dtype.newbyteorder("=")
-    begin, end = (np.array(i, native).tobytes() for i in (tokenizer.bos_id, tokenizer.eos_id))
+    begin, end = (
+        np.array(ids, native).tobytes() for ids in (tokenizer.prefix, [tokenizer.require_eos()])
+    )
     encoded = [begin + tokenizer.encode_packed(text) + end for text in texts]
+    sizes = [len(text.encode("utf-8", "replace")) for text in texts]
+    words = [len(text.split()) for text in texts]
+    scored = sizes
+    if not tokenizer.prefix:
+        first = [np.frombuffer(ids, native, count=1).tolist() for ids in encoded]
+        unscored = [tokenizer.decode_bytes(ids) for ids in first]
+        scored = [max(0, size - len(part)) for size, part in zip(sizes, unscored, strict=True)]
+        words = [
+            len(text.encode("utf-8", "replace")[len(part) :].split())
+            for text, part in zip(texts, unscored, strict=True)
+        ]
     return Batch(
         tokens=np.frombuffer(b"".join(encoded), native).astype(dtype, copy=False).tobytes(),
         lengths=[len(ids) // dtype.itemsize for ids in encoded],
-        sizes=[len(text.encode("utf-8", "replace")) for text in texts],
-        words=[len(text.split()) for text in texts],
+        sizes=sizes,
+        scored=scored,
+        words=words,
     )
 
 
@@ -81,7 +105,7 @@ def write_shards(
         TokenizerError: no tokenizer.
     """
     prepared = read_index(data)
-    vocabulary = Tokenizer.load(tokenizer)
+    vocabulary = load_tokenizer(tokenizer)
     dtype = token_dtype(vocabulary.vocab_size)
     index: dict[str, Any] = {
         "kind": "shards",
@@ -150,7 +174,8 @@ def _write_split(
 ) -> dict[str, Any]:
     """Write the files of one split; returns its entry in the index."""
     names = split_files(split)
-    offsets, sizes, words = array("Q", [0]), array("I"), array("I")
+    offsets, scored, words = array("Q", [0]), array("I"), array("I")
+    size = 0
     digest = hashlib.sha256()
     with open(folder / names["tokens"], "wb") as handle:
         for batch in batches:
@@ -158,11 +183,12 @@ def _write_split(
             digest.update(batch.tokens)
             for length in batch.lengths:
                 offsets.append(offsets[-1] + length)
-            sizes.extend(batch.sizes)
+            size += sum(batch.sizes)
+            scored.extend(batch.scored)
             words.extend(batch.words)
             report(sum(batch.sizes))
     _save(folder / names["offsets"], np.array(offsets, dtype="<u8"))
-    _save(folder / names["bytes"], np.array(sizes, dtype="<u4"))
+    _save(folder / names["bytes"], np.array(scored, dtype="<u4"))
     _save(folder / names["words"], np.array(words, dtype="<u4"))
     checksums = {names["tokens"]: digest.hexdigest()}
     files = {
@@ -173,9 +199,9 @@ def _write_split(
         for name in names.values()
     }
     return {
-        "documents": len(sizes),
+        "documents": len(words),
         "tokens": offsets[-1],
-        "bytes": sum(sizes),
+        "bytes": size,
         "words": sum(words),
         "files": files,
     }

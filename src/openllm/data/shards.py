@@ -2,10 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Token shards: the documents of a prepared folder as ids, memory-mapped.
 
-DIR/SPLIT.bin           all documents end to end, each bos + text + eos; uint16, or uint32
+DIR/SPLIT.bin           all documents end to end, each bos + text + eos; uint16, or uint32;
+                        without bos if the tokenizer adds none
 DIR/SPLIT.offsets.npy   uint64, documents + 1: where each begins, in tokens
-DIR/SPLIT.bytes.npy     uint32: UTF-8 bytes of each text
-DIR/SPLIT.words.npy     uint32: words of each text, separated by white space
+DIR/SPLIT.bytes.npy     uint32: UTF-8 bytes of each text (without bos: but for the first token)
+DIR/SPLIT.words.npy     uint32: words of the same, separated by white space
 DIR/index.json          counts, checksums, fingerprints of the tokenizer and of the documents
 """
 
@@ -46,8 +47,8 @@ class Shards:
         folder, split: where they are.
         tokens: (num_tokens,) all documents end to end, memory-mapped.
         offsets: (num_documents + 1,) uint64; document i is `tokens[offsets[i]:offsets[i + 1]]`.
-        doc_bytes: (num_documents,) uint32, UTF-8 bytes of each text.
-        doc_words: (num_documents,) uint32, words of each text.
+        doc_bytes: (num_documents,) uint32, UTF-8 bytes of each text that a model predicts.
+        doc_words: (num_documents,) uint32, words of the same.
     """
 
     folder: Path

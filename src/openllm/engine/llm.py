@@ -17,7 +17,10 @@ from openllm.nn.cache import KVCache
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
 from openllm.text.stream import StreamDecoder
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
+
+Prompt = str | Sequence[int]
+"""The beginning of a document as text, or all ids to continue."""
 
 
 @dataclass
@@ -38,9 +41,9 @@ class _Sequence:
     def length(self) -> int:
         return len(self.prompt) + len(self.tokens)
 
-    def take(self, token: int, eos_id: int) -> None:
+    def take(self, token: int, end_ids: frozenset[int]) -> None:
         """Append a token, or finish."""
-        if token == eos_id:
+        if token in end_ids:
             self._end("stop")
             return
         self.tokens.append(token)
@@ -94,9 +97,7 @@ class LLM:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_batch = max_batch
-        # control tokens are for the chat format; plain text never contains them
-        banned = set(tokenizer.controls.values()) - {tokenizer.eos_id}
-        banned |= set(range(tokenizer.vocab_size, model.cfg.vocab_size))
+        banned = tokenizer.banned_ids | set(range(tokenizer.vocab_size, model.cfg.vocab_size))
         self._banned = torch.tensor(sorted(banned))
 
     @classmethod
@@ -107,15 +108,15 @@ class LLM:
             CheckpointError: it is missing or damaged.
             TokenizerError: its tokenizer is missing or damaged.
         """
-        return cls(load_model(folder), Tokenizer.load(folder), max_batch=max_batch)
+        return cls(load_model(folder), load_tokenizer(folder), max_batch=max_batch)
 
     def generate(
-        self, prompts: Sequence[str], params: SamplingParams | Sequence[SamplingParams]
+        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams]
     ) -> list[Completion]:
         """Continue each prompt; with one `params` for all, prompt i uses `seed + i`.
 
         Raises:
-            ConfigError: a prompt is longer than the model's context.
+            ConfigError: a prompt is longer than the model's context, or has no tokens.
         """
         if isinstance(params, SamplingParams):
             params = [
@@ -132,15 +133,23 @@ class LLM:
             Completion(r.text, r.tokens, r.prompt, r.finish_reason or "length") for r in requests
         ]
 
-    def stream(self, prompt: str, params: SamplingParams) -> Iterator[str]:
+    def stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
         """Yield one continuation piece by piece; joined, it is what `generate` returns."""
         request = self._request(0, prompt, params)
         for _ in self._run([request]):
             if piece := request.news():
                 yield piece
 
-    def _request(self, index: int, prompt: str, params: SamplingParams) -> _Sequence:
-        ids = [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+    def _request(self, index: int, prompt: Prompt, params: SamplingParams) -> _Sequence:
+        if isinstance(prompt, str):
+            ids = [*self.tokenizer.prefix, *self.tokenizer.encode(prompt)]
+        else:
+            ids = list(prompt)
+        if not ids:
+            raise ConfigError(
+                "the prompt is empty, and this model has no token for the beginning of a document; "
+                "give a prompt"
+            )
         room = self.model.cfg.max_positions - len(ids)
         if room < 1:
             raise ConfigError(
@@ -178,9 +187,9 @@ class LLM:
             yield
 
     def _choose(self, active: list[_Sequence], states: Tensor) -> None:
-        scores = logits(states, self.model.output_weight)
+        scores = logits(states, self.model.head)
         scores[:, self._banned] = -torch.inf
         for request, row in zip(active, scores, strict=True):
             seen = [*request.prompt, *request.tokens]
             token = choose(row, request.params, seen=seen, position=request.length)
-            request.take(token, self.tokenizer.eos_id)
+            request.take(token, self.tokenizer.end_ids)

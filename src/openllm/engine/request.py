@@ -35,8 +35,8 @@ class Completion:
 
     Attributes:
         text: decoded new tokens, without a stop string.
-        token_ids: the new tokens, without the end-of-text token.
-        prompt_token_ids: the prompt, with bos.
+        token_ids: the new tokens, without the token that ended it.
+        prompt_token_ids: the prompt, with bos if the model has it.
         finish_reason: `stop` (end-of-text token or stop string) or `length`.
     """
 

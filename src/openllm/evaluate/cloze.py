@@ -20,7 +20,7 @@ from openllm.evaluate.ngram import KneserNey
 
 Encode = Callable[[str], list[int]]
 Score = Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
-"""Documents (token ids, bos first) -> for each, of its tokens[1:], the log-probability in nats and
+"""Documents (token ids) -> for each, of its tokens[1:], the log-probability in nats and
 whether the token is the argmax."""
 
 GROUPS = ("repeated", "new")
@@ -39,7 +39,7 @@ class Question:
         document: index of the document.
         group: `repeated` or `new`.
         words: the true word, then the distractors.
-        tokens: for each word, bos, the text before, the word and the end of the sentence.
+        tokens: for each word, bos (if used), the text before, the word and the end of the sentence.
         begin: index in `tokens` where the candidates begin.
         end: index in `tokens[0]` where the true word ends.
     """
@@ -67,7 +67,7 @@ def make_questions(
     texts: Sequence[str],
     encode: Encode,
     *,
-    bos_id: int,
+    prefix: Sequence[int],
     per_group: int,
     longest: int,
     seed: int,
@@ -77,7 +77,7 @@ def make_questions(
     Args:
         texts: the held-out documents.
         encode: text to token ids.
-        bos_id: prepended to each text.
+        prefix: ids put before each text: bos, or none.
         per_group: questions wanted per group.
         longest: maximum tokens of a question.
         seed: for drawing targets and distractors.
@@ -100,7 +100,7 @@ def make_questions(
             continue
         others = pool.similar(target.word, vocabularies[target.document], rng)
         text = texts[target.document][: target.begin]
-        question = _question(target, group, (target.word, *others), text, encode, bos_id)
+        question = _question(target, group, (target.word, *others), text, encode, prefix)
         if question is not None and max(map(len, question.tokens)) <= longest:
             questions.append(question)
             count[group] += 1
@@ -168,7 +168,12 @@ class _Pool:
 
 
 def _question(
-    target: _Target, group: str, words: tuple[str, ...], before: str, encode: Encode, bos_id: int
+    target: _Target,
+    group: str,
+    words: tuple[str, ...],
+    before: str,
+    encode: Encode,
+    prefix: Sequence[int],
 ) -> Question | None:
     """Tokenise a question; None if tokens span the word and its surroundings."""
     if len(words) != 1 + DISTRACTORS:
@@ -179,8 +184,9 @@ def _question(
     apart = len(word) > len(start) and whole[0][: len(word)] == word
     if not apart or any(ids[: len(start)] != start for ids in whole):
         return None
-    tokens = tuple(np.array([bos_id, *ids]) for ids in whole)
-    return Question(target.document, group, words, tokens, 1 + len(start), 1 + len(word))
+    tokens = tuple(np.array([*prefix, *ids]) for ids in whole)
+    begin, end = len(prefix) + len(start), len(prefix) + len(word)
+    return Question(target.document, group, words, tokens, begin, end)
 
 
 @dataclass(frozen=True)

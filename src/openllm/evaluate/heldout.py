@@ -13,7 +13,8 @@ from openllm.core.files import read_json, sha256_file
 from openllm.core.log import warn
 from openllm.data.document import Document, read_documents, read_index
 from openllm.data.readers import Broken, ReadOptions
-from openllm.data.shards import Shards, read_shard_index
+from openllm.data.shard_writer import encode_documents
+from openllm.data.shards import Shards, read_shard_index, token_dtype
 from openllm.data.sources import open_source, records
 from openllm.text.tokenizer import Tokenizer
 
@@ -27,9 +28,10 @@ class HeldOut:
         split: of the folder; None for a file.
         fingerprint: SHA-256 of the whole dataset, or of the file.
         texts: of each document.
-        tokens: of each document, with bos and eos.
-        doc_bytes: UTF-8 bytes of each text.
-        doc_words: whitespace-separated words of each text.
+        tokens: of each document, with eos, and with bos if the tokenizer adds it.
+        doc_bytes: UTF-8 bytes of each text; without bos all but those of the first token, which
+            nothing predicts.
+        doc_words: whitespace-separated words of the same.
     """
 
     name: str
@@ -101,12 +103,10 @@ def _tokenized(
     name: str, split: str | None, fingerprint: str, texts: Sequence[str], tokenizer: Tokenizer
 ) -> HeldOut:
     texts = [text for text in texts if text.strip()]
-    tokens = [
-        np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], np.int32)
-        for ids in tokenizer.encode_batch(texts)
-    ]
-    doc_bytes = np.array([len(text.encode("utf-8", "replace")) for text in texts], np.int64)
-    doc_words = np.array([len(text.split()) for text in texts], np.int64)
+    batch = encode_documents(texts, tokenizer)
+    ids = np.frombuffer(batch.tokens, token_dtype(tokenizer.vocab_size)).astype(np.int32)
+    tokens = np.split(ids, np.cumsum(batch.lengths)[:-1]) if texts else []
+    doc_bytes, doc_words = np.array(batch.scored, np.int64), np.array(batch.words, np.int64)
     return HeldOut(name, split, fingerprint, texts, tokens, doc_bytes, doc_words)
 
 

@@ -64,7 +64,7 @@ def model_facts(folder: Path, llm: LLM, lineage: dict[str, Any] | None) -> dict[
 
 
 def data_facts(heldout: HeldOut) -> dict[str, Any]:
-    """Name and size of the held-out text; tokens exclude bos and eos."""
+    """Name and size of the held-out text; tokens are those that a model predicts, but for eos."""
     return {
         "name": heldout.name,
         "split": heldout.split,
@@ -120,7 +120,7 @@ def measure_cloze(
     questions = cloze.make_questions(
         heldout.texts,
         tokenizer.encode,
-        bos_id=tokenizer.bos_id,
+        prefix=tokenizer.prefix,
         per_group=cfg.cloze,
         longest=context,
         seed=cfg.seed,
@@ -141,7 +141,8 @@ def measure_generation(
     heldout: HeldOut, llm: LLM, training: TrainingText | None, cfg: EvaluateConfig
 ) -> dict[str, Any] | None:
     """Compute the part `generation`; None, with a warning, if all documents are too short."""
-    texts = [tokens[1:-1] for tokens in heldout.tokens]
+    begin = len(llm.tokenizer.prefix)
+    texts = [tokens[begin:-1] for tokens in heldout.tokens]
     prompts = generation.choose_prompts(texts, cfg.samples, length=cfg.prompt_tokens, seed=cfg.seed)
     if not prompts:
         warn(f"no document has at least {2 * cfg.prompt_tokens} tokens; lower --prompt-tokens")
@@ -158,7 +159,8 @@ def measure_generation(
     if copies:
         index = max(range(len(copies)), key=lambda i: copies[i].length)
         copy = copies[index]
-        text = llm.tokenizer.decode(sampled[index][copy.start :][: copy.length].tolist())
+        copied = sampled[index][copy.start :][: copy.length].tolist()
+        text = llm.tokenizer.decode(copied, inside=True)
         longest = {"tokens": copy.length, "sample": index + 1, "text": text}
     return {
         "settings": {"prompt_tokens": cfg.prompt_tokens, **cfg.sampling.dump()},

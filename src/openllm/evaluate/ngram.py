@@ -59,7 +59,7 @@ class KneserNey:
 
     @classmethod
     def train(
-        cls, segments: Iterable[np.ndarray], *, vocab_size: int, bos_id: int, order: int = 5
+        cls, segments: Iterable[np.ndarray], *, vocab_size: int, bos_id: int | None, order: int = 5
     ) -> "KneserNey":
         """Count the n-grams of `segments`.
 
@@ -68,12 +68,14 @@ class KneserNey:
                 `bos_id` if it starts the document. No n-gram crosses from one to the next.
             vocab_size: number of token ids.
             bos_id: serves as context; it is never predicted, so it has no count of its own.
+                None: documents begin without it.
             order: maximum n-gram length.
 
         Raises:
             DataError: no tokens, or one outside the vocabulary.
         """
         tokens, depth = _join(segments, vocab_size)
+        begin = -1 if bos_id is None else bos_id
         keys_of: list[np.ndarray] = []
         counts_of: list[np.ndarray] = []
         ids = np.zeros(len(tokens), np.int32)
@@ -93,10 +95,10 @@ class KneserNey:
                 counts_of[-1] = np.where(from_bos, counts_of[-1], neighbours).astype(np.int32)
             keys_of.append(keys)
             counts_of.append(occurrences)
-            from_bos = tokens[ends[examples] - (length - 1)] == bos_id
+            from_bos = tokens[ends[examples] - (length - 1)] == begin
             ids = np.full(len(tokens), -1, np.int32)
             ids[ends] = inverse
-        counts_of[0][keys_of[0] == bos_id] = 0
+        counts_of[0][keys_of[0] == begin] = 0
         sizes = [1, *(len(keys) for keys in keys_of)]
         orders = [
             _build(keys, counts, contexts, vocab_size)

@@ -3,8 +3,8 @@
 """Loss, perplexity and bits per byte of held-out documents, with bootstrap intervals.
 
 Everything is computed from a model's log-probabilities of each token of each document, so that
-a transformer and an n-gram model are measured by the same code. Only text counts: bos is never
-predicted, and eos belongs to no byte of the text.
+a transformer and an n-gram model are measured by the same code. Only text counts: the first
+token of a document, usually bos, is never predicted, and eos belongs to no byte of the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -128,7 +128,7 @@ def full_context_share(lengths: Sequence[int], context: int) -> float:
     """Fraction of text tokens predicted from all preceding tokens of their document.
 
     Args:
-        lengths: tokens of each document with bos and eos.
+        lengths: tokens of each document with the first, usually bos, and eos.
         context: tokens read in a window; the last prediction is of the token behind them.
     """
     text = np.maximum(np.asarray(lengths) - 2, 0)

@@ -21,6 +21,7 @@ from openllm.nn.cost import matmul_parameters, train_flops
 from openllm.nn.kernels import library
 from openllm.nn.model import Transformer, build_model
 from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
+from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from openllm.text.tokenizer import Tokenizer
 from openllm.text.words import SPACE, Piece
 from openllm.train.config import PretrainConfig
@@ -174,7 +175,7 @@ def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Deco
     """Measure the engine with random weights, one request at a time for `seconds`, warmed up."""
     model, tokenizer = build_model(cfg), stand_in_tokenizer(cfg.vocab_size)
     with torch.no_grad():
-        model.output_weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
+        model.head.weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
     llm = LLM(model, tokenizer)
     params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
     llm.generate(["a"], params)
@@ -193,7 +194,7 @@ def product_seconds(model: Transformer) -> float:
     """Time of all matrix products of one token, one after the other."""
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     if model.lm_head is None:
-        weights.append(model.output_weight)
+        weights.append(model.head.weight)
     rows = {weight.shape[1]: torch.ones(1, weight.shape[1]) for weight in weights}
     start = time.perf_counter()
     for weight in weights:
@@ -219,7 +220,7 @@ def stand_in_tokenizer(vocab_size: int) -> Tokenizer:
     proto.pieces.add(piece=SPACE)
     for number in range(len(proto.pieces), vocab_size):
         proto.pieces.add(piece=f"word{number}", score=-float(number))
-    return Tokenizer(proto.SerializeToString(), "the stand-in tokenizer")
+    return SentencePieceTokenizer(proto.SerializeToString(), "the stand-in tokenizer")
 
 
 def kernels_mend() -> str | None:

@@ -6,39 +6,23 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from openllm.nn.cache import KVCache
 from openllm.nn.config import ModelConfig
 from openllm.nn.context import AttentionContext
-from openllm.nn.kernels.attention import attention
+from openllm.nn.kernels.attention import ScoreRule, attend, attention
 from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.rms_norm import RMSNorm
 
 
-def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int) -> Tensor:
+def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int, rule: ScoreRule) -> Tensor:
     """Attend from T new tokens to all tokens of their row, whose keys are already in the cache."""
     new = q_BTNH.shape[1]
     out = []
     for row, before in enumerate(cache.lengths):
         k, v = cache.read(layer, row, before + new)
         q_NTH, k_KSH, v_KSH = (x.transpose(0, 1) for x in (q_BTNH[row], k, v))
-        grouped = q_NTH.shape[0] != k_KSH.shape[0]
-        mask = None
-        if new > 1 and before > 0:
-            mask = torch.ones(new, before + new, dtype=torch.bool, device=q_BTNH.device).tril(
-                before
-            )
-        out.append(
-            F.scaled_dot_product_attention(
-                q_NTH[None],
-                k_KSH[None],
-                v_KSH[None],
-                attn_mask=mask,
-                is_causal=new > 1 and before == 0,
-                enable_gqa=grouped,
-            )[0].transpose(0, 1)
-        )
+        out.append(attend(q_NTH[None], k_KSH[None], v_KSH[None], rule)[0].transpose(0, 1))
     return torch.stack(out)
 
 
@@ -51,12 +35,17 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = shape.head_dim
         query, key = shape.num_heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        scale = shape.head_dim**-0.5 if shape.scale is None else shape.scale
+        self.rule = ScoreRule(scale, shape.softcap, shape.window_of(layer))
         self.q_proj = nn.Linear(cfg.dim, query, bias=shape.bias)
         self.k_proj = nn.Linear(cfg.dim, key, bias=shape.bias)
         self.v_proj = nn.Linear(cfg.dim, key, bias=shape.bias)
-        self.o_proj = nn.Linear(query, cfg.dim, bias=shape.bias)
-        self.q_norm = cfg.norm.build(shape.head_dim) if shape.qk_norm else None
-        self.k_norm = cfg.norm.build(shape.head_dim) if shape.qk_norm else None
+        self.o_proj = nn.Linear(query, cfg.dim, bias=shape.has_output_bias)
+        self.norm_all = shape.qk_norm_over == "all"
+        widths = (query, key) if self.norm_all else (shape.head_dim, shape.head_dim)
+        self.q_norm, self.k_norm = (
+            cfg.norm.build(width) if shape.qk_norm else None for width in widths
+        )
 
     def forward(
         self,
@@ -75,22 +64,31 @@ class Attention(nn.Module):
         if cache is None:
             rows = (x.flatten(0, 1) for x in (q_BTNH, k_BTKH, v_BTKH))
             with torch.autocast(x_BTD.device.type, enabled=False):
-                out_BTNH = attention(*rows, context).view_as(q_BTNH)
+                out_BTNH = attention(*rows, context, self.rule).view_as(q_BTNH)
         else:
             cache.write(self.layer, k_BTKH, v_BTKH)
-            out_BTNH = attend_cached(q_BTNH, cache, self.layer)
+            out_BTNH = attend_cached(q_BTNH, cache, self.layer, self.rule)
         return self.o_proj(out_BTNH.flatten(2))
 
     def _place(
         self, x_BTD: Tensor, norm: nn.Module | None, rope: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """Split into heads (B, T, N, H), normalise and rotate by position."""
+        if norm is not None and self.norm_all:
+            x_BTD, norm = norm(x_BTD.float()).to(x_BTD.dtype), None
         x_BTNH = x_BTD.unflatten(-1, (-1, self.head_dim))
         gain, eps = None, 0.0
-        if rope is not None and isinstance(norm, RMSNorm):
-            gain, eps = norm.weight, norm.eps
+        if rope is not None and isinstance(norm, RMSNorm) and self._rotates_all(rope):
+            gain, eps = norm.gain, norm.eps
         elif norm is not None:
             x_BTNH = norm(x_BTNH.float()).to(x_BTNH.dtype)
         if rope is None:
             return x_BTNH
+        if not self._rotates_all(rope):
+            dim = 2 * rope[0].shape[-1]
+            rotated = norm_rotate(x_BTNH[..., :dim].flatten(0, 1), None, 0.0, *rope)
+            return torch.cat((rotated.view_as(x_BTNH[..., :dim]), x_BTNH[..., dim:]), dim=-1)
         return norm_rotate(x_BTNH.flatten(0, 1), gain, eps, *rope).view_as(x_BTNH)
+
+    def _rotates_all(self, rope: tuple[Tensor, Tensor]) -> bool:
+        return 2 * rope[0].shape[-1] == self.head_dim

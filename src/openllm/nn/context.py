@@ -3,6 +3,7 @@
 """Document boundaries of a batch, for attention."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ class AttentionContext:
         # not on demand: inside a compiled block the values would become constants
         borders = torch.tensor(self.cu_seqlens, dtype=torch.int32)
         object.__setattr__(self, "borders", borders)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(end - start for start, end in pairwise(self.cu_seqlens))
 
     @classmethod
     def rows(cls, batch: int, time: int) -> "AttentionContext":

@@ -31,7 +31,9 @@ def parameters(cfg: ModelConfig) -> Parameters:
     query, key = shape.num_heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = cfg.dim * (query + 2 * key) + query * cfg.dim
     if shape.bias:
-        attention += query + 2 * key + cfg.dim
+        attention += query + 2 * key
+    if shape.has_output_bias:
+        attention += cfg.dim
     hidden = cfg.mlp.hidden_dim
     if isinstance(cfg.mlp, GeluConfig):
         mlp = 2 * cfg.dim * hidden + hidden + cfg.dim
@@ -39,9 +41,10 @@ def parameters(cfg: ModelConfig) -> Parameters:
         mlp = 2 * cfg.dim * hidden
     else:
         mlp = 3 * cfg.dim * hidden
-    norms = 2 * cfg.norm.num_parameters(cfg.dim)
+    norms = (4 if cfg.norm_placement == "both" else 2) * cfg.norm.num_parameters(cfg.dim)
     if shape.qk_norm:
-        norms += 2 * cfg.norm.num_parameters(shape.head_dim)
+        widths = (query, key) if shape.qk_norm_over == "all" else (shape.head_dim,) * 2
+        norms += sum(map(cfg.norm.num_parameters, widths))
     positions = cfg.max_positions if isinstance(cfg.position, LearnedPositionConfig) else 0
     return Parameters(
         embeddings=(cfg.vocab_size + positions) * cfg.dim,

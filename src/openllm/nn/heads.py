@@ -5,7 +5,7 @@
 # R rows (tokens), D model, V vocabulary
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +27,17 @@ CACHED_LOGITS = 2**20
 """Logits per softmax call, in float32, so that they stay in the CPU cache."""
 
 
-def logits(x: Tensor, weight_VD: Tensor) -> Tensor:
+class Head(NamedTuple):
+    """The (V, D) output matrix, and the cap of the logits: cap tanh(logit / cap)."""
+
+    weight: Tensor
+    softcap: float | None = None
+
+
+def logits(x: Tensor, head: Head) -> Tensor:
     """(..., D) -> (..., V) in float32."""
-    return F.linear(x, weight_VD.to(x.dtype)).float()
+    scores = F.linear(x, head.weight.to(x.dtype)).float()
+    return scores if head.softcap is None else head.softcap * torch.tanh(scores / head.softcap)
 
 
 def _chunk_rows(weight_VD: Tensor, logits: int) -> int:
@@ -37,12 +45,12 @@ def _chunk_rows(weight_VD: Tensor, logits: int) -> int:
 
 
 @torch.no_grad()
-def token_logprobs(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor]:
+def token_logprobs(x_RD: Tensor, head: Head, targets_R: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target in nats (float32), and whether it is the most likely token."""
     values, hits = [], []
-    rows = _chunk_rows(weight_VD, CHUNK_LOGITS // 2)  # half: these are float32
+    rows = _chunk_rows(head.weight, CHUNK_LOGITS // 2)  # half: these are float32
     for x, target in zip(x_RD.split(rows), targets_R.split(rows), strict=True):
-        scores = logits(x, weight_VD)
+        scores = logits(x, head)
         best, index = scores.max(1, keepdim=True)
         # in place: logsumexp() would make a second copy of the logits
         scores -= best
@@ -107,30 +115,46 @@ class _LossSum(torch.autograd.Function):
         return grad_x.mul_(slopes[0]), grad_weight.mul_(slopes[0]), None, None
 
 
-def _loss_sum(x_RD: Tensor, weight_VD: Tensor, slopes_: Slopes) -> Tensor:
+def _capped(slopes_: Slopes, cap: float) -> Slopes:
+    """The slopes of capped scores, carried back to the raw ones."""
+
+    def outer_(scores: Tensor, piece: slice) -> Tensor:
+        # in float32: 1 - tanh^2 of a rounded tanh would be coarse
+        tanh = torch.tanh(scores.float() / cap)
+        scores.copy_(cap * tanh)
+        losses = slopes_(scores, piece)
+        scores *= 1 - tanh.square()
+        return losses
+
+    return outer_
+
+
+def _loss_sum(x_RD: Tensor, head: Head, slopes_: Slopes) -> Tensor:
     """Under autocast, matrix products run in its dtype; sums stay in float32."""
     device = x_RD.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else x_RD.dtype
     with torch.autocast(device, enabled=False):
-        return _LossSum.apply(x_RD, weight_VD, slopes_, dtype)
+        if head.softcap is not None:
+            slopes_ = _capped(slopes_, head.softcap)
+        return _LossSum.apply(x_RD, head.weight, slopes_, dtype)
 
 
-def cross_entropy_sum(x_RD: Tensor, weight_VD: Tensor, targets_R: Tensor) -> Tensor:
+def cross_entropy_sum(x_RD: Tensor, head: Head, targets_R: Tensor) -> Tensor:
     """Sum over rows of -log p(target) in nats; rows with target `IGNORE` count as zero."""
 
     def slopes_(scores: Tensor, piece: slice) -> Tensor:
         parts = zip(*(_cached(scores, t) for t in (scores, targets_R[piece])), strict=True)
         return torch.cat([softmax_slope_(part, targets) for part, targets in parts])
 
-    return _loss_sum(x_RD, weight_VD, slopes_)
+    return _loss_sum(x_RD, head, slopes_)
 
 
 def distillation_sum(
     x_RD: Tensor,
-    weight_VD: Tensor,
+    head: Head,
     targets_R: Tensor,
-    teachers: Sequence[tuple[Tensor, Tensor]],
+    teachers: Sequence[tuple[Tensor, Head]],
     share: float,
 ) -> Tensor:
     """Sum over rows of cross-entropy to a mixture of the target and the teachers' mean.
@@ -139,9 +163,9 @@ def distillation_sum(
 
     Args:
         x_RD: hidden states.
-        weight_VD: output weights.
+        head: of the student.
         targets_R: rows with target `IGNORE` count as zero.
-        teachers: hidden states (R, D') and output weights (V, D') of each.
+        teachers: hidden states (R, D') and head of each.
         share: weight of the teachers.
     """
 
@@ -153,8 +177,8 @@ def distillation_sum(
     def slope_(scores: Tensor, targets: Tensor, *states: Tensor) -> Tensor:
         kept = targets >= 0
         wanted = torch.zeros_like(scores, dtype=torch.float32)
-        for x, (_, weight) in zip(states, teachers, strict=True):
-            wanted += logits(x, weight).softmax(1)
+        for x, (_, other) in zip(states, teachers, strict=True):
+            wanted += logits(x, other).softmax(1)
         wanted *= share / len(teachers)
         rest = torch.full_like(wanted[:, :1], 1 - share)
         wanted.scatter_add_(1, targets.clamp_min(0)[:, None], rest)
@@ -163,7 +187,7 @@ def distillation_sum(
         scores.copy_((logprobs.exp_() - wanted) * kept[:, None])
         return torch.where(kept, losses, 0.0)
 
-    return _loss_sum(x_RD, weight_VD, slopes_)
+    return _loss_sum(x_RD, head, slopes_)
 
 
 def _cached(scores: Tensor, rows: Tensor) -> tuple[Tensor, ...]:

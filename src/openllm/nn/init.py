@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from openllm.nn.config import ModelConfig
+from openllm.nn.norm import RMSNormConfig
 
 RESIDUAL = ("o_proj.weight", "down_proj.weight")
 """Matrices that write into the residual stream: scaled by 1/sqrt(2 x layers) as in GPT-2, and by
@@ -18,12 +19,13 @@ def init_weights(module: nn.Module, cfg: ModelConfig, seed: int) -> None:
 
     Depends on the seed alone.
     """
+    offset = isinstance(cfg.norm, RMSNormConfig) and cfg.norm.unit_offset
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         if name.endswith("bias") or (name.startswith("research.") and parameter.ndim < 2):
             parameter.zero_()
         elif parameter.ndim < 2:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if offset else 1.0)
         else:
             scaled = name.endswith(RESIDUAL)
             factor = cfg.init_residual * (2 * cfg.num_layers) ** -0.5 if scaled else 1.0

@@ -7,7 +7,13 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openllm.nn.config import GeluConfig, ModelConfig, ReluSquaredConfig, SwiGLUConfig
+from openllm.nn.config import (
+    GeGLUConfig,
+    GeluConfig,
+    ModelConfig,
+    ReluSquaredConfig,
+    SwiGLUConfig,
+)
 from openllm.nn.kernels.rows import swiglu
 
 
@@ -23,6 +29,21 @@ class SwiGLU(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         return self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+
+
+class GeGLU(nn.Module):
+    """down(gelu(gate(x)) * up(x)) (arXiv:2002.05202)."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        gate = F.gelu(self.gate_proj(x_BTD), approximate="tanh")
+        return self.down_proj(gate * self.up_proj(x_BTD))
 
 
 class GeluMLP(nn.Module):
@@ -56,6 +77,8 @@ def build_mlp(cfg: ModelConfig) -> nn.Module:
     match cfg.mlp:
         case SwiGLUConfig():
             return SwiGLU(cfg.dim, cfg.mlp.hidden_dim)
+        case GeGLUConfig():
+            return GeGLU(cfg.dim, cfg.mlp.hidden_dim)
         case GeluConfig():
             return GeluMLP(cfg.dim, cfg.mlp.hidden_dim)
         case ReluSquaredConfig():

@@ -13,6 +13,7 @@ from openllm.nn.block import Block
 from openllm.nn.cache import KVCache
 from openllm.nn.config import LearnedPositionConfig, ModelConfig, ResearchConfig, RopeConfig
 from openllm.nn.context import AttentionContext
+from openllm.nn.heads import Head
 from openllm.nn.init import init_weights
 from openllm.nn.research import Research
 from openllm.nn.rope import rotary_table
@@ -47,9 +48,10 @@ class Transformer(nn.Module):
         )
 
     @property
-    def output_weight(self) -> Tensor:
-        """The (V, D) matrix that maps hidden states to logits."""
-        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+    def head(self) -> Head:
+        """What maps hidden states to logits."""
+        weight = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return Head(weight, self.cfg.logit_softcap)
 
     def forward(
         self,
@@ -72,16 +74,14 @@ class Transformer(nn.Module):
         """
         if (tokens is None) == (embeds is None):
             raise ValueError("pass either tokens or embeds")
-        x_BTD = self.embed_tokens(tokens) if embeds is None else embeds
+        x_BTD = self.embed(tokens) if embeds is None else embeds
         batch, time = x_BTD.shape[:2]
         if positions is None:
             starts = torch.tensor(cache.lengths if cache else [0] * batch, device=x_BTD.device)
             positions = starts[:, None] + torch.arange(time, device=x_BTD.device)
         if self.embed_positions is not None:
             x_BTD = x_BTD + self.embed_positions(positions)
-        rope = None
-        if isinstance(self.cfg.position, RopeConfig):
-            rope = rotary_table(positions, self.cfg.attention.head_dim, self.cfg.position.theta)
+        ropes = self.rotations(positions)
         context = attn or AttentionContext.rows(batch, time)
         x_BTD = self.dropout(x_BTD)
         first_BTD, given = x_BTD, []
@@ -90,12 +90,37 @@ class Transformer(nn.Module):
             if self.research is not None:
                 x_BTD = self.research.enter(number, x_BTD, first_BTD, given)
                 value = self.research.extra_value(number, tokens)
-            x_BTD = layer(x_BTD, rope, context, cache, value)
+            x_BTD = layer(x_BTD, ropes[number], context, cache, value)
             if self.research is not None:
                 given.append(x_BTD)
         if cache is not None:
             cache.advance(time)
         return Hidden(self.norm(x_BTD), {})
+
+    def embed(self, tokens_BT: Tensor) -> Tensor:
+        """(B, T) ids -> (B, T, D)."""
+        x_BTD = self.embed_tokens(tokens_BT)
+        if self.cfg.embed_scale is None:
+            return x_BTD
+        # rounded to the weights' dtype, as Gemma does
+        return x_BTD * torch.tensor(self.cfg.embed_scale, dtype=x_BTD.dtype, device=x_BTD.device)
+
+    def rotations(self, positions_BT: Tensor) -> list[tuple[Tensor, Tensor] | None]:
+        """Cosines and sines for each layer; none for layers without rotary positions."""
+        rope, shape = self.cfg.position, self.cfg.attention
+        if not isinstance(rope, RopeConfig):
+            return [None] * self.cfg.num_layers
+        table = rotary_table(positions_BT, shape.head_dim, rope)
+        tables = [table] * self.cfg.num_layers
+        if rope.window_theta is not None:
+            other = rotary_table(positions_BT, shape.head_dim, rope, windowed=True)
+            tables = [
+                table if shape.window_of(layer) is None else other
+                for layer in range(self.cfg.num_layers)
+            ]
+        for layer in rope.unrotated_layers:
+            tables[layer] = None
+        return tables
 
 
 def build_model(cfg: ModelConfig, *, seed: int = 0) -> Transformer:

@@ -22,12 +22,13 @@ class RMSNormConfig(Config):
 
     kind: Literal["rms"] = "rms"
     eps: float = Field(1e-6, gt=0)
+    unit_offset: bool = Field(False, description="the gain is 1 + weight (Gemma)")
 
     def build(self, dim: int) -> nn.Module:
         """Build a norm over the last axis of size `dim`."""
         from openllm.nn.rms_norm import RMSNorm
 
-        return RMSNorm(dim, self.eps)
+        return RMSNorm(dim, self.eps, unit_offset=self.unit_offset)
 
     def num_parameters(self, dim: int) -> int:
         """Gain only."""

@@ -9,13 +9,21 @@ from openllm.nn.kernels.rows import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis (arXiv:1910.07467)."""
+    """x / rms(x) * gain over the last axis (arXiv:1910.07467); gain = weight, or 1 + weight."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, eps: float, *, unit_offset: bool = False) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.unit_offset = unit_offset
+        self.weight = nn.Parameter(torch.zeros(dim) if unit_offset else torch.ones(dim))
+
+    @property
+    def gain(self) -> Tensor:
+        """(D,)."""
+        return 1.0 + self.weight.float() if self.unit_offset else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return rms_norm(x, self.weight, self.eps)
+        if self.unit_offset and x.dtype != torch.float32:
+            return rms_norm(x.float(), self.gain, self.eps).to(x.dtype)
+        return rms_norm(x, self.gain, self.eps)

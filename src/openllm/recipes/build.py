@@ -140,7 +140,7 @@ def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
         ConfigError: a teacher has another tokenizer, or reads shorter rows than the student.
     """
     from openllm.checkpoint.model_dir import WEIGHTS, read_model_config
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
     found = {}
     for folder in cfg.distill.teachers if cfg.distill else []:
@@ -149,7 +149,7 @@ def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
         if missing:
             raise ConfigError(f"distill.teachers: {missing[0]} does not exist; give model folders")
         teacher = read_model_config(folder)
-        if Tokenizer.load(folder).fingerprint != tokenizer:
+        if load_tokenizer(folder).fingerprint != tokenizer:
             raise ConfigError(
                 f"distill.teachers: {folder} has a different tokenizer from {cfg.tokenizer}; "
                 "teachers and student must share one"

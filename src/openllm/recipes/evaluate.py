@@ -18,6 +18,7 @@ from openllm.data.readers import ReadOptions
 from openllm.engine.request import SamplingParams
 from openllm.evaluate.config import EvaluateConfig
 from openllm.evaluate.report import Table, finite, tables, write_report
+from openllm.export.zoo import resolve_model
 
 if TYPE_CHECKING:
     from openllm.evaluate.ngram import KneserNey
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     if args.out is not None:
         _prove_writable(Path(args.out))
     result = evaluate(
-        Path(args.model),
+        resolve_model(args.model),
         Path(args.data),
         cfg,
         train_data=None if args.train_data is None else Path(args.train_data),
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: openllm evaluate runs/squad/model --data data/squad --ngram --out eval",
     )
     add = parser.add_argument
-    add("model", help="model folder, such as RUN/model")
+    add("model", help="model folder, such as RUN/model, or a name from 'models ls'")
     add("--data", required=True, help="prepared folder, shard folder, or a file such as a.jsonl")
     add("--split", default=default.split, help="split of the folder (default: test)")
     add("--documents", type=int, help="number of documents, drawn by the seed (default: all)")
@@ -139,10 +140,10 @@ def evaluate(
     from openllm.evaluate.heldout import read_heldout
     from openllm.evaluate.perplexity import full_context_share
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
     shape = read_model_config(model)
-    tokenizer = Tokenizer.load(model)
+    tokenizer = load_tokenizer(model)
     heldout = read_heldout(data, cfg.split, tokenizer, options).sample(cfg.documents, cfg.seed)
     lineage = training.read_lineage(model)
     training.warn_of_overlap(lineage, heldout)
@@ -207,7 +208,10 @@ def _baseline(seen: "TrainingText", tokenizer: "Tokenizer", cfg: EvaluateConfig)
 
     say("counting the n-grams of the training text")
     return KneserNey.train(
-        seen.seen(), vocab_size=tokenizer.vocab_size, bos_id=tokenizer.bos_id, order=cfg.order
+        seen.seen(),
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.prefix[0] if tokenizer.prefix else None,
+        order=cfg.order,
     )
 
 

@@ -8,6 +8,7 @@ import sys
 
 from openllm.core.errors import UsageError
 from openllm.engine.request import SamplingParams
+from openllm.export.zoo import resolve_model
 
 
 def main(argv: list[str]) -> int:
@@ -15,9 +16,14 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="openllm generate", description="Continue a prompt with a model."
     )
-    parser.add_argument("model", help="model folder, such as RUN/model")
+    parser.add_argument("model", help="model folder, such as RUN/model, or a name from 'models ls'")
     parser.add_argument(
         "--prompt", required=True, help="text to continue; '-' reads standard input"
+    )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="answer the prompt as a user's message, with the model's chat template",
     )
     parser.add_argument("--max-new-tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.8, help="0: greedy decoding")
@@ -37,14 +43,22 @@ def main(argv: list[str]) -> int:
     prompt = _read_prompt(args.prompt)
 
     from openllm.engine.llm import LLM
+    from openllm.text.chat import encode_chat, load_chat_template
 
-    llm = LLM.load(args.model)
+    folder = resolve_model(args.model)
+    llm = LLM.load(folder)
+    given: str | list[int] = prompt
+    if args.chat:
+        template = load_chat_template(folder)
+        messages = [{"role": "user", "content": prompt}]
+        given = encode_chat(llm.tokenizer, template, messages, add_generation_prompt=True)
     if args.json:
-        answer = llm.generate([prompt], params)[0]
+        answer = llm.generate([given], params)[0]
         sys.stdout.write(json.dumps({"prompt": prompt, **vars(answer)}, ensure_ascii=False) + "\n")
         return 0
-    sys.stdout.write(prompt)
-    for piece in llm.stream(prompt, params):
+    if not args.chat:
+        sys.stdout.write(prompt)
+    for piece in llm.stream(given, params):
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")

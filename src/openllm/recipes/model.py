@@ -5,10 +5,10 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from openllm.core.errors import UsageError
+from openllm.export.zoo import find_model
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
 from openllm.recipes.build import CONFIGS, load_config
@@ -22,7 +22,7 @@ def inspect_main(argv: list[str]) -> int:
         prog="openllm model inspect",
         description="Show structure, parameters, FLOPs, tensor bytes and peak memory of a model.",
     )
-    parser.add_argument("model", help="a preset such as small, a recipe file, or a model folder")
+    parser.add_argument("model", help="a preset such as small, a recipe file, or a model")
     parser.add_argument("settings", nargs="*", help="key=value, as for 'openllm train'")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     args = parser.parse_intermixed_args(argv)
@@ -37,9 +37,9 @@ def inspect_main(argv: list[str]) -> int:
 
 
 def _config(name: str, settings: list[str]) -> PretrainConfig:
-    folder = Path(name)
     preset = (CONFIGS / f"{name}.yaml").exists() or name.endswith((".yaml", ".yml"))
-    if preset or not folder.is_dir():
+    folder = None if preset else find_model(name)
+    if folder is None or not folder.is_dir():
         return load_config(name, settings)
     from openllm.checkpoint.model_dir import read_model_config
 

@@ -3,7 +3,7 @@
 """`openllm train`: a prepared data folder and a tokenizer in, a run folder with a model out."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from openllm.core.files import recover_folder, write_json
 from openllm.core.log import progress, say, warn
 from openllm.core.runs import Run, source_commit
 from openllm.data.document import read_index
+from openllm.export.inventory import model_fingerprint
+from openllm.export.zoo import find_model
 from openllm.recipes.build import (
     build_loader,
     build_trainer,
@@ -46,9 +48,24 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--fresh", action="store_true", help="discard what the run folder holds")
     parser.add_argument("--dry-run", action="store_true", help="show the forecast and stop")
     args = parser.parse_intermixed_args(argv)
-    cfg = load_config(args.recipe, args.settings)
+    cfg = _find_models(load_config(args.recipe, args.settings))
     train(cfg, Path(args.out), fresh=args.fresh, dry_run=args.dry_run)
     return 0
+
+
+def _find_models(cfg: PretrainConfig) -> PretrainConfig:
+    """The recipe with folders for the names of models; paths that exist stay as they are."""
+
+    def found(text: str) -> str:
+        return text if Path(text).exists() else str(find_model(text) or text)
+
+    changes: dict[str, Any] = {}
+    if cfg.tokenizer is not None:
+        changes["tokenizer"] = found(cfg.tokenizer)
+    if cfg.distill is not None:
+        teachers = [found(teacher) for teacher in cfg.distill.teachers]
+        changes["distill"] = cfg.distill.model_copy(update={"teachers": teachers})
+    return cfg.model_copy(update=changes)
 
 
 def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool = False) -> None:
@@ -62,12 +79,12 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     from openllm.checkpoint.hf_keys import OWN, architecture
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
     from openllm.train.forecast import forecast
 
     data, vocabulary = _folders(cfg)
     index = read_index(data)
-    tokenizer = Tokenizer.load(vocabulary)
+    tokenizer = load_tokenizer(vocabulary)
     shards = tokenize(data, vocabulary)
     text = Shards.open(shards, "train", tokenizer.fingerprint)
     cfg = resolve(cfg, tokenizer.vocab_size, epoch_tokens=len(text.tokens))
@@ -199,7 +216,7 @@ def _hooks(
         context=cfg.batch.seq_len,
         batch_tokens=cfg.batch.micro_rows * cfg.batch.seq_len,
         patience=cfg.validation.patience,
-        keep=partial(_keep_best, run, cfg, index),
+        keep=partial(_keep_best, run, cfg, index, _parents(cfg)),
     )
     flops = train_flops(cfg.model, [cfg.batch.seq_len]) / cfg.batch.seq_len
     return [
@@ -211,8 +228,24 @@ def _hooks(
     ]
 
 
+def _parents(cfg: PretrainConfig) -> list[dict[str, str]]:
+    """Name and fingerprint of each teacher, which are this model's parents."""
+    teachers = cfg.distill.teachers if cfg.distill else []
+    return [{"name": _short(t), "fingerprint": model_fingerprint(t)} for t in teachers]
+
+
+def _short(folder: str) -> str:
+    """A name only: a model folder reveals nothing of the machine it was made on."""
+    return "/".join(Path(folder).parts[-2:])
+
+
 def _keep_best(
-    run: Run, cfg: PretrainConfig, index: Mapping[str, Any], trainer: "Trainer", loss: float
+    run: Run,
+    cfg: PretrainConfig,
+    index: Mapping[str, Any],
+    parents: Sequence[Mapping[str, str]],
+    trainer: "Trainer",
+    loss: float,
 ) -> None:
     """Write the weights with the best validation loss so far as the run's model folder."""
     from openllm.checkpoint.card import model_card
@@ -220,14 +253,12 @@ def _keep_best(
 
     assert cfg.tokenizer is not None and cfg.data is not None
     recipe = {**cfg.dump(), "data": Path(cfg.data).name, "tokenizer": Path(cfg.tokenizer).name}
-    # names only: a model folder reveals nothing of the machine it was made on
-    teachers = ["/".join(Path(t).parts[-2:]) for t in (cfg.distill.teachers if cfg.distill else [])]
     if cfg.distill is not None:
-        recipe["distill"] |= {"teachers": teachers}
+        recipe["distill"] |= {"teachers": [parent["name"] for parent in parents]}
     lineage = {
         "made_by": "pretrain",
         "commit": source_commit(),
-        "parents": teachers,
+        "parents": parents,
         "recipe": recipe,
         "data": {
             "name": Path(cfg.data).name,

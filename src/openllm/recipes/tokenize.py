@@ -16,7 +16,8 @@ from openllm.core.log import format_duration, progress, say
 from openllm.data.document import SPLITS, read_index
 from openllm.data.shard_writer import write_shards
 from openllm.data.shards import INDEX, Shards, read_shard_index, split_files
-from openllm.text.tokenizer import Tokenizer
+from openllm.export.zoo import find_model
+from openllm.text.tokenizer import load_tokenizer
 
 SMALL_BYTES = 8_000_000
 """Less text than this is encoded before more processes could start."""
@@ -30,14 +31,15 @@ def main(argv: list[str]) -> int:
         epilog="example: openllm data tokenize data/squad --tokenizer data/tokenizer",
     )
     parser.add_argument("data", help="folder made by 'openllm data prepare'")
-    parser.add_argument("--tokenizer", required=True, help="tokenizer folder or model folder")
+    parser.add_argument("--tokenizer", required=True, help="tokenizer folder or model")
     parser.add_argument("--out", help="shard folder (default: DATA/tokens-FINGERPRINT)")
     parser.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print the index as JSON")
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"--workers {args.workers}: must be 1 or more")
-    folder = tokenize(args.data, args.tokenizer, args.out, workers=args.workers)
+    tokenizer = find_model(args.tokenizer) or args.tokenizer
+    folder = tokenize(args.data, tokenizer, args.out, workers=args.workers)
     index = read_shard_index(folder)
     sys.stdout.write(json.dumps(index, indent=1) + "\n" if args.json else _table(folder, index))
     return 0
@@ -66,7 +68,7 @@ def tokenize(
         TokenizerError: no tokenizer.
     """
     prepared = read_index(data)
-    fingerprint = Tokenizer.load(tokenizer).fingerprint
+    fingerprint = load_tokenizer(tokenizer).fingerprint
     folder = Path(data) / f"tokens-{fingerprint[:12]}" if out is None else Path(out)
     recover_folder(folder)
     if _is_current(folder, prepared["fingerprint"], fingerprint):

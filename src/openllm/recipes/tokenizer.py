@@ -15,6 +15,7 @@ from openllm.core.errors import DataError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import format_duration, progress, say
 from openllm.data.document import read_documents, read_index
+from openllm.export.zoo import find_model
 from openllm.recipes.tokenizer_report import TextSource, inspect
 from openllm.text.measure import Fit
 from openllm.text.tokenizer import Tokenizer
@@ -55,7 +56,7 @@ def inspect_main(argv: list[str]) -> int:
         epilog="example: openllm tokenizer inspect data/tokenizer --data data/squad "
         "--vocab-sizes 4096,8192,16384,32000 --plot sizes.png",
     )
-    parser.add_argument("folder", help="tokenizer folder or model folder")
+    parser.add_argument("folder", help="tokenizer folder or model")
     parser.add_argument(
         "--data",
         nargs="+",
@@ -72,7 +73,8 @@ def inspect_main(argv: list[str]) -> int:
     if not args.data and (sizes or args.plot):
         raise UsageError("--vocab-sizes and --plot need text; add --data PATH")
     settings = [_settings(args, size) for size in sizes]
-    report = inspect(Path(args.folder), TextSource.open(args.data), settings)
+    folder = find_model(args.folder) or Path(args.folder)
+    report = inspect(folder, TextSource.open(args.data), settings)
     sys.stdout.write(json.dumps(report.facts(), indent=1) + "\n" if args.json else report.text())
     if args.plot:
         from openllm.recipes.tokenizer_plot import draw

@@ -15,7 +15,8 @@ from openllm.data.sources import InputFile, open_source
 from openllm.nn.cost import matmul_parameters, parameters
 from openllm.recipes.build import load_config
 from openllm.text.measure import Fit, fit_by_group, rare_share
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
+from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.text.training import TokenizerSettings, sample, train_model
 
 PRESETS = ("tiny", "small", "medium", "large")
@@ -174,7 +175,7 @@ def inspect(folder: Path, texts: TextSource, sizes: Sequence[TokenizerSettings] 
         TokenizerError: no tokenizer there, or too little text for one of the sizes.
         DataError: no text.
     """
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     report = Report(str(folder), tokenizer)
     if texts:
         report.groups = fit_by_group(tokenizer, texts.groups())
@@ -196,7 +197,7 @@ def compare(texts: TextSource, sizes: Sequence[TokenizerSettings]) -> list[Size]
     results = []
     for settings in sizes:
         say(f"training a tokenizer of vocabulary size {settings.vocab_size:,} ...")
-        tokenizer = Tokenizer(
+        tokenizer = SentencePieceTokenizer(
             train_model(sample(texts.part(held_out=False), total, settings), settings)
         )
         held_out = Fit()

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from openllm.text.controls import BOS, EOS, PAD, UNK
-from openllm.text.tokenizer import ModelProto, parse_model
+from openllm.text.sentencepiece_tokenizer import ModelProto, parse_model
 from openllm.text.words import SPACE, Piece
 
 NO_LIMIT = int(1e30)

@@ -8,10 +8,10 @@ from openllm.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Yields text as soon as its characters are complete.
+    """Yields text, the continuation of another, as soon as its characters are complete.
 
-    The results of all calls, joined, equal `tokenizer.decode` of all ids. A character spread over
-    several byte tokens is held back until its last byte.
+    The results of all calls, joined, equal `tokenizer.decode(ids, inside=True)` of all ids. A
+    character spread over several byte tokens is held back until its last byte.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -1,135 +1,101 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Text to token ids and back.
+"""Text to token ids and back: what every tokenizer offers, and how to load one.
 
-A tokenizer folder (or a model folder, which holds the same files):
+A tokenizer folder (or a model folder, which holds the same files) has one of
 
-    tokenizer.model          SentencePiece BPE with byte fallback; all else is derived from it
-    tokenizer.json           the same vocabulary for `transformers` and `tokenizers`
-    tokenizer_config.json    names of the special tokens, for `transformers`
-    openllm_tokenizer.json   how it was made, and the fingerprint
+    tokenizer.model     SentencePiece; ours, if openllm_tokenizer.json is beside it
+    tokenizer.json      the `tokenizers` library; in our folders only a copy for other programs
+
+and small JSON files that name special tokens (`hf_folder.py`).
 """
 
-import hashlib
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import sentencepiece
-from google.protobuf.message import DecodeError
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
 from openllm.core.errors import TokenizerError
-from openllm.core.files import read_json, recover_folder
-from openllm.text.words import CONTROLS, SPACE, Piece, WordEncoder, code_of, word_pattern
+from openllm.core.files import recover_folder
+from openllm.text.hf_folder import TokenizerFacts
 
 MODEL_FILE = "tokenizer.model"
+FAST_FILE = "tokenizer.json"
 SETTINGS_FILE = "openllm_tokenizer.json"
 
 
-class Tokenizer:
-    """A SentencePiece BPE vocabulary.
+class Tokenizer(ABC):
+    """A vocabulary and the rule that cuts text into its tokens.
 
-    `decode(encode(text)) == text`, except that U+2581 comes back as a space and lone surrogates
-    come back as U+FFFD.
+    `decode(encode(text)) == text` unless the tokenizer normalises text; lone surrogates come back
+    as U+FFFD.
 
     Attributes:
-        vocab_size: number of ids.
+        vocab_size: one more than the highest id.
         bos_id, eos_id, pad_id, unk_id: ids of the beginning and end of a document, of padding, and
-            of the unknown token (to which no text is encoded).
-        controls: name -> id of every control token.
-        fingerprint: SHA-256 of `tokenizer.model` as hex.
+            of the unknown token; None if there is no such token.
+        prefix: the ids that a document begins with: [bos_id], or none.
+        end_ids: ids that end a generation.
+        banned_ids: ids that must not be generated.
+        controls: name -> id of every control token. No text is encoded to them, except to the
+            unknown token, by a vocabulary that lacks a character and has no byte fallback.
+        fingerprint: SHA-256 of the vocabulary and the rule, as hex.
     """
 
-    def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
-        """Read the bytes of a `tokenizer.model`; `source` names them in errors."""
-        proto = parse_model(model, source)
-        pieces = list(proto.pieces)
-        self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        self.vocab_size = len(pieces)
-        self.unk_id, self.bos_id = self._processor.unk_id(), self._processor.bos_id()
-        self.eos_id, self.pad_id = self._processor.eos_id(), self._processor.pad_id()
-        if min(self.unk_id, self.bos_id, self.eos_id, self.pad_id) < 0:
-            raise TokenizerError(
-                f"{source} lacks one of the tokens bos, eos, pad and unk; "
-                "train a tokenizer with: openllm tokenizer train DATA --out DIR"
-            )
-        self.controls = {
-            piece.piece: index for index, piece in enumerate(pieces) if piece.type in CONTROLS
-        }
-        self.fingerprint = hashlib.sha256(model).hexdigest()
-        self._pieces = [piece.piece for piece in pieces]
-        self._bytes = dict(enumerate(_surface(piece) for piece in pieces))
-        self._code = code_of(self.vocab_size)
-        pattern = word_pattern(proto)
-        self._words = pattern and WordEncoder(self._encode_whole, pattern, self._code)
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    unk_id: int | None
+    prefix: list[int]
+    end_ids: frozenset[int]
+    banned_ids: frozenset[int]
+    controls: dict[str, int]
+    fingerprint: str
+    _bytes: Mapping[int, bytes]
+    _pieces: Mapping[int, str]
+    _code: str
+    _adds_space: bool
 
-    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
-        return Tokenizer, (self._model,)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Tokenizer":
-        """Load a tokenizer folder or a model folder.
-
-        Raises:
-            TokenizerError: no such folder, no tokenizer in it, or a damaged one.
-        """
-        folder = Path(folder)
-        recover_folder(folder)
-        path = folder / MODEL_FILE
-        try:
-            model = path.read_bytes()
-        except FileNotFoundError:
-            what = f"{folder} has no {MODEL_FILE}" if folder.is_dir() else f"no folder {folder}"
-            raise TokenizerError(
-                f"{what}; give a tokenizer folder or a model folder, "
-                "or train one with: openllm tokenizer train DATA --out DIR"
-            ) from None
-        except OSError as error:
-            raise TokenizerError(
-                f"{path} cannot be read ({error.strerror}); give a tokenizer folder"
-            ) from None
-        tokenizer = cls(model, str(path))
-        if (folder / SETTINGS_FILE).exists():
-            mend = "copy the tokenizer folder again"
-            noted = read_json(folder / SETTINGS_FILE, TokenizerError, mend).get("fingerprint")
-            if noted != tokenizer.fingerprint:
-                raise TokenizerError(
-                    f"{path} does not match {SETTINGS_FILE} (fingerprint "
-                    f"{tokenizer.fingerprint[:12]}, expected {str(noted)[:12]}); {mend}"
-                )
-        return tokenizer
-
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; never a control token, whatever the text says."""
-        if self._words is None:
-            return self._encode_whole(text)
-        return array(self._code, self._words.encode(text)).tolist()
+
+    @abstractmethod
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of text with control ids between: a string is ordinary text, an int a control id."""
 
     def encode_packed(self, text: str) -> bytes:
         """The same ids as bytes: uint16, or uint32 for a large vocabulary, in native byte order."""
-        if self._words is None:
-            return array(self._code, self._encode_whole(text)).tobytes()
-        return self._words.encode(text)
+        return array(self._code, self.encode(text)).tobytes()
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Ids of each text."""
         return [self.encode(text) for text in texts]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], *, inside: bool = False) -> str:
         """The text of `ids`; control tokens decode to nothing, invalid UTF-8 to U+FFFD.
+
+        Args:
+            ids: tokens.
+            inside: they continue a text. A tokenizer that puts a space before each text removes it
+                only from the beginning of one.
 
         Raises:
             TokenizerError: an id outside the vocabulary.
         """
+        return self.decode_bytes(ids, inside=inside).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int], *, inside: bool = False) -> bytes:
+        """The bytes of `ids`, which need not be valid UTF-8; else like `decode`."""
         try:
-            return b"".join([self._bytes[index] for index in ids]).decode("utf-8", "replace")
+            found = b"".join([self._bytes[index] for index in ids])
         except KeyError as error:
             raise self._unknown_id(error.args[0]) from None
+        return found[1:] if self._adds_space and not inside and found[:1] == b" " else found
 
     def token_bytes(self, index: int) -> bytes:
-        """The bytes that an id stands for: none for a control token, else one or more.
+        """The bytes that an id stands for inside a text: none for a control token.
 
         Raises:
             TokenizerError: an id outside the vocabulary.
@@ -140,16 +106,33 @@ class Tokenizer:
             raise self._unknown_id(index) from None
 
     def piece(self, index: int) -> str:
-        """SentencePiece's spelling of an id, for display: a space is U+2581, a byte `<0x0A>`."""
+        """The spelling of an id in the vocabulary's own alphabet, for display."""
         self.token_bytes(index)
         return self._pieces[index]
 
-    def _encode_whole(self, text: str) -> list[int]:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:  # a lone surrogate is not a character; nothing else fails here
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return self._processor.encode(text)
+    def require_eos(self) -> int:
+        """The id that ends a document.
+
+        Raises:
+            TokenizerError: there is none.
+        """
+        if self.eos_id is None:
+            raise TokenizerError(
+                "this tokenizer has no eos token, so documents cannot be told apart; name one as "
+                "eos_token in its tokenizer_config.json"
+            )
+        return self.eos_id
+
+    def _find_end_ids(self, facts: TokenizerFacts, source: str) -> frozenset[int]:
+        """The ids that end a generation: eos, and those of the generation settings."""
+        found = facts.end_ids if self.eos_id is None else facts.end_ids | {self.eos_id}
+        beyond = sorted(index for index in found if index >= self.vocab_size)
+        if beyond:
+            raise TokenizerError(
+                f"eos_token_id {beyond[0]} is outside the vocabulary of {source}, whose size is "
+                f"{self.vocab_size}; correct it in generation_config.json or config.json"
+            )
+        return found
 
     def _unknown_id(self, index: object) -> TokenizerError:
         return TokenizerError(
@@ -158,29 +141,28 @@ class Tokenizer:
         )
 
 
-def parse_model(model: bytes, source: str) -> ModelProto:
-    """Parse the bytes of a `tokenizer.model`.
+def load_tokenizer(folder: Path | str) -> Tokenizer:
+    """Load the tokenizer of a tokenizer folder or a model folder.
 
     Raises:
-        TokenizerError: the bytes are not a SentencePiece model.
+        TokenizerError: no such folder, no tokenizer in it, or a damaged one.
     """
-    proto = ModelProto()
+    folder = Path(folder)
+    recover_folder(folder)
+    ours = (folder / SETTINGS_FILE).exists()
+    if (folder / FAST_FILE).exists() and not ours:
+        from openllm.text.fast_tokenizer import FastTokenizer
+
+        return FastTokenizer.load(folder)
+    from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
+
+    return SentencePieceTokenizer.load(folder)
+
+
+def whole_characters(text: str) -> str:
+    """The text with each lone surrogate, which is not a character, as U+FFFD."""
     try:
-        proto.ParseFromString(model)
-    except DecodeError:
-        proto.Clear()
-    if not proto.pieces:
-        raise TokenizerError(
-            f"{source} is damaged or not a SentencePiece model; copy the tokenizer folder again, "
-            "or train one with: openllm tokenizer train DATA --out DIR"
-        )
-    return proto
-
-
-def _surface(piece: Piece) -> bytes:
-    """The bytes that one piece stands for."""
-    if piece.type in CONTROLS:
-        return b""
-    if piece.type == Piece.BYTE:
-        return bytes([int(piece.piece[1:-1], 16)])
-    return piece.piece.replace(SPACE, " ").encode("utf-8")
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # nothing else fails here
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -21,6 +21,7 @@ from openllm.core.errors import TokenizerError
 from openllm.core.files import atomic_folder, check_replaceable, write_json
 from openllm.text.controls import BOS, CONTROLS, EOS, NAMED, NUM_BYTES, NUM_CONTROLS, PAD, UNK
 from openllm.text.hf_tokenizer import hf_config, hf_json, hf_tokenizer
+from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from openllm.text.sp_worker import FAILED, send
 from openllm.text.tokenizer import MODEL_FILE, SETTINGS_FILE, Tokenizer
 
@@ -197,7 +198,7 @@ def write_tokenizer(folder: Path | str, model: bytes, facts: Mapping[str, Any]) 
         TokenizerError: `folder` holds files that are not a tokenizer's.
     """
     check_target(folder)
-    tokenizer = Tokenizer(model)
+    tokenizer = SentencePieceTokenizer(model)
     with atomic_folder(folder) as target:
         (target / MODEL_FILE).write_bytes(model)
         content = hf_json(hf_tokenizer(model))

@@ -155,7 +155,7 @@ def training_bytes(cfg: PretrainConfig) -> int:
                 states = model(tokens).x.flatten(0, 1)
             else:
                 states = model(embeds=embeds).x.flatten(0, 1)
-            loss = cross_entropy_sum(states, model.output_weight, tokens.flatten())
+            loss = cross_entropy_sum(states, model.head, tokens.flatten())
         loss.backward()
         del states, loss, embeds
         last = torch.zeros_like(embedding)

@@ -47,7 +47,7 @@ class NextToken:
     def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
         """Sum of -log p over the predicted tokens."""
         targets = _targets(model, batch)
-        total = cross_entropy_sum(_states(model, batch), model.output_weight, targets)
+        total = cross_entropy_sum(_states(model, batch), model.head, targets)
         return {"loss": Term(total)}
 
 
@@ -72,9 +72,9 @@ class Distill(NextToken):
     def terms(self, model: Transformer, batch: Batch) -> dict[str, Term]:
         """Sum of the loss over the predicted tokens."""
         with torch.no_grad():
-            taught = [(_states(t, batch), t.output_weight) for t in self.teachers]
+            taught = [(_states(t, batch), t.head) for t in self.teachers]
         states, targets = _states(model, batch), _targets(model, batch)
-        total = distillation_sum(states, model.output_weight, targets, taught, self.share)
+        total = distillation_sum(states, model.head, targets, taught, self.share)
         return {"distillation": Term(total)}
 
 

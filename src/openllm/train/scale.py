@@ -55,7 +55,7 @@ def scaled_settings(
     dim, layers = model_shape(scale)
     mlp = model.get("mlp", {}).get("kind", "swiglu")
     # two matrices instead of three, with as many weights
-    hidden = HIDDEN_OVER_DIM * dim if mlp == "swiglu" else 3 * HIDDEN_OVER_DIM * dim // 2
+    hidden = HIDDEN_OVER_DIM * dim if mlp in ("swiglu", "geglu") else 3 * HIDDEN_OVER_DIM * dim // 2
     seq_len = batch.get("seq_len", 1024 if scale < 200_000_000 else 2048)
     per_step = batch.get("tokens", batch_tokens(tokens, seq_len))
     lr = optim.get("lr", _rounded(0.003 * math.sqrt(256 / dim)))

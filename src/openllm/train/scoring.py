@@ -108,12 +108,13 @@ def _score_group(
     precision: Precision,
 ) -> None:
     """Run the windows as one packed row and store their scores."""
-    weight = model.output_weight
+    head = model.head
+    device = head.weight.device
     pieces = [documents[w.document][w.start : w.end].astype(np.int64) for w in group]
-    tokens = torch.from_numpy(np.concatenate(pieces))[None].to(weight.device)
+    tokens = torch.from_numpy(np.concatenate(pieces))[None].to(device)
     wanted = [documents[w.document][w.first : w.end + 1].astype(np.int64) for w in group]
-    targets = torch.from_numpy(np.concatenate(wanted)).to(weight.device)
-    positions = torch.cat([torch.arange(len(piece)) for piece in pieces])[None].to(weight.device)
+    targets = torch.from_numpy(np.concatenate(wanted)).to(device)
+    positions = torch.cat([torch.arange(len(piece)) for piece in pieces])[None].to(device)
     borders = tuple(accumulate((len(piece) for piece in pieces), initial=0))
     # the state of token t - 1 predicts token t
     rows = torch.cat(
@@ -121,10 +122,10 @@ def _score_group(
             torch.arange(border + w.first - 1 - w.start, border + w.end - w.start)
             for border, w in zip(borders, group, strict=False)
         ]
-    ).to(weight.device)
-    with arithmetic(precision, weight.device.type):
+    ).to(device)
+    with arithmetic(precision, device.type):
         hidden = model(tokens, positions=positions, attn=AttentionContext(borders))
-        logprobs, hits = token_logprobs(hidden.x[0, rows], weight, targets)
+        logprobs, hits = token_logprobs(hidden.x[0, rows], head, targets)
     # to the CPU first: MPS has no float64
     logprobs, hits = logprobs.cpu().double(), hits.cpu()
     at = 0

@@ -69,10 +69,10 @@ def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]
     from openllm.recipes.build import memory_errors, prepare_process, resolve
     from openllm.recipes.mixing.leaks import survey
     from openllm.recipes.mixing.report import build_result, write_report
-    from openllm.text.tokenizer import Tokenizer
+    from openllm.text.tokenizer import load_tokenizer
 
     _check_output(out)
-    tokenizer = Tokenizer.load(request.tokenizer)
+    tokenizer = load_tokenizer(request.tokenizer)
     recipe = resolve(request.recipe, tokenizer.vocab_size)
     prepare_process(recipe)
     bench = _open_bench(request, out, recipe, tokenizer)

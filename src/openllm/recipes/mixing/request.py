@@ -14,6 +14,7 @@ from pydantic import Field
 from openllm.core.config import Config
 from openllm.core.errors import ConfigError
 from openllm.data.mixture import EQUAL, NATURAL, Mixture, refuse_twins
+from openllm.export.zoo import find_model
 from openllm.recipes.build import load_config
 from openllm.train.config import PretrainConfig
 
@@ -89,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     what = "prepared folders, and key=value settings of the recipe such as model.dim=128"
     add("sources", nargs="+", metavar="NAME=FOLDER", help=what)
-    add("--tokenizer", required=True, metavar="DIR", help="tokenizer folder or model folder")
+    add("--tokenizer", required=True, metavar="DIR", help="tokenizer folder or model")
     add("--out", required=True, metavar="DIR", help="folder for results, report and plot")
     what = "score the validation split of this source (default: of all); repeatable"
     add("--target", action="append", default=[], metavar="NAME", help=what)
@@ -125,7 +126,8 @@ def read_request(args: argparse.Namespace) -> Request:
     if recipe.distill is not None:
         raise ConfigError(f"{args.recipe} sets 'distill'; {_FIXED['distill']}")
     targets = tuple(dict.fromkeys(args.target)) or tuple(folders)
-    return Request(folders, Path(args.tokenizer), mixtures, targets, recipe, cfg)
+    tokenizer = find_model(args.tokenizer) or Path(args.tokenizer)
+    return Request(folders, tokenizer, mixtures, targets, recipe, cfg)
 
 
 def sort_arguments(arguments: Sequence[str]) -> tuple[dict[str, Path], list[str]]:

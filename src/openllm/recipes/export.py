@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm export` and `openllm verify`: a model for other programs, with a certificate."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllm.core.errors import CheckpointError, ConfigError, DataError, UsageError
+from openllm.core.files import atomic_folder, check_replaceable, write_json
+from openllm.core.log import say
+from openllm.export.certificate import (
+    FILE,
+    certify,
+    read_certificate,
+    refuse_failed,
+    summary,
+    write_certificate,
+)
+from openllm.export.formats import FORMATS
+from openllm.export.inventory import model_fingerprint
+from openllm.export.reference import Reference, make_reference
+from openllm.export.zoo import resolve_model
+
+if TYPE_CHECKING:
+    from openllm.text.tokenizer import Tokenizer
+
+PROMPT_TOKENS = 16
+
+
+def export_main(argv: list[str]) -> int:
+    """Command-line entry point of `openllm export`."""
+    args = _export_parser().parse_args(argv)
+    shape = FORMATS[args.to]
+    dtype = args.dtype or next(iter(shape.dtypes))
+    if dtype not in shape.dtypes:
+        raise UsageError(f"--dtype {dtype}: choose one of {', '.join(shape.dtypes)} for {args.to}")
+    options = {
+        name: getattr(args, name) for name in shape.options if getattr(args, name) is not None
+    }
+    given = [
+        name
+        for name in ("max_mb", "runtime", "max_shard_bytes")
+        if getattr(args, name) is not None and name not in shape.options
+    ]
+    if given:
+        raise UsageError(f"--{given[0].replace('_', '-')} has no effect with --to {args.to}")
+    source, out = resolve_model(args.model), Path(args.out)
+    check_replaceable(out, (FILE,), UsageError)
+    reference = ask_original(source, args)
+    with atomic_folder(out) as target:
+        say(f"writing {args.to}, {dtype}")
+        shape.write(source, target, dtype=dtype, **options)
+        precision = shape.dtypes[_written_dtype(target, dtype)]
+        certificate = certify(
+            reference, shape.load(target), format_name=args.to, precision=precision
+        )
+        if not args.allow_mismatch:
+            refuse_failed(certificate, out)
+        reference.save(target)
+        _describe(source, target, reference.fingerprint, args.to, dtype)
+        write_certificate(target, certificate)
+    _show(certificate, out, args.json)
+    return 0
+
+
+def verify_main(argv: list[str]) -> int:
+    """Command-line entry point of `openllm verify`."""
+    parser = argparse.ArgumentParser(
+        prog="openllm verify",
+        description="Compute the certificate of an exported folder again, in its own runtime.",
+    )
+    parser.add_argument("folder", help="what 'openllm export' has written")
+    parser.add_argument("--model", help="ask this original again instead of the kept answers")
+    _add_questions(parser)
+    args = parser.parse_args(argv)
+    folder = resolve_model(args.folder)
+    old = read_certificate(folder)
+    shape = FORMATS.get(str(old.get("format")))
+    if shape is None or old.get("precision") not in shape.dtypes.values():
+        raise CheckpointError(f"{folder / FILE} names no known format; export the model again")
+    if args.model is None:
+        reference = Reference.load(folder)
+    else:
+        reference = ask_original(resolve_model(args.model), args)
+    certificate = certify(
+        reference, shape.load(folder), format_name=old["format"], precision=old["precision"]
+    )
+    _show(certificate, folder, args.json)
+    if not args.allow_mismatch:
+        refuse_failed(certificate, folder)
+    return 0
+
+
+def _export_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openllm export",
+        description="Write a model for other programs, run it there, and compare: the folder holds "
+        "a certificate of how far its answers are from the original's.",
+        epilog="; ".join(f"{name}: {shape.help}" for name, shape in FORMATS.items()),
+    )
+    parser.add_argument("model", help="model folder, such as RUN/model")
+    parser.add_argument("--to", required=True, choices=list(FORMATS))
+    parser.add_argument("--out", required=True, help="folder to write")
+    dtypes = dict.fromkeys(dtype for shape in FORMATS.values() for dtype in shape.dtypes)
+    parser.add_argument("--dtype", choices=list(dtypes), help="of the weights")
+    parser.add_argument("--max-mb", type=float, help="web: the folder's largest size in MB")
+    parser.add_argument("--runtime", help="web: an unpacked onnxruntime-web package")
+    parser.add_argument("--max-shard-bytes", type=int, help="hf: largest file of weights")
+    _add_questions(parser)
+    return parser
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", help="text file to compare on (default: generated text)")
+    parser.add_argument("--text-tokens", type=int, default=2048, help="tokens of it")
+    parser.add_argument("--prompts", type=int, default=8, help="texts continued greedily")
+    parser.add_argument("--new-tokens", type=int, default=256, help="length of each")
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="a failed certificate is no error"
+    )
+    parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
+
+
+def ask_original(source: Path, args: argparse.Namespace) -> Reference:
+    """The answers of the original model to the questions that the arguments ask."""
+    from openllm.export.eager import EagerModel
+    from openllm.text.tokenizer import load_tokenizer
+
+    if min(args.prompts, args.new_tokens) < 1 or args.text_tokens < 2:
+        raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")
+    original = EagerModel.load(source)
+    context = original.model.cfg.max_positions
+    texts = _texts(load_tokenizer(source), args.text, min(context, args.text_tokens))
+    chosen: list[list[int]] = []
+    room = args.text_tokens
+    prompts: list[list[int]] = []
+    for text in texts:
+        if room >= 2:
+            chosen.append(text[:room])
+            room -= len(chosen[-1])
+        if len(prompts) < args.prompts:
+            prompts.append(text[: min(PROMPT_TOKENS, context - 1)])
+        elif room < 2:
+            break
+    new_tokens = min(args.new_tokens, context - max(map(len, prompts)))
+    return make_reference(
+        original,
+        fingerprint=model_fingerprint(source),
+        texts=chosen,
+        prompts=prompts,
+        new_tokens=new_tokens,
+    )
+
+
+def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[list[int]]:
+    """Texts as token ids, none longer than `longest`: pieces of a file, or generated ones."""
+    from openllm.data.builtin.corpus import generate
+
+    if path is None:
+        for document in generate("test", seed=0):
+            ids = [*tokenizer.prefix, *tokenizer.encode(document.text)][:longest]
+            if len(ids) >= 2:
+                yield ids
+        return
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); give a UTF-8 file") from None
+    ids = tokenizer.encode(text)
+    pieces = [ids[at : at + longest - 1] for at in range(0, len(ids), longest - 1)]
+    if not pieces or len(pieces[0]) < 2:
+        raise DataError(f"{path} holds less than two tokens; give a longer text")
+    for piece in pieces:
+        yield [*tokenizer.prefix, *piece]
+
+
+def _written_dtype(target: Path, dtype: str) -> str:
+    """What an exporter with a choice has chosen."""
+    if dtype != "auto":
+        return dtype
+    chosen = json.loads((target / "openllm_web.json").read_text())["dtype"]
+    if not isinstance(chosen, str):
+        raise ConfigError(f"{target} names no dtype")
+    return chosen
+
+
+def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str) -> None:
+    """Card and lineage: those of the original, and what was made of it."""
+    for name in ("README.md", "LICENSE"):
+        if (source / name).exists() and not (target / name).exists():
+            shutil.copyfile(source / name, target / name)
+    lineage: dict[str, Any] = {}
+    if (source / "openllm.json").exists():
+        lineage = json.loads((source / "openllm.json").read_text(encoding="utf-8"))
+    lineage["parents"] = [{"name": source.name, "fingerprint": fingerprint}]
+    lineage["export"] = {"format": to, "dtype": dtype}
+    write_json(target / "openllm.json", lineage)
+
+
+def _show(certificate: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(certificate) + "\n")
+        return
+    sys.stdout.write("\n".join([f"{folder}", "", *summary(certificate)]) + "\n")
