@@ -76,6 +76,7 @@ class FastTokenizer(Tokenizer):
         if decoding.byte_level:  # added tokens are written as they are
             self._bytes |= {named[name]: name.encode("utf-8", "replace") for name in added}
         self._bytes |= {named[name]: b"" for name in special & named.keys()}
+        self.byte_ids = frozenset(i for name, i in named.items() if decoding.is_byte(name))
         self._adds_space = decoding.adds_space
 
         # names of private-use characters and a number that cannot be guessed

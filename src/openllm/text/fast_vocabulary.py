@@ -165,6 +165,12 @@ class Decoding:
     space: str = SPACE
     adds_space: bool = False
 
+    def is_byte(self, piece: str) -> bool:
+        """Whether a piece is one byte of a character that has no piece of its own."""
+        if self.byte_level:
+            return len(piece) == 1 and _BYTES.get(piece, 0) >= 0x80
+        return self.byte_pieces and _BYTE.fullmatch(piece) is not None
+
     def surface(self, piece: str) -> bytes:
         """The bytes of a piece."""
         if self.byte_level:

@@ -54,6 +54,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces = {index: piece.piece for index, piece in enumerate(pieces)}
         self._bytes = {index: _surface(piece) for index, piece in enumerate(pieces)}
+        self.byte_ids = frozenset(i for i, piece in enumerate(pieces) if piece.type == Piece.BYTE)
         self._code = code_of(self.vocab_size)
         self._adds_space = proto.normalizer_spec.add_dummy_prefix
         parsed = {i for i, piece in enumerate(pieces) if _is_parsed(piece)}
@@ -74,7 +75,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _name_ids(self, facts: TokenizerFacts, source: str) -> None:
         """Set the ids of special tokens: those that `facts` name, else SentencePiece's own."""
-        found = {}
+        found: dict[str, int | None] = {}
         for role in ("bos", "eos", "pad", "unk"):
             own = getattr(self._processor, f"{role}_id")()
             index = self.controls.get(facts.special.get(f"{role}_token", ""), own)
