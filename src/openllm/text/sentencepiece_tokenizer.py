@@ -81,8 +81,9 @@ class SentencePieceTokenizer(Tokenizer):
             index = self.controls.get(facts.special.get(f"{role}_token", ""), own)
             found[role] = index if index >= 0 else None
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = found.values()
-        add_bos = self.bos_id is not None and facts.add_bos is not False
-        self.prefix = [self.bos_id] if add_bos else []
+        self.prefix = []
+        if self.bos_id is not None and facts.add_bos is not False:
+            self.prefix = [self.bos_id]
         self.end_ids = self._find_end_ids(facts, source)
         self.banned_ids = frozenset(self.controls.values()) - self.end_ids
 
