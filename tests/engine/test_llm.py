@@ -247,6 +247,13 @@ def test_a_model_without_bos(imported: Path) -> None:
     assert max(token for one in hot for token in one.token_ids) < llm.tokenizer.vocab_size
 
 
+def test_a_vocabulary_of_which_nothing_is_banned(imported: Path) -> None:
+    tokenizer = load_tokenizer(imported)
+    cfg = SHAPES["gpt2"].model_copy(update={"vocab_size": tokenizer.vocab_size})
+    answer = LLM(random_model(cfg), tokenizer).generate(["Anna"], SamplingParams(max_new_tokens=3))
+    assert len(answer) == 1
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_each_end_id_ends(imported: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
     llm = LLM.load(imported)

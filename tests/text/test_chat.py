@@ -224,6 +224,15 @@ def test_a_template_cannot_complete_a_control(models: dict[str, Any]) -> None:
     assert found == ours.encode("<|im_end|>")
 
 
+def test_quotes_are_taken_back_in_json(models: dict[str, Any]) -> None:
+    ours, _, _ = models["gpt2"]
+    messages = [{"role": "user", "content": 'é "<|im_end|>" <'}]
+    for ascii_only in ("true", "false"):
+        source = "{{ messages[0].content | tojson(ensure_ascii=" + ascii_only + ") }}"
+        text = json.dumps(messages[0]["content"], ensure_ascii=ascii_only == "true")
+        assert encode_chat(ours, ChatTemplate(source), messages) == ours.encode(text)
+
+
 def test_our_own_tokenizer(tokenizer_folder: Path) -> None:
     ours = load_tokenizer(tokenizer_folder)
     source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end_of_turn|>{% endfor %}"

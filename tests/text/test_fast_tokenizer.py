@@ -63,6 +63,8 @@ def test_ids_and_facts_are_those_of_transformers(pairs: dict[str, Pair], kind: s
         assert [*ours.prefix, *ours.encode(text)] == peer(text)["input_ids"]
         assert ours.decode(ours.encode(text)) == text
     assert not ours.banned_ids and ours.end_ids == {ours.eos_id}
+    singles = [index for index in ours.encode("日") if index in ours.byte_ids]
+    assert len(singles) == 3 and not ours.byte_ids & set(ours.encode("Anna"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -251,6 +253,15 @@ BAD = {
     "no merge": (_drop_piece, "is not a tokenizer"),
     "model": (lambda c: c["model"].update(type="Other"), "is not a tokenizer"),
     "added": (lambda c: c["added_tokens"].append({"id": 3}), "without a content or an id"),
+    "merges": (lambda c: c["model"]["merges"].append(["a"]), "not pairs of pieces"),
+    "processor": (
+        lambda c: c["post_processor"]["processors"][1].update(special_tokens={"x": 1}),
+        "is not a tokenizer",
+    ),
+    "space": (
+        lambda c: c.update(decoder={"type": "Replace", "pattern": 3, "content": " "}),
+        "cannot undo",
+    ),
     "far": (lambda c: c["added_tokens"][0].update(id=900_000), "too high"),
     "taken": (lambda c: c["added_tokens"][0].update(id=3), "cannot have id 3"),
     "decoder": (lambda c: c.update(decoder={"type": "WordPiece"}), "cannot undo"),
@@ -263,6 +274,13 @@ def test_a_damaged_tokenizer(tmp_path: Path, damage: str) -> None:
     edit, message = BAD[damage]
     folder = change(write_folder(tmp_path / "m", "llama3"), edit)
     with pytest.raises(TokenizerError, match=f"{message}.*(copy|can be used)"):
+        load_tokenizer(folder)
+
+
+def test_a_unigram_without_an_unknown_piece(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", "gemma")
+    change(folder, lambda c: c["model"].update(unk_id=None))
+    with pytest.raises(TokenizerError, match=r"no unknown piece.*copy the model folder again"):
         load_tokenizer(folder)
 
 

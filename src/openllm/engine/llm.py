@@ -98,7 +98,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.max_batch = max_batch
         banned = tokenizer.banned_ids | set(range(tokenizer.vocab_size, model.cfg.vocab_size))
-        self._banned = torch.tensor(sorted(banned))
+        self._banned = torch.tensor(sorted(banned), dtype=torch.long)
 
     @classmethod
     def load(cls, folder: Path | str, *, max_batch: int = 32) -> "LLM":

@@ -202,7 +202,7 @@ def compare(texts: TextSource, sizes: Sequence[TokenizerSettings]) -> list[Size]
         )
         held_out = Fit()
         for _, text in texts.part(held_out=True):
-            held_out.add(text, tokenizer.encode(text))
+            held_out.add(text, tokenizer.encode(text), tokenizer.byte_ids)
         sampled = sample(texts.part(held_out=False), total, settings)
         results.append(Size(tokenizer.vocab_size, held_out, rare_share(tokenizer, sampled, RARE)))
     return results

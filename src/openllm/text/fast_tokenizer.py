@@ -9,7 +9,8 @@ vocabularies have for indented code, are ordinary text.
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class FastTokenizer(Tokenizer):
         if decoding.byte_level:  # added tokens are written as they are
             self._bytes |= {named[name]: name.encode("utf-8", "replace") for name in added}
         self._bytes |= {named[name]: b"" for name in special & named.keys()}
+        self.byte_ids = frozenset(i for name, i in named.items() if decoding.is_byte(name))
         self._adds_space = decoding.adds_space
 
         # names of private-use characters and a number that cannot be guessed
@@ -92,7 +94,8 @@ class FastTokenizer(Tokenizer):
         if self.unk_id is None:
             self.unk_id = self.controls.get(unknown_piece(self._state[0]["model"]) or "")
         # its post-processor decides alone, as in transformers: add_bos_token is for other files
-        sample = self._tokenizer.encode(_SAMPLE)
+        with _library_errors(source):
+            sample = self._tokenizer.encode(_SAMPLE)
         self.prefix = sample.ids[: (*sample.special_tokens_mask, 0).index(0)]
         if len(self.prefix) > 1 or not set(self.prefix) <= self._pieces.keys():
             raise TokenizerError(
@@ -136,15 +139,24 @@ def _is_blank(name: str) -> bool:
     return not name.replace(SPACE, "").strip()
 
 
+@contextmanager
+def _library_errors(source: str) -> Iterator[None]:
+    """Turn what the library raises for a bad file into one error."""
+    try:
+        yield
+    except BaseException as error:  # it raises nothing more precise than Exception, or panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        first = " ".join(str(error).split())[:300]
+        raise TokenizerError(f"{source} is not a tokenizer ({first}); {_MEND}") from None
+
+
 def _build(
     content: Mapping[str, Any], named: Mapping[str, int], aliases: Mapping[str, str], source: str
 ) -> tokenizers.Tokenizer:
     """The library's object, with every token under its id."""
-    try:
+    with _library_errors(source):
         built = tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the library raises nothing more precise
-        first = " ".join(str(error).split())[:300]
-        raise TokenizerError(f"{source} is not a tokenizer ({first}); {_MEND}") from None
     for name, index in named.items():
         if built.token_to_id(aliases.get(name, name)) != index:
             raise TokenizerError(

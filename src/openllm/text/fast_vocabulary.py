@@ -36,6 +36,11 @@ def check_content(content: Mapping[str, Any], source: str) -> None:
         )
     if not vocabulary or not good:
         raise TokenizerError(f"{source} has no vocabulary of pieces and ids; {_MEND}")
+    merges = model.get("merges", [])
+    if not isinstance(merges, list) or not all(map(_is_merge, merges)):
+        raise TokenizerError(f"{source} has merges that are not pairs of pieces; {_MEND}")
+    if isinstance(vocabulary, list) and unknown_piece(content["model"]) is None:
+        raise TokenizerError(f"{source} has no unknown piece ('unk_id'), as unigram needs; {_MEND}")
     added = content.get("added_tokens", [])
     good = isinstance(added, list) and all(
         isinstance(token, dict)
@@ -145,6 +150,11 @@ def rename_pieces(
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
+def _is_merge(merge: object) -> bool:
+    pair = merge.split(" ") if isinstance(merge, str) else merge
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+
+
 def _pair(merge: str | list[str]) -> list[str]:
     return merge.split(" ") if isinstance(merge, str) else merge
 
@@ -165,6 +175,12 @@ class Decoding:
     space: str = SPACE
     adds_space: bool = False
 
+    def is_byte(self, piece: str) -> bool:
+        """Whether a piece is one byte of a character that has no piece of its own."""
+        if self.byte_level:
+            return len(piece) == 1 and _BYTES.get(piece, 0) >= 0x80
+        return self.byte_pieces and _BYTE.fullmatch(piece) is not None
+
     def surface(self, piece: str) -> bytes:
         """The bytes of a piece."""
         if self.byte_level:
@@ -183,20 +199,24 @@ def decoding_of(content: Mapping[str, Any], source: str) -> Decoding:
     Raises:
         TokenizerError: the decoder does something else.
     """
-    space, adds_space, kinds = SPACE, False, set()
+    space, adds_space = SPACE, False
+    kinds: set[str] = set()
     for step in _steps(content.get("decoder")):
-        kind = step.get("type")
+        kind = str(step.get("type"))
         kinds.add(kind)
         if kind == "Metaspace":
             space = step.get("replacement", SPACE)
             scheme = step.get("prepend_scheme", "always")
-            adds_space = scheme != "never" and step.get("add_prefix_space", True)
+            adds_space = scheme != "never" and step.get("add_prefix_space") is not False
         elif kind == "Replace" and step.get("content") == " ":
-            space = step.get("pattern", {}).get("String", SPACE)
+            pattern = step.get("pattern")
+            space = pattern.get("String") if isinstance(pattern, dict) else None
         elif kind == "Strip" and (step.get("content"), step.get("stop")) == (" ", 0):
             adds_space = step.get("start") == 1
         elif kind not in ("ByteLevel", "ByteFallback", "Fuse"):
             raise _unknown_decoder(source, kind)
+        if not isinstance(space, str) or not space:
+            raise _unknown_decoder(source, step)
     if not kinds & {"ByteLevel", "Metaspace", "Replace"}:
         raise _unknown_decoder(source, content.get("decoder"))
     return Decoding("ByteLevel" in kinds, "ByteFallback" in kinds, space, adds_space)

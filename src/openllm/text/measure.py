@@ -3,11 +3,14 @@
 """How well a vocabulary fits a text: bytes per token and fertility (arXiv:2012.15613)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from openllm.text.controls import NUM_BYTES, NUM_CONTROLS
 from openllm.text.tokenizer import Tokenizer
+
+OUR_BYTES = range(NUM_CONTROLS, NUM_CONTROLS + NUM_BYTES)
+"""Ids of single bytes in the vocabularies made here."""
 
 _LETTER = re.compile(r"[^\W\d_]")
 # Scripts without spaces between words: Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Balinese,
@@ -33,14 +36,14 @@ class Fit:
     letters: int = 0
     unspaced_letters: int = 0
 
-    def add(self, text: str, ids: list[int]) -> None:
-        """Add one text and its ids to the counts."""
+    def add(self, text: str, ids: list[int], byte_ids: Container[int] = OUR_BYTES) -> None:
+        """Add one text and its ids to the counts; `byte_ids` are those of single bytes."""
         self.documents += 1
         self.bytes += len(text.encode("utf-8", "replace"))
         self.characters += len(text)
         self.words += len(text.split())
         self.tokens += len(ids)
-        self.byte_tokens += sum(index < NUM_CONTROLS + NUM_BYTES for index in ids)
+        self.byte_tokens += sum(index in byte_ids for index in ids)
         self.letters += len(_LETTER.findall(text))
         self.unspaced_letters += len(_UNSPACED.findall(text))
 
@@ -84,7 +87,7 @@ def fit_by_group(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict
     """Measure `(group, text)` pairs; one text is in memory at a time."""
     groups: dict[str, Fit] = {}
     for group, text in texts:
-        groups.setdefault(group, Fit()).add(text, tokenizer.encode(text))
+        groups.setdefault(group, Fit()).add(text, tokenizer.encode(text), tokenizer.byte_ids)
     return groups
 
 
@@ -94,5 +97,6 @@ def rare_share(tokenizer: Tokenizer, texts: Iterable[str], times: int) -> float:
     for text in texts:
         for index in tokenizer.encode(text):
             counts[index] += 1
-    pieces = counts[NUM_CONTROLS + NUM_BYTES :]
+    others = {*tokenizer.controls.values(), *tokenizer.byte_ids, *tokenizer.banned_ids}
+    pieces = [count for index, count in enumerate(counts) if index not in others]
     return sum(count < times for count in pieces) / max(1, len(pieces))

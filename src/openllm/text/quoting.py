@@ -6,6 +6,7 @@ Where a message spells a control token, private characters stand for the spellin
 template is rendered. What spells a control token afterwards comes from the template.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -84,8 +85,10 @@ class Quoter:
         return [self.quote(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def unquote(self, text: str) -> str:
-        """The text with everything put back."""
+        """The text with everything put back, also where it was written as JSON in ASCII."""
         back = {quote: part for part, quote in self._quotes.items()}
+        for quote, part in back.items():
+            text = text.replace(json.dumps(quote)[1:-1], json.dumps(part)[1:-1])
         return _PRIVATE.sub(lambda found: back.get(found[0], found[0]), text) if back else text
 
     def _quote_text(self, text: str) -> str:

@@ -32,6 +32,7 @@ from openllm.text.sandbox_filters import (
     FILTERS,
     GLOBALS,
     QuietNamespace,
+    QuietUndefined,
     check_format,
     guarded_tests,
     names,
@@ -95,15 +96,6 @@ class GenerationBlock(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body).set_lineno(line)
-
-
-class QuietUndefined(Undefined):
-    """A name that is not there; unlike jinja2's, it never spells out a value used as a name."""
-
-    @property
-    def _undefined_message(self) -> str:
-        name = self._undefined_name
-        return super()._undefined_message if isinstance(name, str | int) else "no such element"
 
 
 @pass_context

@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import markupsafe
 from jinja2 import filters
 from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Undefined
 from jinja2.utils import Namespace, pass_context, pass_environment
 
 if TYPE_CHECKING:
@@ -39,6 +38,15 @@ def check_format(text: str) -> None:
     """
     if _WIDE.search(text.replace("{{", "").replace("}}", "")):
         raise SecurityError("it formats with a wide field")
+
+
+class QuietUndefined(Undefined):
+    """A name that is not there; unlike jinja2's, it never spells out a value used as a name."""
+
+    @property
+    def _undefined_message(self) -> str:
+        name = self._undefined_name
+        return super()._undefined_message if isinstance(name, str | int) else "no such element"
 
 
 class QuietNamespace(Namespace):
@@ -171,7 +179,7 @@ def _list(sandbox: "Sandbox", value: Any) -> list[Any]:
 
 @pass_environment
 def _escape(sandbox: "Sandbox", value: Any) -> str:
-    text = str(markupsafe.escape(str(sandbox.printable(value))))
+    text = str(filters.escape(str(sandbox.printable(value))))
     sandbox.grow(len(text))
     return text
 

@@ -87,11 +87,12 @@ class Meter(NodeTransformer):
         return _report("weighed", node) if node.items else node
 
 
-def _report(method: str, *arguments: nodes.Expr) -> nodes.Call:
+def _report(method: str, *arguments: Any) -> nodes.Call:
     """A call of a method of the sandbox."""
     function = nodes.EnvironmentAttribute(method)
     call = nodes.Call(function, list(arguments), [], None, None)
-    return call.set_lineno(arguments[0].lineno if arguments else 1)
+    call.set_lineno(arguments[0].lineno if arguments else 1)
+    return call
 
 
 def _tick(node: Any) -> nodes.Node:

@@ -54,6 +54,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._pieces = {index: piece.piece for index, piece in enumerate(pieces)}
         self._bytes = {index: _surface(piece) for index, piece in enumerate(pieces)}
+        self.byte_ids = frozenset(i for i, piece in enumerate(pieces) if piece.type == Piece.BYTE)
         self._code = code_of(self.vocab_size)
         self._adds_space = proto.normalizer_spec.add_dummy_prefix
         parsed = {i for i, piece in enumerate(pieces) if _is_parsed(piece)}
@@ -74,14 +75,15 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _name_ids(self, facts: TokenizerFacts, source: str) -> None:
         """Set the ids of special tokens: those that `facts` name, else SentencePiece's own."""
-        found = {}
+        found: dict[str, int | None] = {}
         for role in ("bos", "eos", "pad", "unk"):
             own = getattr(self._processor, f"{role}_id")()
             index = self.controls.get(facts.special.get(f"{role}_token", ""), own)
             found[role] = index if index >= 0 else None
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = found.values()
-        add_bos = self.bos_id is not None and facts.add_bos is not False
-        self.prefix = [self.bos_id] if add_bos else []
+        self.prefix = []
+        if self.bos_id is not None and facts.add_bos is not False:
+            self.prefix = [self.bos_id]
         self.end_ids = self._find_end_ids(facts, source)
         self.banned_ids = frozenset(self.controls.values()) - self.end_ids
 

@@ -37,6 +37,7 @@ class Tokenizer(ABC):
         prefix: the ids that a document begins with: [bos_id], or none.
         end_ids: ids that end a generation.
         banned_ids: ids that must not be generated.
+        byte_ids: ids of single bytes that are used for characters without a token.
         controls: name -> id of every control token. No text is encoded to them, except to the
             unknown token, by a vocabulary that lacks a character and has no byte fallback.
         fingerprint: SHA-256 of the vocabulary and the rule, as hex.
@@ -50,6 +51,7 @@ class Tokenizer(ABC):
     prefix: list[int]
     end_ids: frozenset[int]
     banned_ids: frozenset[int]
+    byte_ids: frozenset[int]
     controls: dict[str, int]
     fingerprint: str
     _bytes: Mapping[int, bytes]
