@@ -87,8 +87,8 @@ SHAPES = {
         attention=AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=12, qk_norm_over="all"),
         mlp=SwiGLUConfig(hidden_dim=96),
     ),
-    # soft caps, four norms, a window shorter than the texts, two thetas; heads of their own, because
-    # with scaled embeddings a random tied model can only repeat its last token
+    # soft caps, four norms, a window shorter than the texts, two thetas; untied, because with
+    # scaled embeddings a random tied model can only repeat its last token
     "gemma2": ModelConfig(
         vocab_size=VOCAB_SIZE,
         dim=48,

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """GPT-2: layer norms, learned positions, query, key and value in one transposed matrix."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from openllm.checkpoint.families.base import Family, multiple
 from openllm.checkpoint.families.values import MOST_LAYERS, Values
@@ -31,7 +31,7 @@ class GPT2(Family):
     )
     prefix = "transformer."
     layers = "h"
-    renamed = {
+    renamed: ClassVar = {
         "embed_tokens": "wte",
         "embed_positions": "wpe",
         "norm": "ln_f",
@@ -41,7 +41,7 @@ class GPT2(Family):
         "mlp.up_proj": "mlp.c_fc",
         "mlp.down_proj": "mlp.c_proj",
     }
-    packed = {"attn.c_attn": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
+    packed: ClassVar = {"attn.c_attn": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
     transposed = frozenset({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"})
     buffers = r"attn\.(masked_)?bias"
 

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Phi-3: Mistral with stacked matrices, LongRoPE and partly rotated heads (arXiv:2404.14219)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from openllm.checkpoint.families.mistral import Mistral
 from openllm.checkpoint.families.values import Values
@@ -22,7 +22,7 @@ class Phi3(Mistral):
     scalings = ("longrope",)
     partial = True
     harmless = frozenset({"resid_pdrop", "embd_pdrop"})
-    packed = {
+    packed: ClassVar = {
         "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
     }
