@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from openllm.checkpoint.families import to_hf_config
+from openllm.checkpoint.families.base import canonical
 from openllm.checkpoint.model_dir import TOKENIZER_FILES
 from openllm.checkpoint.source import Source
 from openllm.checkpoint.weights import write_weights
@@ -59,11 +60,22 @@ def copy_model(
 
 
 def new_config(source: Source, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """The `config.json` of a copy: of the same family, with the keys all readers expect."""
+    """The `config.json` of a copy: of the same family, with the keys all readers expect.
+
+    Raises:
+        CheckpointError: the family cannot express what was read from it.
+    """
     kind = str(dtype or source.dtype()).removeprefix("torch.")
     bos, eos, pad = (source.values.get(name) for name in IDS)
     family = source.family.model_type
-    return to_hf_config(source.cfg, bos=bos, eos=eos, pad=pad, dtype=kind, family=family)
+    config = to_hf_config(source.cfg, bos=bos, eos=eos, pad=pad, dtype=kind, family=family)
+    again = source.family.read_config(config, "the new config.json")
+    if canonical(again) != canonical(source.cfg):
+        raise CheckpointError(
+            f"{source.folder / 'config.json'} has values that only older readers of {family} "
+            "understand; write it again with a current version of transformers"
+        )
+    return config
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from openllm.checkpoint.families import FAMILIES, to_hf_config, to_hf_state
 from openllm.checkpoint.source import open_source, read_config
 from openllm.checkpoint.tensors import save_tensors
-from openllm.checkpoint.weights import WEIGHTS
+from openllm.checkpoint.weights import INDEX, WEIGHTS
 from openllm.core.errors import CheckpointError
 from openllm.core.files import atomic_folder, read_json, write_json
 from openllm.nn.config import ModelConfig
@@ -40,6 +40,17 @@ TOKENIZER_FILES = (
     "openllm_tokenizer.json",
 )
 """The files of a tokenizer, and of the chat templates that come with it."""
+
+MODEL_FILES = (
+    "config.json",
+    WEIGHTS,
+    INDEX,
+    *TOKENIZER_FILES,
+    "generation_config.json",
+    "README.md",
+    "openllm.json",
+)
+"""All files of a model folder but shards."""
 
 
 def write_model(

@@ -109,11 +109,9 @@ def to_hf_config(
         cfg: the architecture.
         bos, eos, pad: ids of control tokens; `eos` may be a list.
         dtype: of the weights.
-        family: to write it as, if that fits; default: `architecture(cfg)`.
+        family: to write it as; default: `architecture(cfg)`.
     """
-    chosen = FAMILIES[family or OWN]
-    if family is None or not chosen.fits(cfg):
-        chosen = FAMILIES[architecture(cfg)]
+    chosen = FAMILIES[family or architecture(cfg)]
     return {
         "model_type": chosen.model_type,
         "architectures": [chosen.class_name],
