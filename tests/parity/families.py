@@ -8,6 +8,7 @@ So that a process with another version of `transformers` can use it too (`peer_m
 import json
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "num_hidden_layers": 3,
     "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 3,
 }
 
 
@@ -48,13 +52,18 @@ LONG = {
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 GEMMA = {"hidden_activation": "gelu_pytorch_tanh"}
 
+
+def _gpt2(width: int, layers: int, heads: int, positions: int, **rest: Any) -> dict[str, Any]:
+    shape = {"n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": positions}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    return {"vocab_size": VOCAB_SIZE, **shape, **ids, **rest}
+
+
 FAMILIES: dict[str, list[dict[str, Any]]] = {
     "gpt2": [
-        {"vocab_size": VOCAB_SIZE, "n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 128},
-        {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 96}
-        | {"n_inner": 72, "tie_word_embeddings": False},
-        {"vocab_size": VOCAB_SIZE, "n_embd": 30, "n_layer": 2, "n_head": 1, "n_positions": 80}
-        | {"layer_norm_epsilon": 1e-3, "activation_function": "gelu_pytorch_tanh"},
+        _gpt2(48, 3, 3, 128),
+        _gpt2(64, 2, 4, 96, n_inner=72, tie_word_embeddings=False),
+        _gpt2(30, 2, 1, 80, layer_norm_epsilon=1e-3, activation_function="gelu_pytorch_tanh"),
     ],
     "llama": [
         _heads(4, 1, 12, **LLAMA3),
@@ -78,11 +87,9 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
         _heads(8, 4, 10, use_sliding_window=True, sliding_window=6, max_window_layers=2),
     ],
     "smollm3": [
-        _heads(4, 1, 12, pad_token_id=3, no_rope_layers=[1, 0, 1]),
-        _heads(
-            6, 2, 14, pad_token_id=3, no_rope_layer_interval=2, tie_word_embeddings=False, **LLAMA3
-        ),
-        _heads(3, 3, 16, pad_token_id=3, no_rope_layers=[0, 1, 0], attention_bias=True)
+        _heads(4, 1, 12, no_rope_layers=[1, 0, 1]),
+        _heads(6, 2, 14, no_rope_layer_interval=2, tie_word_embeddings=False, **LLAMA3),
+        _heads(3, 3, 16, no_rope_layers=[0, 1, 0], attention_bias=True)
         | {"use_sliding_window": True, "sliding_window": 8},
     ],
     "olmo2": [
@@ -113,10 +120,10 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
         | {"layer_types": [GLOBAL, GLOBAL, LOCAL], "tie_word_embeddings": False},
     ],
     "phi3": [
-        _heads(4, 2, 12, sliding_window=7, pad_token_id=3, **_scaled("default")),
-        _heads(4, 4, 12, pad_token_id=3, original_max_position_embeddings=32)
+        _heads(4, 2, 12, sliding_window=7, **_scaled("default")),
+        _heads(4, 4, 12, original_max_position_embeddings=32)
         | {"rope_parameters": {**LONG, "partial_rotary_factor": 0.5}},
-        _heads(6, 1, 8, pad_token_id=3, tie_word_embeddings=True)
+        _heads(6, 1, 8, tie_word_embeddings=True)
         | {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}},
     ],
 }
@@ -163,18 +170,24 @@ class Said(logging.Handler):
 def load_quietly(folder: Path, **rest: Any) -> tuple[Any, list[str]]:
     """A folder as transformers loads it, and what it warned of."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as log
 
+    log.warning_once.cache_clear()  # or it would say each thing to the first test alone
     said, logger = Said(), logging.getLogger("transformers")
     logger.addHandler(said)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **rest)
+        with warnings.catch_warnings(record=True) as others:
+            warnings.simplefilter("always")
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, attn_implementation="eager", **rest
+            )
     finally:
         logger.removeHandler(said)
-    return model.eval(), said.lines
+    return model.eval(), [*said.lines, *(str(item.message) for item in others)]
 
 
 def peer_main() -> None:
-    """Load each folder named on standard input, and write its logits beside it."""
+    """Load each folder named on standard input; write its logits and a copy into it."""
     import torch
     import transformers
 
@@ -184,6 +197,7 @@ def peer_main() -> None:
         model, said = load_quietly(folder)
         with torch.no_grad():
             torch.save(model(some_tokens()).logits.float(), folder / "logits.pt")
+        model.save_pretrained(folder / "again")
         answers[folder.name] = said
     sys.stdout.write(json.dumps({"version": transformers.__version__, "warnings": answers}))
 

@@ -3,6 +3,7 @@
 """The parity table: every public family, three small configs each, against `transformers`."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -27,6 +28,7 @@ from openllm.nn.context import AttentionContext
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 ALLOWED = 1e-4
 """Largest difference of two logits in float32, as a share of the largest logit."""
 
@@ -172,6 +174,21 @@ def test_a_new_model_of_this_shape_is_written_for_transformers(
         tokens = some_tokens()
         with torch.no_grad():
             assert difference(again(tokens).logits, peer(tokens).logits) <= ALLOWED
+
+
+@pytest.mark.slow
+def test_the_last_4_5x_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads what we write, and we read what it writes."""
+    place = os.environ.get("OPENLLM_TRANSFORMERS_457")
+    if place is None:
+        pytest.skip("set OPENLLM_TRANSFORMERS_457 to an installation; see benchmarks/parity.py")
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    from benchmarks import parity
+
+    found = parity.table(Path(place))
+    assert found["transformers"][1].startswith("4.")
+    assert parity.passes(found)
+    assert [row["warnings_old"] for row in found["rows"]] == [[]] * len(CASES)
 
 
 def test_longrope_beyond_its_first_context(folder_of: Callable[[str, int], Path]) -> None:

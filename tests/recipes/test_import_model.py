@@ -200,7 +200,7 @@ def first_name(names: dict[str, Any]) -> str:
     return next(iter(names))
 
 
-NORM = "model.norm.weight"
+NORM, HEAD = "model.norm.weight", "lm_head.weight"
 BROKEN: dict[str, tuple[Change, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json does not exist"),
     "config that is not JSON": (
@@ -308,7 +308,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "missing, extra and misshapen": (
         lambda f: state(
             f,
-            lambda t: (t.pop(NORM), t.update(new=torch.ones(1), **{"lm_head.weight": torch.ones(3)})),
+            lambda t: (t.pop(NORM), t.update({"new": torch.ones(1), HEAD: torch.ones(3)})),
         ),
         "missing: model.norm.weight; not expected: new; of another shape: lm_head.weight is 3, "
         "not 640 x 64",
