@@ -16,6 +16,7 @@ from openllm.data.loader import IGNORE, Batch
 from openllm.data.shards import Shards
 from openllm.nn.config import (
     AttentionConfig,
+    GeGLUConfig,
     GeluConfig,
     LearnedPositionConfig,
     ModelConfig,
@@ -23,7 +24,8 @@ from openllm.nn.config import (
     SwiGLUConfig,
 )
 from openllm.nn.model import Transformer, build_model
-from openllm.nn.norm import LayerNormConfig
+from openllm.nn.norm import LayerNormConfig, RMSNormConfig
+from openllm.nn.rope_scaling import Llama3Scaling
 
 VOCAB_SIZE = 640
 """Vocabulary size of the tiny tokenizer."""
@@ -60,8 +62,72 @@ SHAPES = {
         ),
         mlp=GeluConfig(hidden_dim=160),
     ),
+    # layers without positions; frequencies that fill none of the three zones alone
+    "smollm3": ModelConfig(
+        vocab_size=VOCAB_SIZE,
+        dim=48,
+        num_layers=2,
+        max_positions=128,
+        position=RopeConfig(
+            unrotated_layers=(1,), scaling=Llama3Scaling(factor=4.0, original_max_positions=64)
+        ),
+        attention=AttentionConfig(
+            num_heads=3, num_kv_heads=1, head_dim=16, qk_norm=False, bias=True
+        ),
+        mlp=SwiGLUConfig(hidden_dim=80),
+    ),
+    # norms after each part, and of all heads together
+    "olmo2": ModelConfig(
+        vocab_size=VOCAB_SIZE,
+        dim=48,
+        num_layers=2,
+        max_positions=128,
+        tie_embeddings=False,
+        norm_placement="post",
+        attention=AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=12, qk_norm_over="all"),
+        mlp=SwiGLUConfig(hidden_dim=96),
+    ),
+    # soft caps, four norms, a window shorter than the texts, two thetas; untied, because with
+    # scaled embeddings a random tied model can only repeat its last token
+    "gemma2": ModelConfig(
+        vocab_size=VOCAB_SIZE,
+        dim=48,
+        num_layers=2,
+        max_positions=128,
+        tie_embeddings=False,
+        embed_scale=48**0.5,
+        logit_softcap=30.0,
+        norm=RMSNormConfig(unit_offset=True),
+        norm_placement="both",
+        attention=AttentionConfig(
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=16,
+            qk_norm=False,
+            scale=24**-0.5,
+            softcap=50.0,
+            window=9,
+            window_layers=(0,),
+        ),
+        mlp=GeGLUConfig(hidden_dim=96),
+    ),
+    "gemma3_text": ModelConfig(
+        vocab_size=VOCAB_SIZE,
+        dim=48,
+        num_layers=2,
+        max_positions=128,
+        tie_embeddings=False,
+        embed_scale=48**0.5,
+        norm=RMSNormConfig(unit_offset=True),
+        norm_placement="both",
+        position=RopeConfig(theta=1e6, window_theta=1e4),
+        attention=AttentionConfig(
+            num_heads=4, num_kv_heads=1, head_dim=16, window=9, window_layers=(0,)
+        ),
+        mlp=GeGLUConfig(hidden_dim=96),
+    ),
 }
-"""A model of two layers for each public architecture."""
+"""A model of two layers for several public architectures."""
 
 NAMES = ["Anna", "Boris", "Clara", "David", "Emma", "Felix", "Greta", "Henri"]
 THINGS = ["lamp", "kettle", "boat", "drum", "letter", "apple", "mirror", "ladder"]

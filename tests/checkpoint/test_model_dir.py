@@ -118,19 +118,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "config that lacks a value": (
         lambda f: (f / "config.json").write_text('{"model_type": "qwen3"}'),
-        "lacks the value 'num_attention_heads'",
+        "'num_attention_heads' is missing",
     ),
     "config of another size": (
         lambda f: (f / "config.json").write_text(
             (f / "config.json").read_text().replace('"hidden_size": 48', '"hidden_size": 64')
         ),
-        "does not match its config.json",
+        "do not match its config.json",
     ),
     "config of an enormous size": (
         lambda f: (f / "config.json").write_text(
             (f / "config.json").read_text().replace('"hidden_size": 48', f'"hidden_size": {10**30}')
         ),
-        "does not match its config.json",
+        "'hidden_size' is 1000",
     ),
     "config of another depth": (
         lambda f: (f / "config.json").write_text(
@@ -138,7 +138,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
             .read_text()
             .replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
         ),
-        "does not match its config.json",
+        "do not match its config.json",
     ),
 }
 

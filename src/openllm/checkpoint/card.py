@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from openllm.checkpoint.hf_keys import OWN, architecture
+from openllm.checkpoint.families import OWN, architecture
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import parameters
 
@@ -44,6 +44,30 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             '    openllm generate . --prompt "Once"',
             "",
             *loads,
+            "",
+        ]
+    )
+
+
+def import_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
+    """The text of `README.md` for a model that `openllm import` wrote."""
+    parent = lineage["parents"][0]
+    revision = f", revision {lineage['revision']}" if lineage["revision"] else ""
+    licence = lineage["licence"] or "not stated; look where the weights came from"
+    return "\n".join(
+        [
+            f"# {parent}, {parameters(cfg).total / 1e6:.1f}M parameters",
+            "",
+            f"Imported from {parent}{revision} without a change of its function.",
+            "",
+            f"- architecture {lineage['family']}: {cfg.num_layers} layers, width {cfg.dim}, "
+            f"{cfg.attention.num_heads} heads, vocabulary {cfg.vocab_size:,}, "
+            f"context {cfg.max_positions:,} tokens",
+            f"- weights in {lineage['dtype']}",
+            f"- licence of the original: {licence}",
+            "- SHA-256 of the original files: openllm.json",
+            "",
+            '    openllm generate . --prompt "Once"',
             "",
         ]
     )

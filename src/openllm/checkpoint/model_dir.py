@@ -2,9 +2,10 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The model folder, which `transformers`, vLLM and llama.cpp load without custom code.
 
-`config.json` (the only source of the architecture), `model.safetensors`, the tokenizer's files,
-`generation_config.json`, `README.md` (model card) and `openllm.json` (lineage). An architecture
-that `transformers` lacks is written to the same files, which only OpenLLM loads.
+`config.json` (the only source of the architecture), `model.safetensors` or shards of it with an
+index, the tokenizer's files, `generation_config.json`, `README.md` (model card) and `openllm.json`
+(lineage). An architecture that `transformers` lacks is written to the same files, which only
+OpenLLM loads.
 """
 
 import json
@@ -14,24 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from openllm.checkpoint.hf_keys import (
-    from_hf_config,
-    from_hf_state,
-    to_hf_config,
-    to_hf_state,
-)
+from openllm.checkpoint.families import FAMILIES, to_hf_config, to_hf_state
+from openllm.checkpoint.source import open_source, read_config
 from openllm.checkpoint.tensors import save_tensors
+from openllm.checkpoint.weights import INDEX, WEIGHTS
 from openllm.core.errors import CheckpointError
-from openllm.core.files import (
-    atomic_folder,
-    read_json,
-    recover_folder,
-    write_json,
-)
+from openllm.core.files import atomic_folder, read_json, write_json
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 from openllm.text.tokenizer import load_tokenizer
@@ -41,9 +32,25 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
     "openllm_tokenizer.json",
 )
-WEIGHTS = "model.safetensors"
+"""The files of a tokenizer, and of the chat templates that come with it."""
+
+MODEL_FILES = (
+    "config.json",
+    WEIGHTS,
+    INDEX,
+    *TOKENIZER_FILES,
+    "generation_config.json",
+    "README.md",
+    "openllm.json",
+)
+"""All files of a model folder but shards."""
 
 
 def write_model(
@@ -70,7 +77,7 @@ def write_model(
     config = to_hf_config(cfg, **ids)
     weights = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in to_hf_state(cfg, state).items()
+        for name, tensor in to_hf_state(FAMILIES[config["model_type"]], state).items()
     }
     with atomic_folder(folder) as target:
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -90,11 +97,7 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     Raises:
         CheckpointError: missing folder, missing or broken `config.json`, unknown architecture.
     """
-    folder = Path(folder)
-    recover_folder(folder)
-    mend = "give a model folder, such as RUN/model after 'openllm train'"
-    path = folder / "config.json"
-    return from_hf_config(read_json(path, CheckpointError, mend), str(path))
+    return read_config(Path(folder))[2]
 
 
 def read_lineage(folder: Path | str) -> dict[str, Any]:
@@ -103,25 +106,19 @@ def read_lineage(folder: Path | str) -> dict[str, Any]:
     return read_json(Path(folder) / "openllm.json", CheckpointError, mend)
 
 
-def load_model(folder: Path | str) -> Transformer:
-    """Load the model of a folder, in float32 and in evaluation mode.
+def load_model(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> Transformer:
+    """Load the model of a folder, in evaluation mode, tensor by tensor.
+
+    Args:
+        folder: ours, or any that `openllm import` reads.
+        dtype: of the weights in memory.
 
     Raises:
-        CheckpointError: missing, truncated or mismatched weights.
+        CheckpointError: missing, truncated or mismatched weights, NaN or infinity in them.
     """
-    cfg = read_model_config(folder)
-    path = Path(folder) / WEIGHTS
-    try:
-        hf = load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; copy the whole model folder") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); copy or train it again") from None
-    try:
-        with torch.device("meta"):
-            model = Transformer(cfg)
-        model.load_state_dict(from_hf_state(cfg, hf), assign=True)
-    except (KeyError, RuntimeError, TypeError) as error:  # TypeError: sizes beyond 64 bits
-        first = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path} does not match its config.json: {first}") from None
-    return model.float().eval().requires_grad_(False)
+    source = open_source(Path(folder))
+    state: dict[str, Tensor] = {}
+    for link in source.links:
+        state |= link.split(source.read(link).to(dtype), source.shapes)
+    source.model.load_state_dict(state, assign=True)
+    return source.model.eval().requires_grad_(False)

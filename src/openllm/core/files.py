@@ -230,7 +230,7 @@ def read_json(path: Path | str, error: type[OpenLLMError], mend: str) -> dict[st
         raise error(f"{path} does not exist; {mend}") from None
     except NotADirectoryError:
         raise error(f"{path.parent} is a file, not a folder; {mend}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # also: not UTF-8, endless digits, too deep
         raise error(f"{path} is not valid JSON ({problem}); {mend}") from None
     if not isinstance(value, dict):
         raise error(f"{path} does not contain a JSON object; {mend}")

@@ -24,7 +24,7 @@ Lineage = dict[str, Any]
 
 
 def read_lineage(model: Path) -> Lineage | None:
-    """Read `openllm.json`; None if the model was not made by OpenLLM.
+    """Read `openllm.json`; None if the model was not trained by OpenLLM.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -34,6 +34,8 @@ def read_lineage(model: Path) -> Lineage | None:
         return None
     mend = "copy the whole model folder again"
     lineage = read_json(path, CheckpointError, mend)
+    if lineage.get("made_by") == "import":
+        return None
     wanted = {"data", "recipe", "steps", "tokens_seen"}
     if not wanted <= lineage.keys():
         missing = ", ".join(sorted(wanted - lineage.keys()))

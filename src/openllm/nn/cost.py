@@ -87,11 +87,15 @@ def forward_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
 
 
 def train_flops(cfg: ModelConfig, lengths: Sequence[int]) -> int:
-    """Forward and backward: backward adds 2x for weight products, 2.5x for attention."""
+    """Forward and backward: backward adds 2x for weight products, 2.5x for attention.
+
+    Attention with a soft cap keeps its scores, so backward need not compute them again: 2x.
+    """
     tokens = sum(lengths)
     weights = 2 * tokens * matmul_parameters(cfg)
     scores = forward_flops(cfg, lengths) - weights
-    return 3 * weights + scores + scores * 5 // 2
+    again = 0 if cfg.attention.softcap is not None else scores // 2
+    return 3 * (weights + scores) + again
 
 
 def kv_cache_bytes(cfg: ModelConfig, tokens: int, bytes_per_value: int = 4) -> int:

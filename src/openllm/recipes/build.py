@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllm.core.config import load_recipe
-from openllm.core.errors import ConfigError
+from openllm.core.errors import CheckpointError, ConfigError
 from openllm.core.files import sha256_file
 from openllm.core.runs import environment
 from openllm.train.config import PretrainConfig
@@ -139,16 +139,17 @@ def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
         CheckpointError, TokenizerError: a teacher cannot be read.
         ConfigError: a teacher has another tokenizer, or reads shorter rows than the student.
     """
-    from openllm.checkpoint.model_dir import WEIGHTS, read_model_config
+    from openllm.checkpoint.model_dir import read_model_config
+    from openllm.checkpoint.weights import weight_files
     from openllm.text.tokenizer import load_tokenizer
 
     found = {}
     for folder in cfg.distill.teachers if cfg.distill else []:
-        files = [Path(folder) / name for name in ("config.json", WEIGHTS)]
-        missing = [path for path in files if not path.is_file()]
-        if missing:
-            raise ConfigError(f"distill.teachers: {missing[0]} does not exist; give model folders")
-        teacher = read_model_config(folder)
+        try:
+            teacher = read_model_config(folder)
+            files = [Path(folder) / "config.json", *weight_files(Path(folder))]
+        except CheckpointError as error:
+            raise ConfigError(f"distill.teachers: {error}") from None
         if load_tokenizer(folder).fingerprint != tokenizer:
             raise ConfigError(
                 f"distill.teachers: {folder} has a different tokenizer from {cfg.tokenizer}; "
