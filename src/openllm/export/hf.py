@@ -11,12 +11,14 @@ from openllm.checkpoint.families import OWN
 from openllm.checkpoint.source import open_source
 from openllm.core.errors import CheckpointError
 
+DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def export_hf(
     source: Path,
     target: Path,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: str = "keep",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a model folder again, tensor by tensor.
@@ -24,7 +26,7 @@ def export_hf(
     Args:
         source: a model folder.
         target: an existing empty folder.
-        dtype: of the weights; none: as they are.
+        dtype: of the weights, one of `DTYPES`.
         max_shard_bytes: of weights in a file.
 
     Raises:
@@ -36,4 +38,4 @@ def export_hf(
             f"{source} has a shape that no architecture of transformers has, so only OpenLLM can "
             "load it; train a model without 'research' settings and with a known mixture of parts"
         )
-    copy_model(model, target, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    copy_model(model, target, dtype=DTYPES[dtype], max_shard_bytes=max_shard_bytes)
