@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.tiny import SHAPES, random_model
+
+from openllm.checkpoint.model_dir import load_model, write_model
+from openllm.cli.main import main
+from openllm.export import certificate, formats
+from openllm.export.formats import FORMATS
+from openllm.export.inventory import model_fingerprint
+
+FEW = ["--text-tokens", "120", "--prompts", "2", "--new-tokens", "12"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "model"
+    cfg = SHAPES["qwen3"]
+    weights = random_model(cfg, spread=0.3).state_dict()
+    card = "# A model\n\n## Licence\n\nMIT\n"
+    write_model(folder, cfg, weights, tokenizer=tokenizer_folder, lineage={"a": 1}, card=card)
+    return folder
+
+
+def export(model: Path, out: Path, to: str, *more: str) -> int:
+    return main(["export", str(model), "--to", to, "--out", str(out), *FEW, *more])
+
+
+def test_an_export_passes_and_is_verified_without_the_original(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert export(model, out, "hf") == 0
+    shown = capsys.readouterr().out
+    assert "Verdict: **passed**" in shown and "transformers" in shown
+    found = json.loads((out / "certificate.json").read_text())
+    assert found["original"]["fingerprint"] == model_fingerprint(model)
+    assert found["measured"]["greedy_agreement"] == 1 and found["new_tokens"] == 12
+    assert found["measured"]["tokens"] == 120 - len_of_texts(found, out)
+    lineage = json.loads((out / "openllm.json").read_text())
+    assert lineage["a"] == 1 and lineage["export"] == {"format": "hf", "dtype": "keep"}
+    assert lineage["parents"][0]["fingerprint"] == model_fingerprint(model)
+    card = (out / "README.md").read_text()
+    assert card.startswith("# A model") and "## Certificate" in card
+    assert main(["verify", str(out), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["measured"] == found["measured"]
+
+
+def len_of_texts(found: dict[str, object], out: Path) -> int:
+    """Each text's first token is not scored."""
+    from openllm.export.reference import Reference
+
+    return len(Reference.load(out).texts)
+
+
+def test_bfloat16_is_judged_as_bfloat16(model: Path, tmp_path: Path) -> None:
+    assert export(model, tmp_path / "out", "hf", "--dtype", "bf16") == 0
+    found = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert found["precision"] == "bf16" and 0 < found["measured"]["relative_logit_difference"] < 0.1
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+
+
+def test_weights_that_changed_after_the_export_are_found(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert export(model, out, "hf") == 0
+    path = out / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.1.mlp.down_proj.weight"] *= 1.5
+    save_file(weights, path, metadata={"format": "pt"})
+    capsys.readouterr()
+    assert main(["verify", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "Verdict: **failed**" in said.out
+    assert "is not the original" in said.err and "layer 1" in said.err
+    assert main(["verify", str(out), "--allow-mismatch"]) == 0
+    # against the changed folder itself there is no difference
+    assert main(["verify", str(out), "--model", str(out), *FEW]) == 0
+
+
+def test_a_failed_certificate_leaves_nothing(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    honest = FORMATS["hf"].write
+
+    def broken(source: Path, target: Path, **options: object) -> None:
+        honest(source, target, **options)
+        weights = load_file(target / "model.safetensors")
+        weights["model.norm.weight"] *= 2
+        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(formats.Format, "write", lambda self, *args, **more: broken(*args, **more))
+    out = tmp_path / "out"
+    assert export(model, out, "hf") == 1
+    assert "final norm or the output head" in capsys.readouterr().err
+    assert not out.exists() and list(tmp_path.iterdir()) == []
+    assert export(model, out, "hf", "--allow-mismatch") == 0
+    assert certificate.read_certificate(out)["verdict"] == "failed"
+
+
+def test_a_text_of_ones_own(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Anna found a lamp in the old mill. " * 40)
+    assert export(model, tmp_path / "out", "hf", "--text", str(text)) == 0
+    found = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert 100 < found["measured"]["tokens"] < 120
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (["--dtype", "q8_0"], "choose one of keep, fp32", 2),
+        (["--max-mb", "10"], "--max-mb has no effect with --to hf", 2),
+        (["--text", "absent.txt"], "absent.txt cannot be read", 1),
+        (["--text-tokens", "1"], "--text-tokens at least 2", 2),
+        (["--prompts", "0"], "must be at least 1", 2),
+    ],
+)
+def test_wrong_arguments(
+    words: list[str],
+    said: str,
+    code: int,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert export(model, tmp_path / "out", "hf", *words) == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_not_exports(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tmp_path / "absent")]) == 1
+    assert main(["verify", str(model)]) == 1
+    assert "certificate.json does not exist" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    assert export(model, tmp_path / "mine", "hf") == 2
+    assert "contains other files" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "letter.txt").exists()
+
+
+def test_a_shape_that_only_openllm_has_is_named(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = SHAPES["qwen3"].model_copy(update={"norm": SHAPES["gpt2"].norm})
+    weights = random_model(cfg).state_dict()
+    own = tmp_path / "own"
+    write_model(own, cfg, weights, tokenizer=tokenizer_folder, lineage={}, card="# x")
+    assert load_model(own).cfg == cfg
+    assert export(own, tmp_path / "out", "hf") == 1
+    assert "only OpenLLM can load it" in capsys.readouterr().err
