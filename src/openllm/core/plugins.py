@@ -8,6 +8,9 @@ from types import ModuleType
 from openllm.core.errors import MissingExtra
 
 EXTRAS: dict[str, str] = {
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
     "pyarrow": "data",
     "trafilatura": "data",
     "zstandard": "data",

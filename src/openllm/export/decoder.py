@@ -24,6 +24,9 @@ from openllm.nn.model import Transformer
 Pair = tuple[Tensor, Tensor]
 """Keys and values of one layer."""
 
+Arguments = tuple[Tensor, Tensor, Tensor, list[Pair]]
+"""Of a decoder: ids, mask, positions, past."""
+
 
 class Step(NamedTuple):
     """What one call gives.
@@ -45,20 +48,12 @@ class Decoder(nn.Module):
     Args:
         model: in evaluation mode.
         show_layers: also return the residual streams.
-        cache_dtype: of keys and values.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        *,
-        show_layers: bool = False,
-        cache_dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, model: Transformer, *, show_layers: bool = False) -> None:
         super().__init__()
         self.model = model
         self.show_layers = show_layers
-        self.cache_dtype = cache_dtype
 
     def forward(
         self,
@@ -107,25 +102,26 @@ class Decoder(nn.Module):
 
     def _logits(self, x_BTD: Tensor) -> Tensor:
         model = self.model
-        head = model.lm_head or model.embed_tokens
+        head = model.embed_tokens if model.lm_head is None else model.lm_head
         x_BTD = model.norm(x_BTD)
+        # a packed matrix multiplies by itself; it has no weight to show
         scores = head.project(x_BTD) if hasattr(head, "project") else x_BTD @ head.weight.T
         cap = model.cfg.logit_softcap
         return scores if cap is None else cap * torch.tanh(scores / cap)
 
-    def example(self, batch: int = 2, time: int = 3, past: int = 4) -> tuple[object, ...]:
-        """Arguments of `forward` with zeros everywhere but in the mask."""
+    def example(self, batch: int = 2, time: int = 3, past: int = 4) -> Arguments:
+        """Arguments of `forward`: zeros, and a mask without padding."""
         shape = self.model.cfg.attention
         places = (batch, shape.kv_heads, past, shape.head_dim)
-        pairs = [
-            (
-                torch.zeros(places, dtype=self.cache_dtype),
-                torch.zeros(places, dtype=self.cache_dtype),
-            )
-            for _ in self.model.layers
-        ]
+        pairs = [(torch.zeros(places), torch.zeros(places)) for _ in self.model.layers]
         ids = torch.zeros(batch, time, dtype=torch.int64)
         return ids, torch.ones(batch, past + time, dtype=torch.int64), ids.clone(), pairs
+
+    def dynamic_shapes(self) -> tuple[object, ...]:
+        """For `torch.export`: which axes of `example` may have any size."""
+        axis = torch.export.Dim.DYNAMIC
+        row, pair = {0: axis, 1: axis}, {0: axis, 2: axis}
+        return row, row, row, [(pair, pair) for _ in self.model.layers]
 
 
 def causal_mask(attention_mask: Tensor, time: int, window: int | None) -> Tensor:
@@ -154,19 +150,19 @@ def attend(
     if extra_value is not None:
         v_BTKH = v_BTKH + extra_value
     k_BKSH, v_BKSH = (
-        torch.cat((old, new.transpose(1, 2).to(old.dtype)), dim=2)
+        torch.cat((old, new.transpose(1, 2)), dim=2)
         for old, new in zip(past, (k_BTKH, v_BTKH), strict=True)
     )
     heads = k_BKSH.shape[1]
     # queries that share keys become rows of one product: (B, K, G T, H)
-    grouped = q_BNTH.unflatten(1, (heads, -1)).flatten(2, 3).to(k_BKSH.dtype)
-    scores = (grouped @ k_BKSH.transpose(-1, -2)).float() * part.rule.scale
+    grouped = q_BNTH.unflatten(1, (heads, -1)).flatten(2, 3)
+    scores = grouped @ k_BKSH.transpose(-1, -2) * part.rule.scale
     if part.rule.softcap is not None:
         scores = part.rule.softcap * torch.tanh(scores / part.rule.softcap)
     scores_BKGTS = scores.unflatten(2, (-1, x_BTD.shape[1]))
     # not -inf: a padding sees nothing, and its softmax would be NaN
     lowest = torch.finfo(torch.float32).min
     weights = scores_BKGTS.masked_fill(~mask[:, None], lowest).softmax(-1).flatten(2, 3)
-    mixed_BKGTH = (weights.to(v_BKSH.dtype) @ v_BKSH).unflatten(2, (-1, x_BTD.shape[1]))
+    mixed_BKGTH = (weights @ v_BKSH).unflatten(2, (-1, x_BTD.shape[1]))
     out_BTNH = mixed_BKGTH.flatten(1, 2).transpose(1, 2)
-    return part.o_proj(out_BTNH.flatten(2).to(x_BTD.dtype)), (k_BKSH, v_BKSH)
+    return part.o_proj(out_BTNH.flatten(2)), (k_BKSH, v_BKSH)
