@@ -13,7 +13,6 @@ by expert cannot be traced.
 # G = N / K, V vocabulary
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +23,11 @@ from openllm.nn.model import Transformer
 Pair = tuple[Tensor, Tensor]
 """Keys and values of one layer."""
 
+Step = tuple[Tensor, list[Pair], list[Tensor]]
+"""What a call gives: logits, present, layers."""
+
 Arguments = tuple[Tensor, Tensor, Tensor, list[Pair]]
 """Of a decoder: ids, mask, positions, past."""
-
-
-class Step(NamedTuple):
-    """What one call gives.
-
-    Attributes:
-        logits: (B, T, V) in float32.
-        present: keys and values of each layer, past ones first, each (B, K, S, H).
-        layers: the residual stream (B, T, D) after each layer; empty unless asked for.
-    """
-
-    logits: Tensor
-    present: list[Pair]
-    layers: list[Tensor]
 
 
 class Decoder(nn.Module):
@@ -69,6 +57,11 @@ class Decoder(nn.Module):
             attention_mask: (B, S): 1 for a token, 0 for padding, which stands before the text.
             position_ids: (B, T): place of each token in its text; of padding, any valid one.
             past: keys and values of each layer, each (B, K, P, H); P may be 0.
+
+        Returns:
+            logits: (B, T, V) in float32.
+            present: keys and values of each layer, past ones first, each (B, K, S, H).
+            layers: the residual stream (B, T, D) after each layer; empty unless asked for.
         """
         model = self.model
         x_BTD = model.embed(input_ids)
@@ -98,7 +91,7 @@ class Decoder(nn.Module):
             x_BTD = x_BTD + layer.norm(3, layer.mlp(layer.norm(2, x_BTD)))
             layers.append(x_BTD)
             present.append(pair)
-        return Step(self._logits(x_BTD), present, layers if self.show_layers else [])
+        return self._logits(x_BTD), present, layers if self.show_layers else []
 
     def _logits(self, x_BTD: Tensor) -> Tensor:
         model = self.model

@@ -64,10 +64,18 @@ class OnnxModel:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", folder
         )
+        errors = self._ort.capi.onnxruntime_pybind11_state
         try:
             return self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except self._ort.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
-            raise CheckpointError(f"{self._path} is damaged ({error}); export it again") from None
+        except (
+            errors.Fail,
+            errors.InvalidGraph,
+            errors.InvalidProtobuf,
+            errors.NotImplemented,
+            errors.RuntimeException,
+        ) as error:
+            first = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{self._path} is damaged ({first}); export it again") from None
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """(T, V): logits after each token of one text."""
