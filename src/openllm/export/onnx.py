@@ -130,8 +130,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def with_layer_outputs(path: Path) -> tuple[bytes, list[str]]:
-    """The graph of a file with the layers' values as outputs, and their names, first layer first.
+def with_layer_outputs(graph: str | bytes) -> tuple[bytes, list[str]]:
+    """A graph (or its file) with the layers' values as outputs; their names, first layer first.
 
     Weights that lie beside the file stay there.
 
@@ -139,14 +139,17 @@ def with_layer_outputs(path: Path) -> tuple[bytes, list[str]]:
         CheckpointError: the graph does not have them: it was not exported by OpenLLM.
     """
     onnx = require("onnx")
-    model = onnx.load(str(path), load_external_data=False)
+    if isinstance(graph, bytes):
+        model = onnx.load_from_string(graph)
+    else:
+        model = onnx.load(graph, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
     names = sorted(
         (name for name in made if re.fullmatch(r"layers\.\d+\.out", name)),
         key=lambda name: int(name.split(".")[1]),
     )
     if not names:
-        raise CheckpointError(f"{path} does not name its layers; export the model again")
+        raise CheckpointError("the graph does not name its layers; export the model again")
     for name in names:
         model.graph.output.append(
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)

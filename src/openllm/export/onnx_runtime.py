@@ -30,6 +30,7 @@ class OnnxModel:
     Args:
         folder: with `model.onnx` and `config.json`.
         threads: none: one for each core.
+        graph: the content of `model.onnx`, if it is not in the folder.
 
     Raises:
         CheckpointError: the folder lacks a file, or it cannot be loaded.
@@ -37,19 +38,22 @@ class OnnxModel:
 
     name = "onnxruntime"
 
-    def __init__(self, folder: Path | str, *, threads: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | str, *, threads: int | None = None, graph: bytes | None = None
+    ) -> None:
         self._ort = require("onnxruntime")
         self._path = Path(folder) / GRAPH
         self._threads = threads
         self.version: str = self._ort.__version__
-        if not self._path.is_file():
+        self._graph: str | bytes = str(self._path) if graph is None else graph
+        if graph is None and not self._path.is_file():
             raise CheckpointError(
                 f"{self._path} does not exist; export the model again with: "
                 "openllm export MODEL --to onnx"
             )
         config = read_json(Path(folder) / "config.json", CheckpointError, "copy the whole folder")
         self._longest = next((int(config[key]) for key in LENGTHS if key in config), None)
-        self._session = self._open(str(self._path))
+        self._session = self._open(self._graph)
         self._past = [
             (value.name, (value.shape[1], value.shape[3]))
             for value in self._session.get_inputs()
@@ -83,7 +87,7 @@ class OnnxModel:
 
     def layers(self, ids: Sequence[int]) -> list[NDArray[np.float32]]:
         """The residual stream (T, D) after each layer; loads the model once more."""
-        graph, names = with_layer_outputs(self._path)
+        graph, names = with_layer_outputs(self._graph)
         return [stream[0] for stream in self._open(graph).run(names, self._whole(ids))]
 
     def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
