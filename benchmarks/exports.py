@@ -153,12 +153,25 @@ def decode(
     return made, len(prompts) * new_tokens / (time.perf_counter() - began)
 
 
-def measure(
-    form: Format, model: Path, eager: Runtime, held_out: Sequence[list[int]], new_tokens: int
-) -> dict[str, Any]:
-    """Export a model to one format and compare it."""
-    # of several lengths, so that a batch is padded
+class Wanted(NamedTuple):
+    """What the trained model says."""
+
+    eager: Eager
+    held_out: list[list[int]]
+    prompts: list[list[int]]
+    greedy: list[list[int]]
+    tokens_per_second: float
+
+
+def wanted_of(model: Path, held_out: list[list[int]], new_tokens: int) -> Wanted:
+    """Of 20 prompts of several lengths, so that a batch is padded."""
+    eager = Eager(model)
     prompts = [ids[: PROMPT_TOKENS - number % 5] for number, ids in enumerate(held_out[:20])]
+    return Wanted(eager, held_out, prompts, *decode(eager, prompts, new_tokens, 1))
+
+
+def measure(form: Format, model: Path, wanted: Wanted) -> dict[str, Any]:
+    """Export a model to one format and compare it."""
     with tempfile.TemporaryDirectory() as place:
         target = Path(place)
         began = time.perf_counter()
@@ -168,16 +181,24 @@ def measure(
         runtime = form.load(target)
         facts: dict[str, Any] = {
             "runtime": f"{runtime.name} {runtime.version}",
-            "megabytes": size / 1e6,
+            "megabytes": (size - tokenizer_size(target)) / 1e6,
             "export_seconds": seconds,
-            **distance(runtime, eager, held_out),
+            **distance(runtime, wanted.eager, wanted.held_out),
         }
-        wanted, speed = decode(eager, prompts, new_tokens, 1)
-        facts["eager_tokens_per_second"] = speed
         for batch in BATCHES:
-            made, speed = decode(runtime, prompts, new_tokens, batch)
-            facts[f"batch_{batch}"] = {"tokens_per_second": speed, **agreement(made, wanted)}
+            new_tokens = len(wanted.greedy[0])
+            made, speed = decode(runtime, wanted.prompts, new_tokens, batch)
+            facts[f"batch_{batch}"] = {
+                "tokens_per_second": speed,
+                **agreement(made, wanted.greedy),
+            }
     return facts
+
+
+def tokenizer_size(folder: Path) -> int:
+    """Bytes of a tokenizer whose name says model."""
+    file = folder / "tokenizer.model"
+    return file.stat().st_size if file.exists() else 0
 
 
 def main() -> None:
@@ -191,17 +212,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     weights = sha256_file(args.model / "model.safetensors")
-    eager, path = Eager(args.model), RESULTS / "exports.json"
+    path = RESULTS / "exports.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     found = before["formats"] if before.get("weights_sha256") == weights else {}
     held_out = texts(args.model, args.data, args.texts, args.tokens)
+    wanted = wanted_of(args.model, held_out, NEW_TOKENS)
+    facts = {
+        "model": args.model.parent.name,
+        "weights_sha256": weights,
+        "threads": THREADS,
+        "new_tokens": NEW_TOKENS,
+        "eager_tokens_per_second": wanted.tokens_per_second,
+    }
     for form in FORMATS:
         if args.only and form.name not in args.only:
             continue
-        found[form.name] = measure(form, args.model, eager, held_out, NEW_TOKENS)
+        found[form.name] = measure(form, args.model, wanted)
         say(f"{form.name}: {json.dumps(found[form.name])}")
         packages = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
-        facts = {"model": args.model.parent.name, "weights_sha256": weights, "threads": THREADS}
         record("exports", {**facts, "formats": found}, packages)
 
 

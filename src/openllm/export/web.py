@@ -117,8 +117,8 @@ def _write_weights(source: Path, target: Path, max_mb: float) -> tuple[Dtype, in
         smallest = min(smallest, size)
         shutil.rmtree(folder)
     raise ConfigError(
-        f"the folder would have {smallest:.1f} MB with {SMALL[-1]}, its smallest form, but --max-mb "
-        f"is {max_mb:g}; raise it to {-(-smallest // 1):.0f}, or export a smaller model"
+        f"the folder would have {smallest:.1f} MB with {SMALL[-1]}, its smallest form, but "
+        f"--max-mb is {max_mb:g}; raise it to {-(-smallest // 1):.0f}, or export a smaller model"
     )
 
 
