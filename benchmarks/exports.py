@@ -37,7 +37,7 @@ from openllm.text.tokenizer import Tokenizer
 NEW_TOKENS = 256
 PROMPT_TOKENS = 16
 BATCHES = (1, 4)
-THREADS = 2
+THREADS = 1
 
 
 class Format(NamedTuple):
