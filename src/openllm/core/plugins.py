@@ -9,6 +9,9 @@ from openllm.core.errors import MissingExtra
 
 EXTRAS: dict[str, str] = {
     "huggingface_hub": "hub",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
     "pyarrow": "data",
     "trafilatura": "data",
     "zstandard": "data",

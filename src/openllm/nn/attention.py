@@ -56,8 +56,8 @@ class Attention(nn.Module):
         extra_value: Tensor | None = None,
     ) -> Tensor:
         """Attend within each document, (B, T, D)."""
-        q_BTNH = self._place(self.q_proj(x_BTD), self.q_norm, rope)
-        k_BTKH = self._place(self.k_proj(x_BTD), self.k_norm, rope)
+        q_BTNH = self.place(self.q_proj(x_BTD), self.q_norm, rope)
+        k_BTKH = self.place(self.k_proj(x_BTD), self.k_norm, rope)
         v_BTKH = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         if extra_value is not None:
             v_BTKH = v_BTKH + extra_value.to(v_BTKH.dtype)
@@ -70,7 +70,7 @@ class Attention(nn.Module):
             out_BTNH = attend_cached(q_BTNH, cache, self.layer, self.rule)
         return self.o_proj(out_BTNH.flatten(2))
 
-    def _place(
+    def place(
         self, x_BTD: Tensor, norm: nn.Module | None, rope: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """Split into heads (B, T, N, H), normalise and rotate by position."""

@@ -16,10 +16,14 @@ SIZES = {torch.float32: "f", torch.bfloat16: "b"}
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels support these tensors: on a CPU, all of one supported dtype."""
+    """Whether the kernels support these tensors: on a CPU, all of one supported dtype.
+
+    Never while `torch.export` traces: other runtimes do not have them.
+    """
     first = tensors[0]
     return (
-        all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
+        not torch.compiler.is_exporting()
+        and all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
         and first.dtype in SIZES
         and available()
     )
