@@ -25,6 +25,8 @@ PACKAGE = ROOT / "src" / "openllm"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPANIONS = {"lxml_html_clean"}
 """Distributions of an extra that another library imports, not OpenLLM."""
+IMPORTED_AS = {"llama-cpp-python": "llama_cpp"}
+"""Distributions of extras whose import name differs."""
 MOST_LINES = 400
 
 
@@ -69,7 +71,7 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
 def test_extras_table_matches_pyproject() -> None:
     extras = PROJECT["optional-dependencies"]
     stated = {
-        (name, extra)
+        (IMPORTED_AS.get(name, name), extra)
         for extra, lines in extras.items()
         if extra not in {"bench", "dev"}
         for name in names_of(lines) - COMPANIONS

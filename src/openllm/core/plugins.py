@@ -8,6 +8,8 @@ from types import ModuleType
 from openllm.core.errors import MissingExtra
 
 EXTRAS: dict[str, str] = {
+    "gguf": "export",
+    "llama_cpp": "llama",
     "pyarrow": "data",
     "trafilatura": "data",
     "zstandard": "data",
