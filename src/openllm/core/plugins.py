@@ -16,6 +16,9 @@ EXTRAS: dict[str, str] = {
 }
 """Import name of each optional library -> the extra of `openllm-lab` that installs it."""
 
+DISTRIBUTIONS: dict[str, str] = {"llama_cpp": "llama-cpp-python"}
+"""Import name -> name on the package index, where they differ."""
+
 
 def require(module: str) -> ModuleType:
     """Import an optional library, e.g. `require("pyarrow.parquet")`.
