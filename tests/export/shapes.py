@@ -6,12 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+import torch
+from numpy.typing import NDArray
 from tests.text.strategies import SPACES, WORDS
 from tests.tiny import SHAPES, VOCAB_SIZE, sentences
 from tokenizers import models, pre_tokenizers, trainers
 
+from openllm.checkpoint.model_dir import write_model
+from openllm.export.gguf import export_gguf
+from openllm.export.gguf_file import Dtype
 from openllm.nn.config import ModelConfig
+from openllm.nn.heads import logits
+from openllm.nn.model import Transformer
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -44,8 +52,8 @@ _LONGROPE = {
     "kind": "longrope",
     "short_factor": [1.0 + 0.1 * i for i in range(8)],
     "long_factor": [1.5 + i for i in range(8)],
-    "original_max_positions": 32,
-    "factor": 4.0,
+    "original_max_positions": 256,
+    "factor": 2.0,
 }
 
 GGUF_SHAPES: dict[str, tuple[str, ModelConfig]] = {
@@ -134,7 +142,7 @@ GGUF_SHAPES: dict[str, tuple[str, ModelConfig]] = {
             tie_embeddings=True,
         ),
     ),
-    "phi3": ("phi3", changed("llama", position__scaling=_LONGROPE)),
+    "phi3": ("phi3", changed("llama", max_positions=512, position__scaling=_LONGROPE)),
     "phi3 partly rotated": ("phi3", changed("llama", position__fraction=0.75)),
 }
 """Name of a test -> llama.cpp's name, and a config."""
@@ -159,3 +167,36 @@ def byte_level(folder: Path, pattern: str | None, *, ignore_merges: bool = False
     named = {"bos_token": "<|bos|>", "eos_token": {"content": "<|eos|>"}, "pad_token": "<|eos|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
     return folder
+
+
+@torch.no_grad()
+def our_logits(model: Transformer, ids: list[int]) -> NDArray[np.float32]:
+    """(T, V)."""
+    return logits(model(torch.tensor([ids])).x, model.head)[0].numpy()
+
+
+def difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference, relative to the largest value."""
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def written(folder: Path, model: Transformer, tokenizer: Path, **lineage: Any) -> Path:
+    """A model folder called `tiny`."""
+    weights = model.state_dict()
+    write_model(
+        folder / "tiny", model.cfg, weights, tokenizer=tokenizer, lineage=lineage, card="# a test"
+    )
+    return folder / "tiny"
+
+
+def exported(folder: Path, model: Transformer, tokenizer: Path, dtype: Dtype) -> Path:
+    """The GGUF file of a model."""
+    source = written(folder, model, tokenizer)
+    (folder / "gguf").mkdir()
+    export_gguf(source, folder / "gguf", dtype=dtype)
+    return folder / "gguf" / f"tiny-{dtype.upper()}.gguf"
+
+
+def tokens(length: int = 60) -> list[int]:
+    """Some ids that are not those of special tokens."""
+    return np.random.default_rng(0).integers(4, VOCAB_SIZE, length).tolist()
