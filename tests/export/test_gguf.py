@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.export.shapes import (
+from tests.export.gguf_models import (
     GGUF_SHAPES,
     LLAMA3,
     QWEN2,

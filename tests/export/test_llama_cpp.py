@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 import torch
 from hypothesis import example, given, settings
-from tests.export.shapes import (
+from tests.export.gguf_models import (
     GGUF_SHAPES,
     LLAMA3,
     QWEN2,
@@ -106,7 +106,7 @@ def test_layers_are_those_of_the_file(tmp_path: Path, tokenizer_folder: Path) ->
 def test_texts_beyond_the_context_are_refused(tmp_path: Path, tokenizer_folder: Path) -> None:
     model = random_model(GGUF_SHAPES["qwen3"][1])
     path = exported(tmp_path, model, tokenizer_folder, "f16")
-    runtime = LlamaCppModel(path, threads=1)
+    runtime = LlamaCppModel.load(path.parent)
     assert runtime.context == 128
     with pytest.raises(ConfigError, match="texts of 128 tokens, not 129"):
         runtime.logits([5] * 129)
@@ -114,6 +114,8 @@ def test_texts_beyond_the_context_are_refused(tmp_path: Path, tokenizer_folder: 
         runtime.greedy([[5] * 100], 30)
     with pytest.raises(CheckpointError, match="does not exist"):
         LlamaCppModel(tmp_path / "missing.gguf")
+    with pytest.raises(CheckpointError, match="0 files"):
+        LlamaCppModel.load(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -52,13 +52,14 @@ class Architecture(NamedTuple):
     deepest: int | None = None
 
 
+_QUERY_BIAS = frozenset({(False, False), (True, False)})
 _ANY_BIAS = frozenset({(False, False), (True, False), (False, True), (True, True)})
 _GEMMA = Architecture(placement="both", mlp="geglu", embed_scale=True, scalings=frozenset())
 
 ARCHITECTURES = {
-    "qwen3": Architecture(qk_norm="head", biases=frozenset({(False, False), (True, False)})),
+    "qwen3": Architecture(qk_norm="head", biases=_QUERY_BIAS),
     "qwen2": Architecture(biases=frozenset({(True, False)}), square=True),
-    "smollm3": Architecture(interleaved=True, unrotated_every=4),
+    "smollm3": Architecture(biases=_QUERY_BIAS, interleaved=True, unrotated_every=4),
     "gpt2": Architecture(
         norm="layer",
         position="learned",

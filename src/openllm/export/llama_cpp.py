@@ -74,6 +74,20 @@ class LlamaCppModel:
                 f"llama.cpp cannot load {path} ({error}); export the model again"
             ) from None
 
+    @classmethod
+    def load(cls, folder: Path) -> "LlamaCppModel":
+        """Load the one file in a folder that `export_gguf` wrote to.
+
+        Raises:
+            CheckpointError: there is no such file, or more than one.
+        """
+        found = sorted(folder.glob("*.gguf"))
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{folder} has {len(found)} files *.gguf, not one; export the model again"
+            )
+        return cls(found[0])
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text by llama.cpp's tokenizer, without bos; control tokens are not parsed."""
         return self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=False)

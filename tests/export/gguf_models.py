@@ -101,7 +101,14 @@ GGUF_SHAPES: dict[str, tuple[str, ModelConfig]] = {
     "mistral": ("llama", changed("llama", attention__window=40, norm__eps=1e-5)),
     "smollm3": (
         "smollm3",
-        changed("llama", num_layers=5, position__unrotated_layers=[3], tie_embeddings=True),
+        changed(
+            "llama",
+            num_layers=5,
+            position__unrotated_layers=[3],
+            tie_embeddings=True,
+            attention__bias=True,
+            attention__output_bias=False,
+        ),
     ),
     "gpt2": ("gpt2", SHAPES["gpt2"]),
     "gemma2": (
