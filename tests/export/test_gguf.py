@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from tests.export.gguf_models import (
     GGUF_SHAPES,
@@ -27,9 +28,9 @@ from openllm.export.gguf import export_gguf, model_name, tensor_dtype
 from openllm.export.gguf_file import Dtype, GGUFFile
 from openllm.export.gguf_reader import read_gguf
 from openllm.export.gguf_shapes import architecture
-from openllm.export.gguf_tokenizer import pre_tokenizer, tokenizer_metadata
+from openllm.export.gguf_tokenizer import chat_templates, pre_tokenizer, tokenizer_metadata
 from openllm.nn.config import ModelConfig
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import Tokenizer, parse_model
 
 pytest.importorskip("gguf", reason="needs the extra 'export'")
 
@@ -224,6 +225,62 @@ def test_the_pattern_of_words_names_the_pre_tokenizer(
     assert values["tokenizer.ggml.token_type"][:4] == [3, 3, 3, 1]
     assert len(values["tokenizer.ggml.tokens"]) == VOCAB_SIZE
     assert values["tokenizer.ggml.token_type"][-1] == 5
+
+
+def test_a_token_before_each_text_is_bos(tmp_path: Path) -> None:
+    path = byte_level(tmp_path, QWEN2) / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|eos|> $A", special_tokens=[("<|eos|>", 1)]
+    )
+    tokenizer.save(str(path))
+    values = tokenizer_metadata(tmp_path, VOCAB_SIZE)
+    assert values["tokenizer.ggml.add_bos_token"] is True
+    assert values["tokenizer.ggml.bos_token_id"] == 1
+
+
+def test_all_chat_templates_are_taken(tmp_path: Path) -> None:
+    templates = [{"name": "default", "template": "old"}, {"name": "tools", "template": "t"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    expected = {"tokenizer.chat_template": "old", "tokenizer.chat_template.tools": "t"}
+    assert chat_templates(tmp_path) == expected
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("r")
+    assert chat_templates(tmp_path) == {**expected, "tokenizer.chat_template.rag": "r"}
+    (tmp_path / "chat_template.jinja").write_text("new")
+    assert chat_templates(tmp_path) == {
+        "tokenizer.chat_template": "new",
+        "tokenizer.chat_template.rag": "r",
+    }
+
+
+def test_a_sentencepiece_model_that_changes_text_is_refused(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    proto = parse_model((tokenizer_folder / "tokenizer.model").read_bytes(), "test")
+    path = tmp_path / "tokenizer.model"
+    proto.normalizer_spec.remove_extra_whitespaces = True
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(TokenizerError, match="removes spaces"):
+        tokenizer_metadata(tmp_path, VOCAB_SIZE)
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(TokenizerError, match="is not a BPE"):
+        tokenizer_metadata(tmp_path, VOCAB_SIZE)
+
+
+def test_names_that_llama_cpp_would_parse_are_told(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proto = parse_model((tokenizer_folder / "tokenizer.model").read_bytes(), "test")
+    (tmp_path / "tokenizer.model").write_bytes(proto.SerializeToString())
+    tokenizer_metadata(tmp_path, VOCAB_SIZE)
+    assert capsys.readouterr().err == ""
+    proto.pieces[-1].piece, proto.pieces[-2].piece = "<thi", "nk>"
+    (tmp_path / "tokenizer.model").write_bytes(proto.SerializeToString())
+    tokenizer_metadata(tmp_path, VOCAB_SIZE)
+    assert "spells '<think>'" in capsys.readouterr().err
 
 
 def test_tokenizers_that_llama_cpp_lacks_are_refused(

@@ -216,10 +216,10 @@ def hyperparameters(cfg: ModelConfig, name: str) -> dict[str, Any]:
         "feed_forward_length": cfg.mlp.hidden_dim,
         "attention.head_count": shape.num_heads,
         "attention.head_count_kv": shape.kv_heads,
+        "attention.key_length": shape.head_dim,
+        "attention.value_length": shape.head_dim,
         f"attention.{eps}": cfg.norm.eps,
     }
-    if shape.num_heads * shape.head_dim != cfg.dim:
-        values |= {"attention.key_length": shape.head_dim, "attention.value_length": shape.head_dim}
     if shape.softcap is not None:
         values["attn_logit_softcapping"] = shape.softcap
     if cfg.logit_softcap is not None:

@@ -57,11 +57,13 @@ def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Any]:
         TokenizerError: no tokenizer, or one that llama.cpp does not have.
     """
     content = _json(folder / "tokenizer.json")
-    if (folder / MODEL_FILE).exists():
-        proto = parse_model((folder / MODEL_FILE).read_bytes(), str(folder / MODEL_FILE))
-        values = _sentencepiece(proto, content, folder)
+    path = folder / MODEL_FILE
+    if path.exists():
+        values = _sentencepiece(parse_model(path.read_bytes(), str(path)), content, folder)
+        values |= _special(folder, values["tokenizer.ggml.tokens"])
     elif content:
         values = _byte_level(content, folder)
+        values = _special(folder, values["tokenizer.ggml.tokens"]) | values
     else:
         raise TokenizerError(f"{folder} has neither {MODEL_FILE} nor tokenizer.json; copy them")
     tokens = values["tokenizer.ggml.tokens"]
@@ -75,7 +77,7 @@ def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Any]:
         values["tokenizer.ggml.token_type"].append(UNUSED)
         if "tokenizer.ggml.scores" in values:
             values["tokenizer.ggml.scores"].append(-1000.0)
-    return values | _special(folder, tokens) | chat_templates(folder)
+    return values | chat_templates(folder)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -111,16 +113,19 @@ def _sentencepiece(proto: ModelProto, content: Mapping[str, Any], folder: Path) 
     _add_tokens(tokens, types, content.get("added_tokens", []))
     scores += [-1000.0] * (len(tokens) - len(scores))
     _warn_of_parsed_names(tokens, types)
+    add_bos = _json(folder / "tokenizer_config.json").get("add_bos_token", True)
+    ids = {"unknown": trainer.unk_id, "bos": trainer.bos_id, "eos": trainer.eos_id}
+    ids["padding"] = trainer.pad_id
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": scores,
         "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.unknown_token_id": max(0, trainer.unk_id),
         "tokenizer.ggml.add_space_prefix": bool(normalizer.add_dummy_prefix),
-        "tokenizer.ggml.add_bos_token": _starts_with(folder, content) is not None,
+        "tokenizer.ggml.add_bos_token": trainer.bos_id >= 0 and add_bos is not False,
         "tokenizer.ggml.add_eos_token": False,
+        **{f"tokenizer.ggml.{name}_token_id": index for name, index in ids.items() if index >= 0},
     }
 
 
@@ -130,7 +135,7 @@ def _warn_of_parsed_names(tokens: list[str], types: list[int]) -> None:
     for token, kind in zip(tokens, types, strict=True):
         splits = ((token[:at], token[at:]) for at in range(1, len(token)))
         if kind in (CONTROL, UNKNOWN, BYTE) and any(a in normal and b in normal for a, b in splits):
-            warn(f"where text spells {token!r}, llama.cpp encodes it as that token")
+            warn(f"where text spells {token!r}, llama.cpp may encode it as that token")
 
 
 def _add_tokens(tokens: list[str], types: list[int], added: Iterable[Mapping[str, Any]]) -> None:
@@ -159,14 +164,16 @@ def _byte_level(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         tokens[index], types[index] = token, NORMAL
     _add_tokens(tokens, types, content.get("added_tokens", []))
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    first = _first_id(content)
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre_tokenizer(content, folder),
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": merges,
-        "tokenizer.ggml.add_bos_token": _starts_with(folder, content) is not None,
+        "tokenizer.ggml.add_bos_token": first is not None,
         "tokenizer.ggml.add_eos_token": False,
+        **({} if first is None else {"tokenizer.ggml.bos_token_id": first}),
     }
 
 
@@ -216,10 +223,8 @@ def _isolates(step: Mapping[str, Any]) -> bool:
     )
 
 
-def _starts_with(folder: Path, content: Mapping[str, Any]) -> int | None:
+def _first_id(content: Mapping[str, Any]) -> int | None:
     """The id that the tokenizer puts before each text, if it does."""
-    if not content:
-        return parse_model((folder / MODEL_FILE).read_bytes(), MODEL_FILE).trainer_spec.bos_id
     whole = tokenizers.Tokenizer.from_str(json.dumps(content))
     plain, marked = (whole.encode("a", add_special_tokens=on).ids for on in (False, True))
     return marked[0] if marked[1 : 1 + len(plain)] == plain else None
@@ -249,8 +254,10 @@ def chat_templates(folder: Path) -> dict[str, str]:
     if path.exists():
         template = path.read_text(encoding="utf-8")
     if isinstance(template, str):
-        return {"tokenizer.chat_template": template}
+        template = [{"name": "default", "template": template}]
     named = {entry["name"]: entry["template"] for entry in template or []}
+    for path in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        named[path.stem] = path.read_text(encoding="utf-8")
     values = {f"tokenizer.chat_template.{name}": text for name, text in named.items()}
     if "default" in named:
         values["tokenizer.chat_template"] = values.pop("tokenizer.chat_template.default")
