@@ -118,6 +118,24 @@ def test_texts_beyond_the_context_are_refused(tmp_path: Path, tokenizer_folder: 
         LlamaCppModel.load(tmp_path)
 
 
+def test_special_tokens_and_chat_template_are_known(tmp_path: Path, tokenizer_folder: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    source = written(tmp_path, random_model(GGUF_SHAPES["qwen3"][1]), tokenizer_folder)
+    template = "{% for m in messages %}<|user|>{{ m.content }}<|end_of_turn|>{% endfor %}"
+    (source / "chat_template.jinja").write_text(template)
+    export_gguf(source, tmp_path)
+    model = llama_cpp.Llama(str(tmp_path / "tiny-F16.gguf"), verbose=False)
+    ours = Tokenizer.load(tokenizer_folder)
+    assert model.tokenize(b"Anna") == [ours.bos_id, *ours.encode("Anna")]
+    assert (model.token_bos(), model.token_eos()) == (ours.bos_id, ours.eos_id)
+    ends = [i for i in range(640) if llama_cpp.llama_vocab_is_eog(model._model.vocab, i)]
+    assert ends == [ours.eos_id, ours.controls["<|end_of_turn|>"]]
+    assert model.metadata["tokenizer.chat_template"] == template
+    answer = model.create_chat_completion([{"role": "user", "content": "Anna"}], max_tokens=4)
+    # the names in the template become single tokens; it writes no bos
+    assert answer["usage"]["prompt_tokens"] == 2 + len(ours.encode("Anna"))
+
+
 @pytest.fixture(scope="module")
 def sentencepiece(
     tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
