@@ -155,7 +155,7 @@ def test_a_model_has_the_name_of_its_run(tmp_path: Path) -> None:
         ),
         (
             ModelConfig.parse(GGUF_SHAPES["gemma2"][1].dump() | {"logit_softcap": None}, "test"),
-            "needs cap of logits",
+            "needs a cap of logits",
         ),
     ],
 )  # fmt: skip

@@ -135,7 +135,7 @@ def _faults(cfg: ModelConfig, arch: Architecture) -> list[str]:
     caps = (("scores", shape.softcap), ("logits", cfg.logit_softcap))
     for (what, cap), rule in zip(caps, arch.caps, strict=True):
         if rule != "may" and (cap is None) == (rule == "must"):
-            found.append(f"{'needs' if rule == 'must' else 'has no'} cap of {what}")
+            found.append(f"{'needs a' if rule == 'must' else 'has no'} cap of {what}")
     expected = math.sqrt(cfg.dim) if arch.embed_scale else 1.0
     if not math.isclose(cfg.embed_scale or 1.0, expected, rel_tol=1e-6):
         found.append(f"multiplies embeddings by {expected:g}, not {cfg.embed_scale or 1:g}")

@@ -45,6 +45,9 @@ PATTERNS: dict[tuple[str, bool], str] = {
 }
 """How words are cut, and whether a word that is a token needs no merges -> llama.cpp's name."""
 
+KNOWN = ("gpt-2", "smollm", *PATTERNS.values())
+"""Those in `PATTERNS`, and two that other steps of `tokenizers` tell."""
+
 
 def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Any]:
     """All that llama.cpp needs to turn text into ids, control tokens included.
@@ -210,9 +213,6 @@ def pre_tokenizer(content: Mapping[str, Any], folder: Path) -> str:
             f"words ({json.dumps(outer)[:200]}); known are those of {', '.join(KNOWN)}"
         )
     return name
-
-
-KNOWN = ("gpt-2", "smollm", *PATTERNS.values())
 
 
 def _isolates(step: Mapping[str, Any]) -> bool:
