@@ -136,6 +136,14 @@ def test_special_tokens_and_chat_template_are_known(tmp_path: Path, tokenizer_fo
     assert answer["usage"]["prompt_tokens"] == 2 + len(ours.encode("Anna"))
 
 
+def test_a_model_may_be_called_phi3(tmp_path: Path, tokenizer_folder: Path) -> None:
+    model = random_model(GGUF_SHAPES["phi3 partly rotated"][1])
+    source = written(tmp_path, model, tokenizer_folder, data={"name": "my-phi3-test"})
+    (tmp_path / "gguf").mkdir()
+    export_gguf(source, tmp_path / "gguf")
+    LlamaCppModel.load(tmp_path / "gguf").close()
+
+
 @pytest.fixture(scope="module")
 def sentencepiece(
     tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory

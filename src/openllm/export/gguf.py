@@ -27,6 +27,9 @@ from openllm.nn.model import Transformer
 QUANTIZATION_VERSION = 2
 """Of the layout of blocks."""
 
+PHI3_TOKENS = frozenset({"<unk>", "<s>", "</s>", "<|endoftext|>"})
+"""llama.cpp does not load a model named Phi-3 that lacks one of these."""
+
 
 def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
     """Write `NAME-DTYPE.gguf` into a folder, tensor by tensor.
@@ -49,6 +52,8 @@ def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
             "up to which the window hides nothing"
         )
     metadata = _general(source, dtype) | tokenizer_metadata(source, cfg.vocab_size)
+    if not PHI3_TOKENS.issubset(metadata["tokenizer.ggml.tokens"]):
+        metadata["general.name"] = re.sub("(?i)phi-?3", "Phi 3", metadata["general.name"])
     metadata |= {f"{shape}.{key}": value for key, value in hyperparameters(cfg, shape).items()}
     entries = {entry.name: entry for entry in packed(cfg, shape)}
     divisors = rope_tensors(cfg)
