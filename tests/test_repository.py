@@ -18,7 +18,7 @@ import pytest
 
 from openllm.cli import doctor
 from openllm.cli.main import COMMANDS
-from openllm.core.plugins import EXTRAS
+from openllm.core.plugins import DISTRIBUTIONS, EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "openllm"
@@ -68,8 +68,9 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
 
 def test_extras_table_matches_pyproject() -> None:
     extras = PROJECT["optional-dependencies"]
+    imported_as = {name: module for module, name in DISTRIBUTIONS.items()}
     stated = {
-        (name, extra)
+        (imported_as.get(name, name), extra)
         for extra, lines in extras.items()
         if extra not in {"bench", "dev"}
         for name in names_of(lines) - COMPANIONS

@@ -26,7 +26,7 @@ from typing import Any
 from openllm import __version__
 from openllm.cli.main import FOREIGN, foreign_distribution
 from openllm.core.errors import MissingExtra
-from openllm.core.plugins import EXTRAS
+from openllm.core.plugins import DISTRIBUTIONS, EXTRAS
 
 DISTRIBUTION = "openllm-lab"
 IMPORT_NAMES = {"protobuf": "google.protobuf", "pyyaml": "yaml"}
@@ -272,7 +272,8 @@ def _extras(problems: list[Problem]) -> Facts:
     facts: Facts = {}
     for module, extra in sorted(EXTRAS.items()):
         present = importlib.util.find_spec(module) is not None
-        facts[module] = f"{metadata.version(module)} ({extra})" if present else f"no ({extra})"
+        name = DISTRIBUTIONS.get(module, module)
+        facts[module] = f"{metadata.version(name)} ({extra})" if present else f"no ({extra})"
         if not present:
             what, _, mend = str(MissingExtra(module, extra)).rpartition(": ")
             problems.append(Problem(what, mend, core=False))

@@ -8,7 +8,9 @@ from types import ModuleType
 from openllm.core.errors import MissingExtra
 
 EXTRAS: dict[str, str] = {
+    "gguf": "export",
     "huggingface_hub": "hub",
+    "llama_cpp": "llama",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
@@ -17,6 +19,9 @@ EXTRAS: dict[str, str] = {
     "zstandard": "data",
 }
 """Import name of each optional library -> the extra of `openllm-lab` that installs it."""
+
+DISTRIBUTIONS: dict[str, str] = {"llama_cpp": "llama-cpp-python"}
+"""Import name -> name on the package index, where they differ."""
 
 
 def require(module: str) -> ModuleType:

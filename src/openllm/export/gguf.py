@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Export to GGUF, which llama.cpp loads with no flags: one file with weights and tokenizer."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openllm.checkpoint.model_dir import load_model, read_model_config
+from openllm.core.errors import CheckpointError
+from openllm.core.files import read_json
+from openllm.core.log import progress, warn
+from openllm.export.gguf_file import BLOCK, FILE_TYPES, Dtype, Stored, write_gguf
+from openllm.export.gguf_shapes import architecture, context_length, hyperparameters
+from openllm.export.gguf_tensors import packed, rope_tensors
+from openllm.export.gguf_tokenizer import tokenizer_metadata
+from openllm.nn.config import ModelConfig
+from openllm.nn.model import Transformer
+
+QUANTIZATION_VERSION = 2
+"""Of the layout of blocks."""
+
+PHI3_TOKENS = frozenset({"<unk>", "<s>", "</s>", "<|endoftext|>"})
+"""llama.cpp does not load a model named Phi-3 that lacks one of these."""
+
+
+def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
+    """Write `NAME-DTYPE.gguf` into a folder, tensor by tensor.
+
+    Args:
+        source: a model folder.
+        target: an existing folder.
+        dtype: of matrices; vectors are always in float32.
+
+    Raises:
+        CheckpointError: llama.cpp cannot express the model, or its weights do not fit `dtype`.
+        TokenizerError: llama.cpp does not have the tokenizer.
+    """
+    cfg = read_model_config(source)
+    shape = architecture(cfg)
+    context = context_length(cfg, shape)
+    if context < cfg.max_positions:
+        warn(
+            f"llama.cpp has no attention window in {shape}; the file promises {context} tokens, "
+            "up to which the window hides nothing"
+        )
+    metadata = _general(source, dtype) | tokenizer_metadata(source, cfg.vocab_size)
+    if not PHI3_TOKENS.issubset(metadata["tokenizer.ggml.tokens"]):
+        metadata["general.name"] = re.sub("(?i)phi-?3", "Phi 3", metadata["general.name"])
+    metadata |= {f"{shape}.{key}": value for key, value in hyperparameters(cfg, shape).items()}
+    entries = {entry.name: entry for entry in packed(cfg, shape)}
+    divisors = rope_tensors(cfg)
+    tensors = _plan(cfg, shape, dtype)
+    tensors += [Stored(name, tuple(tensor.shape), "f32") for name, tensor in divisors.items()]
+    weights = _weights(source)
+
+    def read(name: str) -> NDArray[np.float32]:
+        tensor = divisors[name] if name in divisors else entries[name].pack(weights)
+        return tensor.numpy()
+
+    path = target / f"{model_name(source)}-{dtype.upper()}.gguf"
+    total = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+    with progress(f"writing {path.name}", total, "values") as meter:
+        write_gguf(path, shape, metadata, tensors, read, meter)
+
+
+def _weights(source: Path) -> Callable[[str], Tensor]:
+    """What gives a weight by our name for it."""
+    return load_model(source).state_dict().__getitem__
+
+
+def _plan(cfg: ModelConfig, shape: str, dtype: Dtype) -> list[Stored]:
+    """Names, shapes and types of the tensors of the file."""
+    with torch.device("meta"):
+        state = Transformer(cfg).state_dict()
+    head = "token_embd.weight" if cfg.tie_embeddings and shape != "olmo2" else "output.weight"
+    tensors = []
+    for entry in packed(cfg, shape):
+        size = tuple(entry.pack(state.__getitem__).shape)
+        tensors.append(Stored(entry.name, size, tensor_dtype(entry.name, size, dtype, head)))
+    odd = [tensor for tensor in tensors if tensor.dtype == "f16" != dtype]
+    if odd:
+        warn(
+            f"{len(odd)} matrices stay in f16, for their rows are not multiples of {BLOCK} long; "
+            f"the first is {odd[0].name}"
+        )
+    return tensors
+
+
+def tensor_dtype(name: str, shape: tuple[int, ...], dtype: Dtype, head: str) -> Dtype:
+    """The type of one tensor, by llama.cpp's habits.
+
+    Vectors and learned positions are in float32; at 4 bits, the head has 8, for it matters most;
+    rows that are not whole blocks are in float16.
+    """
+    if len(shape) == 1 or name == "position_embd.weight":
+        return "f32"
+    if dtype in ("q8_0", "q4_0") and shape[-1] % BLOCK:
+        return "f16"
+    return "q8_0" if dtype == "q4_0" and name == head else dtype
+
+
+def _general(source: Path, dtype: Dtype) -> dict[str, Any]:
+    """Metadata about the file as a whole."""
+    values = {
+        "general.type": "model",
+        "general.name": model_name(source),
+        "general.file_type": FILE_TYPES[dtype],
+        "general.quantization_version": QUANTIZATION_VERSION,
+    }
+    card = source / "README.md"
+    front = (
+        re.match(r"---\n(.*?)\n---\n", card.read_text("utf-8"), re.DOTALL)
+        if card.exists()
+        else None
+    )
+    try:
+        facts = yaml.safe_load(front[1]) if front else {}
+    except yaml.YAMLError:
+        facts = {}
+    licence = facts.get("license") if isinstance(facts, dict) else None
+    if isinstance(licence, str):
+        values["general.license"] = licence
+    sources = _lineage(source).get("data", {}).get("sources", [])
+    if sources:
+        names = [
+            f"{data['name']} (licence {data.get('licence') or 'not stated'})" for data in sources
+        ]
+        values["general.description"] = f"trained on {', '.join(names)}"
+    return values
+
+
+def _lineage(source: Path) -> dict[str, Any]:
+    path = source / "openllm.json"
+    return read_json(path, CheckpointError, "copy the model folder again") if path.exists() else {}
+
+
+def model_name(source: Path) -> str:
+    """The model's name: that of its recipe or run, else of its folder."""
+    folder = source.resolve()
+    run = folder.parent.name if folder.name == "model" else folder.name
+    name = str(_lineage(source).get("data", {}).get("name") or run)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""A GGUF file in llama.cpp, through `llama-cpp-python`."""
+
+# T time, D model, V vocabulary
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from openllm.core.errors import CheckpointError, ConfigError
+from openllm.core.plugins import require
+from openllm.export.gguf_file import GGUFFile
+from openllm.export.gguf_reader import read_gguf
+from openllm.nn.model import Transformer
+
+MOST_CONTEXT = 4096
+"""Longest text by default: memory for the cache and all logits grows with it."""
+
+CACHE_F32 = 0
+"""ggml's number of float32, so that keys and values are not rounded to float16."""
+
+
+class LlamaCppModel:
+    """A loaded file; a `Runtime`.
+
+    Attributes:
+        name: `llama.cpp`.
+        version: of `llama-cpp-python`.
+        context: the longest text, in tokens.
+    """
+
+    name = "llama.cpp"
+
+    def __init__(
+        self, path: Path, *, context: int | None = None, threads: int | None = None
+    ) -> None:
+        """Load a file.
+
+        Args:
+            path: the file.
+            context: longest text; by default what the file says, at most `MOST_CONTEXT`. With
+                `longrope`, llama.cpp rotates all texts by the long factors if this is beyond the
+                original context, so the default is that.
+            threads: none: llama.cpp's choice.
+
+        Raises:
+            CheckpointError: missing, damaged, or refused by llama.cpp.
+            MissingExtra: `llama-cpp-python` is not installed.
+        """
+        library = require("llama_cpp")
+        self.version: str = library.__version__
+        self.path = path
+        self.context = context or _default_context(GGUFFile(path))
+        self._copy: Transformer | None = None
+        try:
+            self._llama: Any = library.Llama(
+                str(path),
+                n_ctx=self.context,
+                n_threads=threads,
+                n_threads_batch=threads,
+                logits_all=True,
+                type_k=CACHE_F32,
+                type_v=CACHE_F32,
+                verbose=False,
+            )
+        except ValueError as error:
+            raise CheckpointError(
+                f"llama.cpp cannot load {path} ({error}); export the model again"
+            ) from None
+
+    @classmethod
+    def load(cls, folder: Path) -> "LlamaCppModel":
+        """Load the one file in a folder that `export_gguf` wrote to.
+
+        Raises:
+            CheckpointError: there is no such file, or more than one.
+        """
+        found = sorted(folder.glob("*.gguf"))
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{folder} has {len(found)} files *.gguf, not one; export the model again"
+            )
+        return cls(found[0])
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text by llama.cpp's tokenizer, without bos; control tokens are not parsed."""
+        return self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=False)
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """(T, V): logits after each token of one text."""
+        self._check(len(ids))
+        self._llama.reset()
+        self._llama.eval(list(ids))
+        return np.array(self._llama.scores[: len(ids)], dtype=np.float32)
+
+    def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+        """The most likely continuation of each prompt, with the cache, past any end token."""
+        return [self._continue(list(prompt), new_tokens) for prompt in prompts]
+
+    def layers(self, ids: Sequence[int]) -> list[NDArray[np.float32]]:
+        """The residual stream (T, D) after each layer, from the file's weights in our own model.
+
+        llama.cpp does not show its own; this tells whether the file holds the right weights.
+        """
+        if self._copy is None:
+            self._copy = read_gguf(self.path)
+        return residual_streams(self._copy, ids)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._llama.close()
+
+    def _continue(self, ids: list[int], new_tokens: int) -> list[int]:
+        self._check(len(ids) + new_tokens)
+        self._llama.reset()
+        out: list[int] = []
+        fresh = ids
+        for _ in range(new_tokens):
+            self._llama.eval(fresh)
+            fresh = [int(self._llama.scores[self._llama.n_tokens - 1].argmax())]
+            out += fresh
+        return out
+
+    def _check(self, length: int) -> None:
+        if length > self.context:
+            raise ConfigError(
+                f"{self.path} was loaded for texts of {self.context} tokens, not {length}; "
+                "give a larger context, or a shorter text"
+            )
+
+
+def _default_context(file: GGUFFile) -> int:
+    """Longest text that the file promises and that fits into a moderate memory."""
+    prefix = file.metadata["general.architecture"]
+    length = min(int(file.metadata[f"{prefix}.context_length"]), MOST_CONTEXT)
+    if file.metadata.get(f"{prefix}.rope.scaling.type") == "longrope":
+        original = int(file.metadata[f"{prefix}.rope.scaling.original_context_length"])
+        length = min(length, original)
+    return length
+
+
+@torch.no_grad()
+def residual_streams(model: Transformer, ids: Sequence[int]) -> list[NDArray[np.float32]]:
+    """(T, D) after each layer of our own model."""
+    streams: list[NDArray[np.float32]] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        streams.append(output[0].float().numpy().copy())
+
+    handles = [layer.register_forward_hook(keep) for layer in model.layers]
+    try:
+        model(torch.tensor([list(ids)]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return streams
