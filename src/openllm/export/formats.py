@@ -3,47 +3,70 @@
 """The formats that models are exported to: what writes each, and what runs it."""
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openllm.export.runtime import Runtime
 
+PRECISIONS = {
+    "keep": "fp32",
+    "fp32": "fp32",
+    "f32": "fp32",
+    "fp16": "fp16",
+    "f16": "fp16",
+    "bf16": "bf16",
+    "int8": "int8",
+    "q8_0": "int8",
+    "int4": "int4",
+    "q4_0": "int4",
+}
+"""Data type of the weights, as each format calls it -> precision for `certificate.LIMITS`.
+
+`keep` writes the original's weights unchanged, so nothing may differ.
+"""
+
 
 @dataclass(frozen=True)
 class Format:
-    """One format.
+    """One format; functions are named as `module:function`.
 
     Attributes:
         help: one line.
-        export: `module:function` called as `export(source, target, **options)`; `target` is empty.
-        runtime: `module:function` called as `runtime(folder)`.
-        dtypes: choices of `--dtype`, the default first -> precision for `certificate.LIMITS`.
+        export: called as `export(source, target, **options)`; `target` is empty. It may return
+            the data type that it has chosen.
+        runtime: called as `runtime(folder)`.
+        dtypes: choices of `--dtype`, the default first; none: there is no choice.
         options: further options that `export` takes.
+        seal: called as `seal(target, verdict)`, if the export shows its certificate itself.
     """
 
     help: str
     export: str
     runtime: str
-    dtypes: Mapping[str, str]
-    options: tuple[str, ...] = field(default=())
+    dtypes: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    seal: str | None = None
 
-    def write(self, source: Path, target: Path, **options: Any) -> None:
-        """Write the export of a model folder into an empty folder."""
-        _load(self.export)(source, target, **options)
+    def write(self, source: Path, target: Path, **options: Any) -> str:
+        """Write the export of a model folder into an empty folder; returns the data type."""
+        chosen = _load(self.export)(source, target, **options)
+        return chosen or options.get("dtype", "fp32")
 
     def load(self, folder: Path) -> Runtime:
         """Load an exported folder."""
         return _load(self.runtime)(folder)
 
+    def show(self, target: Path, verdict: str) -> None:
+        """Let the export show its verdict."""
+        if self.seal is not None:
+            _load(self.seal)(target, verdict)
 
-def _load(target: str) -> Callable[..., Any]:
-    module, _, name = target.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+
+def _load(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 FORMATS: dict[str, Format] = {
@@ -51,32 +74,33 @@ FORMATS: dict[str, Format] = {
         "safetensors and config for transformers, vLLM and the like",
         "openllm.export.hf:export_hf",
         "openllm.export.transformers_runtime:load",
-        {"keep": "fp32", "fp32": "fp32", "bf16": "bf16", "fp16": "fp16"},
+        ("keep", "fp32", "bf16", "fp16"),
         ("max_shard_bytes",),
     ),
     "onnx": Format(
         "a graph with KV cache for onnxruntime",
         "openllm.export.onnx:export_onnx",
-        "openllm.export.onnx_runtime:OnnxModel.load",
-        {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int4"},
+        "openllm.export.onnx_runtime:OnnxModel",
+        ("fp32", "fp16", "int8", "int4"),
     ),
     "gguf": Format(
         "one file for llama.cpp and what is built on it",
         "openllm.export.gguf:export_gguf",
-        "openllm.export.llama_cpp:LlamaCppModel.load",
-        {"f16": "fp16", "f32": "fp32", "bf16": "bf16", "q8_0": "int8", "q4_0": "int4"},
+        "openllm.export.llama_cpp:load",
+        ("f16", "f32", "bf16", "q8_0", "q4_0"),
     ),
     "pt2": Format(
         "a graph of torch.export, which runs without our code",
         "openllm.export.pt2:export_pt2",
-        "openllm.export.pt2:Pt2Model.load",
-        {"fp32": "fp32"},
+        "openllm.export.pt2:Pt2Model",
+        (),
     ),
     "web": Format(
         "a page that generates text in a browser, without a server",
         "openllm.export.web:export_web",
-        "openllm.export.onnx_runtime:OnnxModel.load",
-        {"auto": "int8", "int8": "int8", "int4": "int4"},
+        "openllm.export.web:open_web",
+        (),
         ("max_mb", "runtime"),
+        "openllm.export.web:show_verdict",
     ),
 }

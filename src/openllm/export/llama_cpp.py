@@ -4,19 +4,21 @@
 
 # T time, D model, V vocabulary
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from openllm.core.errors import CheckpointError, ConfigError
+from openllm.core.log import say
 from openllm.core.plugins import require
+from openllm.export.eager import EagerModel
 from openllm.export.gguf_file import GGUFFile
 from openllm.export.gguf_reader import read_gguf
+from openllm.export.runtime import Runtime
 from openllm.nn.model import Transformer
 
 MOST_CONTEXT = 4096
@@ -24,6 +26,29 @@ MOST_CONTEXT = 4096
 
 CACHE_F32 = 0
 """ggml's number of float32, so that keys and values are not rounded to float16."""
+
+
+def load(folder: Path) -> Runtime:
+    """Load the one file in a folder that `export_gguf` wrote to.
+
+    Where llama.cpp is not installed, the file is read back into our own model: that tells whether
+    it holds the right weights, not what llama.cpp makes of them.
+
+    Raises:
+        CheckpointError: there is no such file, or more than one.
+    """
+    found = sorted(folder.glob("*.gguf"))
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{folder} has {len(found)} files *.gguf, not one; export the model again"
+        )
+    if importlib.util.find_spec("llama_cpp") is None:
+        say(
+            "llama.cpp is not installed: the file's weights are checked in OpenLLM itself; to have "
+            "them run by llama.cpp: pip install 'openllm-lab[llama]'"
+        )
+        return EagerModel(read_gguf(found[0]))
+    return LlamaCppModel(found[0])
 
 
 class LlamaCppModel:
@@ -74,20 +99,6 @@ class LlamaCppModel:
                 f"llama.cpp cannot load {path} ({error}); export the model again"
             ) from None
 
-    @classmethod
-    def load(cls, folder: Path) -> "LlamaCppModel":
-        """Load the one file in a folder that `export_gguf` wrote to.
-
-        Raises:
-            CheckpointError: there is no such file, or more than one.
-        """
-        found = sorted(folder.glob("*.gguf"))
-        if len(found) != 1:
-            raise CheckpointError(
-                f"{folder} has {len(found)} files *.gguf, not one; export the model again"
-            )
-        return cls(found[0])
-
     def encode(self, text: str) -> list[int]:
         """Ids of a text by llama.cpp's tokenizer, without bos; control tokens are not parsed."""
         return self._llama.tokenize(text.encode("utf-8"), add_bos=False, special=False)
@@ -110,7 +121,7 @@ class LlamaCppModel:
         """
         if self._copy is None:
             self._copy = read_gguf(self.path)
-        return residual_streams(self._copy, ids)
+        return EagerModel(self._copy).layers(ids)
 
     def close(self) -> None:
         """Free the memory."""
@@ -143,20 +154,3 @@ def _default_context(file: GGUFFile) -> int:
         original = int(file.metadata[f"{prefix}.rope.scaling.original_context_length"])
         length = min(length, original)
     return length
-
-
-@torch.no_grad()
-def residual_streams(model: Transformer, ids: Sequence[int]) -> list[NDArray[np.float32]]:
-    """(T, D) after each layer of our own model."""
-    streams: list[NDArray[np.float32]] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        streams.append(output[0].float().numpy().copy())
-
-    handles = [layer.register_forward_hook(keep) for layer in model.layers]
-    try:
-        model(torch.tensor([list(ids)]))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return streams

@@ -41,8 +41,8 @@ SMALL: tuple[Dtype, ...] = ("int8", "int4")
 
 def export_web(
     source: Path, target: Path, *, max_mb: float, runtime: Path | None = None, name: str = ""
-) -> None:
-    """Write a page that runs the model, with the best weights that fit.
+) -> Dtype:
+    """Write a page that runs the model, with the best weights that fit; returns their type.
 
     Args:
         source: a model folder.
@@ -81,6 +81,7 @@ def export_web(
         "shown": _shown(cfg, dtype, megabytes),
     }
     _assign(target / "facts.js", "facts", facts)
+    return dtype
 
 
 def show_verdict(target: Path, verdict: str) -> None:

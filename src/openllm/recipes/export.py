@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openllm.core.errors import CheckpointError, ConfigError, DataError, UsageError
+from openllm.core.errors import CheckpointError, DataError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable, write_json
 from openllm.core.log import say
 from openllm.export.certificate import (
     FILE,
+    LIMITS,
     certify,
     read_certificate,
     refuse_failed,
     summary,
     write_certificate,
 )
-from openllm.export.formats import FORMATS
+from openllm.export.formats import FORMATS, PRECISIONS
 from openllm.export.inventory import model_fingerprint
 from openllm.export.reference import Reference, make_reference
 from openllm.export.zoo import resolve_model
@@ -36,34 +37,22 @@ def export_main(argv: list[str]) -> int:
     """Command-line entry point of `openllm export`."""
     args = _export_parser().parse_args(argv)
     shape = FORMATS[args.to]
-    dtype = args.dtype or next(iter(shape.dtypes))
-    if dtype not in shape.dtypes:
-        raise UsageError(f"--dtype {dtype}: choose one of {', '.join(shape.dtypes)} for {args.to}")
-    options = {
-        name: getattr(args, name) for name in shape.options if getattr(args, name) is not None
-    }
-    given = [
-        name
-        for name in ("max_mb", "runtime", "max_shard_bytes")
-        if getattr(args, name) is not None and name not in shape.options
-    ]
-    if given:
-        raise UsageError(f"--{given[0].replace('_', '-')} has no effect with --to {args.to}")
+    options = _options(args)
     source, out = resolve_model(args.model), Path(args.out)
     check_replaceable(out, (FILE,), UsageError)
     reference = ask_original(source, args)
     with atomic_folder(out) as target:
-        say(f"writing {args.to}, {dtype}")
-        shape.write(source, target, dtype=dtype, **options)
-        precision = shape.dtypes[_written_dtype(target, dtype)]
+        say(f"writing {args.to}")
+        dtype = shape.write(source, target, **options)
         certificate = certify(
-            reference, shape.load(target), format_name=args.to, precision=precision
+            reference, shape.load(target), format_name=args.to, precision=PRECISIONS[dtype]
         )
         if not args.allow_mismatch:
             refuse_failed(certificate, out)
         reference.save(target)
         _describe(source, target, reference.fingerprint, args.to, dtype)
         write_certificate(target, certificate)
+        shape.show(target, certificate["verdict"])
     _show(certificate, out, args.json)
     return 0
 
@@ -81,7 +70,7 @@ def verify_main(argv: list[str]) -> int:
     folder = resolve_model(args.folder)
     old = read_certificate(folder)
     shape = FORMATS.get(str(old.get("format")))
-    if shape is None or old.get("precision") not in shape.dtypes.values():
+    if shape is None or old.get("precision") not in LIMITS:
         raise CheckpointError(f"{folder / FILE} names no known format; export the model again")
     if args.model is None:
         reference = Reference.load(folder)
@@ -106,13 +95,42 @@ def _export_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="model folder, such as RUN/model")
     parser.add_argument("--to", required=True, choices=list(FORMATS))
     parser.add_argument("--out", required=True, help="folder to write")
-    dtypes = dict.fromkeys(dtype for shape in FORMATS.values() for dtype in shape.dtypes)
-    parser.add_argument("--dtype", choices=list(dtypes), help="of the weights")
+    dtypes = "; ".join(
+        f"{name}: {', '.join(shape.dtypes)}" for name, shape in FORMATS.items() if shape.dtypes
+    )
+    parser.add_argument("--dtype", help=f"of the weights; {dtypes}; the first is the default")
     parser.add_argument("--max-mb", type=float, help="web: the folder's largest size in MB")
     parser.add_argument("--runtime", help="web: an unpacked onnxruntime-web package")
     parser.add_argument("--max-shard-bytes", type=int, help="hf: largest file of weights")
     _add_questions(parser)
     return parser
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the format's exporter takes.
+
+    Raises:
+        UsageError: an option that the format does not have, or lacks.
+    """
+    shape = FORMATS[args.to]
+    given = {
+        name: getattr(args, name)
+        for name in ("dtype", "max_mb", "runtime", "max_shard_bytes")
+        if getattr(args, name) is not None
+    }
+    for name in given:
+        if name not in shape.options and not (name == "dtype" and shape.dtypes):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect with --to {args.to}")
+    if shape.dtypes:
+        given.setdefault("dtype", shape.dtypes[0])
+        if given["dtype"] not in shape.dtypes:
+            choices = ", ".join(shape.dtypes)
+            raise UsageError(f"--dtype {given['dtype']}: choose one of {choices} for {args.to}")
+    if "max_mb" in shape.options and "max_mb" not in given:
+        raise UsageError(f"--to {args.to} needs --max-mb, the largest size of the folder in MB")
+    if "runtime" in given:
+        given["runtime"] = Path(given["runtime"])
+    return given
 
 
 def _add_questions(parser: argparse.ArgumentParser) -> None:
@@ -177,16 +195,6 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
         raise DataError(f"{path} holds less than two tokens; give a longer text")
     for piece in pieces:
         yield [*tokenizer.prefix, *piece]
-
-
-def _written_dtype(target: Path, dtype: str) -> str:
-    """What an exporter with a choice has chosen."""
-    if dtype != "auto":
-        return dtype
-    chosen = json.loads((target / "openllm_web.json").read_text())["dtype"]
-    if not isinstance(chosen, str):
-        raise ConfigError(f"{target} names no dtype")
-    return chosen
 
 
 def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str) -> None:
