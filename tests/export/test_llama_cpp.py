@@ -24,10 +24,11 @@ from tests.text.strategies import TEXTS
 from tests.tiny import random_model
 
 from openllm.core.errors import CheckpointError, ConfigError
+from openllm.export.eager import EagerModel
 from openllm.export.gguf import export_gguf
 from openllm.export.gguf_file import Dtype
 from openllm.export.gguf_reader import read_gguf
-from openllm.export.llama_cpp import LlamaCppModel, residual_streams
+from openllm.export.llama_cpp import LlamaCppModel, load
 from openllm.text.controls import CONTROLS
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -92,21 +93,21 @@ def test_llama_cpp_reads_each_dtype_as_we_do(
 def test_layers_are_those_of_the_file(tmp_path: Path, tokenizer_folder: Path) -> None:
     model = random_model(GGUF_SHAPES["gemma2"][1]).eval()
     runtime = LlamaCppModel(exported(tmp_path, model, tokenizer_folder, "f32"), threads=1)
-    expected = residual_streams(model, tokens())
+    expected = EagerModel(model).layers(tokens())
     found = runtime.layers(tokens())
     assert len(found) == len(expected) == model.cfg.num_layers
     assert [part.shape for part in found] == [(60, model.cfg.dim)] * len(found)
     assert max(map(difference, found, expected)) < 1e-5
     with torch.no_grad():
         model.layers[3].mlp.gate_proj.weight.mul_(2)
-    wrong = list(map(difference, found, residual_streams(model, tokens())))
+    wrong = list(map(difference, found, EagerModel(model).layers(tokens())))
     assert max(wrong[:3]) < 1e-5 < 1e-2 < wrong[3]
 
 
 def test_texts_beyond_the_context_are_refused(tmp_path: Path, tokenizer_folder: Path) -> None:
     model = random_model(GGUF_SHAPES["qwen3"][1])
     path = exported(tmp_path, model, tokenizer_folder, "f16")
-    runtime = LlamaCppModel.load(path.parent)
+    runtime = load(path.parent)
     assert runtime.context == 128
     with pytest.raises(ConfigError, match="texts of 128 tokens, not 129"):
         runtime.logits([5] * 129)
@@ -115,7 +116,7 @@ def test_texts_beyond_the_context_are_refused(tmp_path: Path, tokenizer_folder: 
     with pytest.raises(CheckpointError, match="does not exist"):
         LlamaCppModel(tmp_path / "missing.gguf")
     with pytest.raises(CheckpointError, match="0 files"):
-        LlamaCppModel.load(tmp_path)
+        load(tmp_path)
 
 
 def test_special_tokens_and_chat_template_are_known(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_model_may_be_called_phi3(tmp_path: Path, tokenizer_folder: Path) -> N
     source = written(tmp_path, model, tokenizer_folder, data={"name": "my-phi3-test"})
     (tmp_path / "gguf").mkdir()
     export_gguf(source, tmp_path / "gguf")
-    LlamaCppModel.load(tmp_path / "gguf").close()
+    load(tmp_path / "gguf").close()
 
 
 @pytest.fixture(scope="module")

@@ -95,9 +95,8 @@ def _export_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="model folder, such as RUN/model")
     parser.add_argument("--to", required=True, choices=list(FORMATS))
     parser.add_argument("--out", required=True, help="folder to write")
-    dtypes = "; ".join(
-        f"{name}: {', '.join(shape.dtypes)}" for name, shape in FORMATS.items() if shape.dtypes
-    )
+    choices = [f"{name}: {', '.join(shape.dtypes)}" for name, shape in FORMATS.items()]
+    dtypes = "; ".join(choice for choice in choices if not choice.endswith(": "))
     parser.add_argument("--dtype", help=f"of the weights; {dtypes}; the first is the default")
     parser.add_argument("--max-mb", type=float, help="web: the folder's largest size in MB")
     parser.add_argument("--runtime", help="web: an unpacked onnxruntime-web package")
