@@ -240,6 +240,16 @@ def test_a_token_before_each_text_is_bos(tmp_path: Path) -> None:
     assert values["tokenizer.ggml.bos_token_id"] == 1
 
 
+def test_eos_must_be_named_and_stands_for_a_missing_bos(tmp_path: Path) -> None:
+    byte_level(tmp_path, QWEN2)
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": null}')
+    with pytest.raises(TokenizerError, match="name it as 'eos_token'"):
+        tokenizer_metadata(tmp_path, VOCAB_SIZE)
+    (tmp_path / "config.json").write_text('{"eos_token_id": [1, 2]}')
+    values = tokenizer_metadata(tmp_path, VOCAB_SIZE)
+    assert values["tokenizer.ggml.bos_token_id"] == values["tokenizer.ggml.eos_token_id"] == 1
+
+
 def test_all_chat_templates_are_taken(tmp_path: Path) -> None:
     templates = [{"name": "default", "template": "old"}, {"name": "tools", "template": "t"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))

@@ -81,6 +81,13 @@ def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Any]:
         values["tokenizer.ggml.token_type"].append(UNUSED)
         if "tokenizer.ggml.scores" in values:
             values["tokenizer.ggml.scores"].append(-1000.0)
+    if "tokenizer.ggml.eos_token_id" not in values:
+        raise TokenizerError(
+            f"the tokenizer in {folder} names no token that ends a text, for which llama.cpp would "
+            "take any other; name it as 'eos_token' in tokenizer_config.json"
+        )
+    # without one, llama.cpp takes any other; add_bos_token says whether it is used
+    values.setdefault("tokenizer.ggml.bos_token_id", values["tokenizer.ggml.eos_token_id"])
     return values | chat_templates(folder)
 
 
