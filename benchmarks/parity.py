@@ -4,7 +4,7 @@
 
     OPENLLM_TRANSFORMERS_457=DIR python benchmarks/parity.py
 
-It writes benchmarks/results/parity.json. DIR holds the last 4.5x beside the current one:
+It writes benchmarks/results/parity.json. DIR is an installation of the last 4.5x:
 pip install --target DIR --no-deps transformers==4.57.6 'huggingface_hub<1' 'tokenizers<0.23'.
 Differences are of logits in float32, as a share of the largest logit.
 """

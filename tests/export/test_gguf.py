@@ -174,7 +174,7 @@ def test_values_beyond_the_dtype_are_refused(tmp_path: Path, tokenizer_folder: P
     exported(tmp_path / "bf16", model, tokenizer_folder, "bf16")
     with torch.no_grad():
         model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
-    with pytest.raises(CheckpointError, match=r"blk\.0\.ffn_up\.weight .* not finite"):
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
         exported(tmp_path / "f32", model, tokenizer_folder, "f32")
 
 

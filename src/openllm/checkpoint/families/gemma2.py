@@ -21,7 +21,8 @@ class Gemma2(LlamaLike):
     model_type = "gemma2"
     class_name = "Gemma2ForCausalLM"
     kinds = ("rms", "rope", "geglu")
-    harmless = frozenset({"hidden_act"})  # older files have it; the model uses hidden_activation
+    # older files have these; the model uses hidden_activation and sliding_window
+    harmless = frozenset({"hidden_act", "sliding_window_size"})
     tied = True
     divides = True
     placement = "both"

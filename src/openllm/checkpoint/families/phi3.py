@@ -28,8 +28,11 @@ class Phi3(Mistral):
     }
 
     def read_attention(self, values: Values, num_layers: int) -> dict[str, Any]:
-        """The window."""
-        values.must("attention_bias", False)
+        """The window; Phi-4-mini states features that it does not have."""
+        for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
+            values.must(name, False)
+        values.must("full_attn_mod", 1)
+        values.must("interpolate_factor", 1)
         return window_of(read_width(values, None), range(num_layers), num_layers)
 
     def write_position(self, cfg: ModelConfig, rope: RopeConfig) -> dict[str, Any]:
