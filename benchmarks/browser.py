@@ -22,7 +22,7 @@ from record import RESULTS, record
 
 from openllm.core.log import say
 from openllm.export.web import export_web, open_web
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 READY = "document.getElementById('generate')?.disabled === false"
 FINISHED = "document.getElementById('stop').disabled"
@@ -52,7 +52,7 @@ def outside(browser: Chromium) -> list[str]:
 
 def measure(page: Path, text: str, new_tokens: int, rounds: int, picture: Path) -> dict[str, Any]:
     """Open a page, compare its text with onnxruntime's, time it, take its picture."""
-    tokenizer = Tokenizer.load(page)
+    tokenizer = load_tokenizer(page)
     prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     with Chromium() as browser:
         began = time.perf_counter()

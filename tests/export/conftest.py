@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Model folders to export, and a zoo of its own for each test."""
+"""Model folders to export, and an empty zoo for a test."""
 
 import shutil
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def model(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "run" / "model"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def zoo_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty zoo, and an empty cache."""
     monkeypatch.setenv("OPENLLM_MODELS", str(tmp_path / "zoo"))

@@ -22,6 +22,8 @@ from openllm.cli.main import main
 from openllm.export.inventory import digest_files, list_files
 from openllm.export.zoo import Zoo
 
+pytestmark = pytest.mark.usefixtures("zoo_root")
+
 REPO = "owner/tiny"
 
 

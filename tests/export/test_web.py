@@ -27,7 +27,7 @@ from openllm.export.onnx_runtime import OnnxModel
 from openllm.export.web import PAGE, export_web, open_web, show_verdict
 from openllm.export.web_runtime import PACKED, SCRIPT, find_runtime, read_pieces, write_pieces
 from openllm.export.web_vocabulary import page_vocabulary
-from openllm.text.tokenizer import Tokenizer
+from openllm.text.tokenizer import load_tokenizer
 
 ODD = [
     "",
@@ -80,7 +80,7 @@ def random_texts(count: int) -> list[str]:
 def test_the_tokenizer_of_the_page_gives_the_ids_of_ours(
     node: str, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    tokenizer = Tokenizer.load(tokenizer_folder)
+    tokenizer = load_tokenizer(tokenizer_folder)
     texts = [*ODD, *sentences(50, 9), *random_texts(300)]
     (tmp_path / "in.json").write_text(
         json.dumps({"vocabulary": page_vocabulary(tokenizer_folder), "texts": texts})
@@ -258,7 +258,7 @@ def test_the_page_in_a_browser(
     page = tmp_path / "a page & more"
     page.mkdir()
     export_web(model_folder("qwen3"), page, max_mb=10)
-    tokenizer = Tokenizer.load(page)
+    tokenizer = load_tokenizer(page)
     text = "Anna found a lamp ☕"
     prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     with Chromium() as browser:

@@ -29,6 +29,8 @@ from openllm.export.inventory import (
 )
 from openllm.export.zoo import Zoo, resolve_model, valid_name
 
+pytestmark = pytest.mark.usefixtures("zoo_root")
+
 Output = pytest.CaptureFixture[str]
 
 

@@ -95,11 +95,12 @@ def test_a_failed_certificate_leaves_nothing(
 ) -> None:
     honest = FORMATS["hf"].write
 
-    def broken(source: Path, target: Path, **options: object) -> None:
-        honest(source, target, **options)
+    def broken(source: Path, target: Path, **options: object) -> str:
+        dtype = honest(source, target, **options)
         weights = load_file(target / "model.safetensors")
         weights["model.norm.weight"] *= 2
         save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+        return dtype
 
     monkeypatch.setattr(formats.Format, "write", lambda self, *args, **more: broken(*args, **more))
     out = tmp_path / "out"

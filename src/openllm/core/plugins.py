@@ -16,6 +16,7 @@ EXTRAS: dict[str, str] = {
     "onnxscript": "export",
     "pyarrow": "data",
     "trafilatura": "data",
+    "transformers": "export",
     "zstandard": "data",
 }
 """Import name of each optional library -> the extra of `openllm-lab` that installs it."""
