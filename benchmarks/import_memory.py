@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from record import record
 
-from openllm.checkpoint.families import FAMILIES, to_hf_config
+from openllm.checkpoint.families.registry import FAMILIES, to_hf_config
 from openllm.checkpoint.tensors import PIECE_ELEMENTS, Planned
 from openllm.checkpoint.weights import write_weights
 from openllm.nn.config import AttentionConfig, ModelConfig, SwiGLUConfig

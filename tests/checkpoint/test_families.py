@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny import SHAPES
 
-from openllm.checkpoint.families import FAMILIES, OWN, architecture, from_hf_config, to_hf_config
 from openllm.checkpoint.families.base import canonical
+from openllm.checkpoint.families.registry import (
+    FAMILIES,
+    OWN,
+    architecture,
+    from_hf_config,
+    to_hf_config,
+)
 from openllm.core.errors import CheckpointError
 from openllm.nn.config import ModelConfig, ResearchConfig
 from openllm.nn.cost import parameters

@@ -8,7 +8,7 @@ import torch
 from tests.tiny import SHAPES
 from tests.tolerances import assert_close
 
-from openllm.checkpoint.families import OWN, architecture
+from openllm.checkpoint.families.registry import OWN, architecture
 from openllm.checkpoint.model_dir import load_model, write_model
 from openllm.nn.cache import KVCache
 from openllm.nn.config import ModelConfig, ReluSquaredConfig, ResearchConfig

@@ -16,8 +16,8 @@ from tests.parity.families import CASES, FAMILIES, build, load_quietly, some_tok
 from tests.tiny import make_batch
 from torch import Tensor
 
-from openllm.checkpoint.families import architecture, from_hf_config, to_hf_config
 from openllm.checkpoint.families.base import canonical
+from openllm.checkpoint.families.registry import architecture, from_hf_config, to_hf_config
 from openllm.checkpoint.model_dir import load_model
 from openllm.checkpoint.source import open_source
 from openllm.checkpoint.tensors import Planned
@@ -161,7 +161,7 @@ def test_a_new_model_of_this_shape_is_written_for_transformers(
     assert config["model_type"] == architecture(source.cfg) != "openllm"
     assert canonical(from_hf_config(config, "test")) == canonical(source.cfg)
     if config["model_type"] != source.family.model_type:
-        from openllm.checkpoint.families import FAMILIES, to_hf_state
+        from openllm.checkpoint.families.registry import FAMILIES, to_hf_state
 
         state = to_hf_state(FAMILIES[config["model_type"]], load_model(folder).state_dict())
         planned = [

@@ -12,7 +12,7 @@ import transformers
 from tests.tiny import SHAPES, VOCAB_SIZE, random_model, sentences
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from openllm.checkpoint.families import OWN, architecture
+from openllm.checkpoint.families.registry import OWN, architecture
 from openllm.checkpoint.model_dir import load_model, read_model_config, write_model
 from openllm.core.errors import CheckpointError
 from openllm.engine.llm import LLM

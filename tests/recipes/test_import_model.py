@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import SHAPES, random_model
 
-from openllm.checkpoint.families import to_hf_config
+from openllm.checkpoint.families.registry import to_hf_config
 from openllm.checkpoint.model_dir import load_model, read_lineage, write_model
 from openllm.checkpoint.source import open_source
 from openllm.checkpoint.tensors import Planned

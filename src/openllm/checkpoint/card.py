@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from openllm.checkpoint.families import OWN, architecture
+from openllm.checkpoint.families.registry import OWN, architecture
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import parameters
 

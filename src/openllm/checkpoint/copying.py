@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from openllm.checkpoint.families import to_hf_config
 from openllm.checkpoint.families.base import canonical
+from openllm.checkpoint.families.registry import to_hf_config
 from openllm.checkpoint.model_dir import TOKENIZER_FILES
 from openllm.checkpoint.source import Source
 from openllm.checkpoint.weights import write_weights

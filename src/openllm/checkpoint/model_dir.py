@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openllm.checkpoint.families import FAMILIES, to_hf_config, to_hf_state
+from openllm.checkpoint.families.registry import FAMILIES, to_hf_config, to_hf_state
 from openllm.checkpoint.source import open_source, read_config
 from openllm.checkpoint.tensors import save_tensors
 from openllm.checkpoint.weights import INDEX, WEIGHTS

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openllm.checkpoint.families import Family, Link, family_of
-from openllm.checkpoint.families.base import Shape
+from openllm.checkpoint.families.base import Family, Link, Shape
+from openllm.checkpoint.families.registry import family_of
 from openllm.checkpoint.tensors import NAMES, PIECE_ELEMENTS, Planned
 from openllm.checkpoint.weights import Weights, open_weights
 from openllm.core.errors import CheckpointError

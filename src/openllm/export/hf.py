@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from openllm.checkpoint.copying import MAX_SHARD_BYTES, copy_model
-from openllm.checkpoint.families import OWN
+from openllm.checkpoint.families.registry import OWN
 from openllm.checkpoint.source import open_source
 from openllm.core.errors import CheckpointError
 

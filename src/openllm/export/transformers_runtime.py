@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openllm.checkpoint.families import OWN, architecture
+from openllm.checkpoint.families.own import OWN
+from openllm.checkpoint.families.registry import architecture
 from openllm.checkpoint.model_dir import read_model_config
 from openllm.core.log import progress, say
 from openllm.core.plugins import require

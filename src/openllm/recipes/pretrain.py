@@ -76,7 +76,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
         TrainingError: the run diverged or ran out of memory.
         KeyboardInterrupt: it was interrupted; the run folder can be resumed.
     """
-    from openllm.checkpoint.families import OWN, architecture
+    from openllm.checkpoint.families.registry import OWN, architecture
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
     from openllm.text.tokenizer import load_tokenizer

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from openllm.checkpoint.families.base import LlamaLike
+from openllm.checkpoint.families.llama_like import LlamaLike
 from openllm.checkpoint.families.values import Values
 from openllm.checkpoint.families.windows import layer_types, read_flagged
 from openllm.nn.config import ModelConfig, RopeConfig
