@@ -139,6 +139,13 @@ EPOCHS: dict[str, Settings] = {
 """On a quarter of the text, where text is scarce and time is not."""
 
 
+SHAPE_12M = (
+    *("scale=null", "model.dim=384", "model.num_layers=5", "model.attention.num_heads=6"),
+    *("batch.tokens=2048", "batch.seq_len=1024", "batch.micro_rows=2"),
+)
+"""What `scale=9M` sets, for rows without Muon, to which `scale` does not apply."""
+
+
 def _dial(lr: float, embedding: float, decay: float) -> dict[str, Settings]:
     """Around what `scale` sets: half and double, no decay and four times as much."""
     return {
@@ -212,7 +219,7 @@ ROWS = (
     *_baselines("12M", _plain((0.0005, 0.001, 0.002), 2048), "0.001, 2,048 a step", 2_000_000),
     Row("12M", "recipe", seeds=3),
     *_ours("12M", _dial(0.0024, 0.0053, 0.24)),
-    *_ours("12M", {"AdamW 0.001": CHANGES["AdamW 0.001"]}),
+    *_ours("12M", {"AdamW 0.001": (*SHAPE_12M, *CHANGES["AdamW 0.001"])}),
     Row("1M", "recipe"),
     *_ours("1M", _dial(0.0035, 0.015, 0.54)),
 )
