@@ -19,7 +19,7 @@ from tests.export.hub_server import Hub, Repo
 
 import openllm.export.hub as module
 from openllm.cli.main import main
-from openllm.export.inventory import digest_files, list_files
+from openllm.export.inventory import digest_files, list_files, model_fingerprint
 from openllm.export.zoo import Zoo
 
 pytestmark = pytest.mark.usefixtures("zoo_root")
@@ -54,6 +54,23 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 Output = pytest.CaptureFixture[str]
+
+
+def test_a_model_of_the_hub_is_imported_at_once(
+    hub: Hub, model: Path, tmp_path: Path, capsys: Output
+) -> None:
+    assert main(["push", str(model), REPO]) == 0
+    assert main(["import", REPO, "--out", str(tmp_path / "ours")]) == 0
+    lineage = json.loads((tmp_path / "ours" / "openllm.json").read_text())
+    assert lineage["parents"][0]["name"] == REPO
+    assert lineage["parents"][0]["fingerprint"] == model_fingerprint(model)
+    assert lineage["revision"] == hub.repos[REPO].sha
+    assert (tmp_path / "ours" / "tokenizer.model").exists()
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [path for path in left if "kernels" not in path.parts and path.suffix != ".lock"]
+    capsys.readouterr()
+    assert main(["import", REPO, "--dry-run"]) == 2
+    assert f"openllm pull {REPO} --dry-run" in capsys.readouterr().err
 
 
 def test_push_then_pull_gives_the_same_model(

@@ -51,7 +51,7 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
 
 def import_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
     """The text of `README.md` for a model that `openllm import` wrote."""
-    parent = lineage["parents"][0]
+    parent = lineage["parents"][0]["name"]
     revision = f", revision {lineage['revision']}" if lineage["revision"] else ""
     licence = lineage["licence"] or "not stated; look where the weights came from"
     return "\n".join(

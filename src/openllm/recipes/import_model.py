@@ -6,14 +6,20 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.download import cache_folder
 from openllm.core.errors import CheckpointError, TokenizerError, UsageError
-from openllm.core.files import atomic_folder, check_replaceable, sha256_file, write_json
-from openllm.core.log import progress, say
+from openllm.core.files import atomic_folder, check_replaceable, write_json
+from openllm.core.log import say
 from openllm.core.runs import source_commit
+from openllm.export.inventory import digest_files, fingerprint, place
+from openllm.export.safety import choose_downloads
+from openllm.export.zoo import find_model
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +31,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 VOCABULARIES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Files of which a folder needs at least one group."""
 
+HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 CACHE = re.compile(r"models--([\w.-]+)/snapshots/([0-9a-f]{6,64})")
 """Where the hub's cache keeps a model: its id with `--` for `/`, its revision."""
 
@@ -37,7 +44,10 @@ def main(argv: list[str]) -> int:
         "weights of ten public families, the tokenizer as it is, never code.",
         epilog="example: openllm import downloads/SmolLM2-135M --out models/smollm2",
     )
-    parser.add_argument("source", help="folder with config.json, weights and tokenizer")
+    parser.add_argument(
+        "source", help="folder with config.json, weights and tokenizer; or OWNER/NAME on the Hub"
+    )
+    parser.add_argument("--revision", help="Hub: branch, tag or commit (default: main)")
     parser.add_argument("--out", help="model folder to write")
     parser.add_argument("--dtype", choices=DTYPES, default="keep", help="of the weights")
     parser.add_argument(
@@ -51,15 +61,44 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.out is None and not args.dry_run:
         raise UsageError("--out is missing; name the model folder to write, or add --dry-run")
-    facts = import_model(
-        Path(args.source),
-        None if args.dry_run else Path(args.out),
-        dtype=args.dtype,
-        allow_pickle=args.allow_pickle,
-        max_shard_bytes=read_size(args.max_shard),
-    )
+    max_shard_bytes = read_size(args.max_shard)
+    with _folder(args) as source:
+        facts = import_model(
+            source,
+            None if args.dry_run else Path(args.out),
+            dtype=args.dtype,
+            allow_pickle=args.allow_pickle,
+            max_shard_bytes=max_shard_bytes,
+        )
     sys.stdout.write(json.dumps(facts, indent=1) + "\n" if args.json else _text(facts))
     return 0
+
+
+@contextmanager
+def _folder(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder that the command line names: a path, a model of the zoo, or one of the Hub."""
+    found = find_model(args.source)
+    if found is not None or HUB_ID.fullmatch(args.source) is None:
+        if args.revision is not None:
+            raise UsageError("--revision is for models of the Hub")
+        yield found or Path(args.source)
+        return
+    if args.dry_run:
+        raise UsageError(
+            f"{args.source} is not on this machine; to see its files: "
+            f"openllm pull {args.source} --dry-run"
+        )
+    from openllm.export.hub import downloaded, read_repository
+
+    repository = read_repository(args.source, args.revision)
+    wanted, _ = choose_downloads(repository.files, allow_pickle=args.allow_pickle)
+    with downloaded(repository, wanted) as files, TemporaryDirectory(dir=cache_folder()) as cache:
+        # named as in the hub's own cache, from which id and revision are read
+        name = f"models--{args.source.replace('/', '--')}"
+        folder = Path(cache, name, "snapshots", repository.commit)
+        folder.mkdir(parents=True)
+        place(files, folder, "reading")
+        yield folder
 
 
 def read_size(text: str) -> int:
@@ -120,10 +159,8 @@ def _check_places(source: Path, out: Path | None) -> None:
     from openllm.checkpoint.weights import SHARD
 
     if not source.is_dir():
-        pull = f"; fetch a model of the hub first: openllm pull {source}"
-        hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not source.exists()
         raise CheckpointError(
-            f"{source} is not a folder{pull if hub else '; give the folder of a model'}"
+            f"{source} is not a folder; give the folder of a model, or OWNER/NAME on the Hub"
         )
     if out is None:
         return
@@ -153,7 +190,7 @@ def _facts(model: "Source", dtype: "torch.dtype | None") -> dict[str, Any]:
     found = CACHE.search(model.folder.absolute().as_posix())
     return {
         "made_by": "import",
-        "parents": [found[1].replace("--", "/") if found else model.folder.resolve().name],
+        "parent": found[1].replace("--", "/") if found else model.folder.resolve().name,
         "revision": found[2] if found else None,
         "family": model.family.model_type,
         "parameters": parameters(model.cfg).total,
@@ -190,21 +227,17 @@ def _write(
     files = [
         model.folder / "config.json", *model.weights.files, *tokenizer_files(model.folder)
     ]  # fmt: skip
-    lineage = {**facts, "commit": source_commit(), "files": _checksums(files)}
+    digests = digest_files({path.name: path for path in files}, "checksums")
+    lineage = {
+        **{key: value for key, value in facts.items() if key != "parent"},
+        "parents": [{"name": facts["parent"], "fingerprint": fingerprint(digests)}],
+        "commit": source_commit(),
+        "files": {name: digest.sha256 for name, digest in digests.items()},
+    }
     with atomic_folder(out) as target:
         copy_model(model, target, dtype=dtype, max_shard_bytes=max_shard_bytes)
         (target / "README.md").write_text(import_card(model.cfg, lineage), encoding="utf-8")
         write_json(target / "openllm.json", lineage)
-
-
-def _checksums(files: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of each file."""
-    sums = {}
-    with progress("checksums", sum(path.stat().st_size for path in files) / 1e6, "MB") as meter:
-        for path in files:
-            sums[path.name] = sha256_file(path)
-            meter.advance(path.stat().st_size / 1e6)
-    return sums
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -212,7 +245,7 @@ def _text(facts: dict[str, Any]) -> str:
         f"family      {facts['family']}",
         f"parameters  {facts['parameters']:,}",
         f"weights     {facts['dtype']}",
-        f"from        {facts['parents'][0]}"
+        f"from        {facts['parent']}"
         + (f", revision {facts['revision']}" if facts["revision"] else ""),
         f"licence     {facts['licence'] or 'not stated'}",
     ]
