@@ -13,12 +13,20 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import SHAPES, random_model
 
 from openllm.checkpoint.families.registry import to_hf_config
-from openllm.checkpoint.model_dir import load_model, read_lineage, write_model
+from openllm.checkpoint.model_dir import (
+    load_model,
+    read_lineage,
+    read_model_config,
+    write_model,
+)
 from openllm.checkpoint.source import open_source
 from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
 from openllm.cli.main import main
+from openllm.core.errors import CheckpointError
 from openllm.evaluate.training_text import read_lineage as read_training
+from openllm.export.hf import export_hf
+from openllm.nn.config import GeGLUConfig
 
 Change = Callable[[Path], object]
 
@@ -97,6 +105,21 @@ def test_ids_of_control_tokens_are_kept(source: Path, tmp_path: Path) -> None:
     assert main(["import", str(source), "--out", str(tmp_path / "out")]) == 0
     values = json.loads((tmp_path / "out" / "config.json").read_text())
     assert values["eos_token_id"] == [2, 7] and values["bos_token_id"] is None
+
+
+def test_a_model_for_openllm_alone_is_copied_but_not_exported(
+    tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    cfg = SHAPES["llama"].model_copy(update={"mlp": GeGLUConfig(hidden_dim=48)})
+    weights = random_model(cfg).state_dict()
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_model(source, cfg, weights, tokenizer=tokenizer_folder, lineage={}, card="# a test")
+    assert main(["import", str(source), "--out", str(out)]) == 0
+    again = load_model(out)
+    assert again.cfg == cfg
+    assert all(tensor.equal(weights[name]) for name, tensor in again.state_dict().items())
+    with pytest.raises(CheckpointError, match="only OpenLLM can load it"):
+        export_hf(out, tmp_path)
 
 
 def test_a_dry_run_writes_nothing(
@@ -479,9 +502,6 @@ def test_what_a_family_cannot_mean_is_refused(
     if "rope_parameters" in change:
         del values["rope_theta"]
     (tmp_path / "config.json").write_text(json.dumps(values | change))
-    from openllm.checkpoint.model_dir import read_model_config
-    from openllm.core.errors import CheckpointError
-
     with pytest.raises(CheckpointError) as caught:
         read_model_config(tmp_path)
     assert words in str(caught.value)
