@@ -2,8 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Scaling laws: settings that follow from `scale`, the tokens and the vocabulary size.
 
-The laws are anchored at 3.4M parameters and a million tokens (docs/LOG.md); elsewhere they
-extrapolate. Importable without torch.
+The laws are anchored at 3.4M parameters and a million tokens and hold at 1M and 9M (docs/LOG.md);
+elsewhere they extrapolate. Importable without torch.
 """
 
 import math
