@@ -29,6 +29,7 @@ from openllm.core.files import sha256_file
 from openllm.core.log import say
 from openllm.export.onnx import export_onnx
 from openllm.export.onnx_runtime import OnnxModel
+from openllm.export.pt2 import Pt2Model, export_pt2
 from openllm.export.runtime import Runtime
 from openllm.nn.cache import KVCache
 from openllm.nn.heads import logits
@@ -55,6 +56,7 @@ FORMATS = [
         )
         for dtype in ("fp32", "fp16", "int8", "int4")
     ),
+    Format("pt2", export_pt2, Pt2Model),
 ]
 """To add one, add a row."""
 
