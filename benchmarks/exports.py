@@ -183,7 +183,7 @@ def measure(form: Format, model: Path, wanted: Wanted) -> dict[str, Any]:
         runtime = form.load(target)
         facts: dict[str, Any] = {
             "runtime": f"{runtime.name} {runtime.version}",
-            "megabytes": (size - tokenizer_size(target)) / 1e6,
+            "megabytes": size / 1e6,
             "export_seconds": seconds,
             **distance(runtime, wanted.eager, wanted.held_out),
         }
@@ -195,12 +195,6 @@ def measure(form: Format, model: Path, wanted: Wanted) -> dict[str, Any]:
                 **agreement(made, wanted.greedy),
             }
     return facts
-
-
-def tokenizer_size(folder: Path) -> int:
-    """Bytes of a tokenizer whose name says model."""
-    file = folder / "tokenizer.model"
-    return file.stat().st_size if file.exists() else 0
 
 
 def main() -> None:
