@@ -29,6 +29,7 @@ from openllm.core.files import sha256_file
 from openllm.core.log import say
 from openllm.export.onnx import export_onnx
 from openllm.export.onnx_runtime import OnnxModel
+from openllm.export.pt2 import Pt2Model, export_pt2
 from openllm.export.runtime import Runtime
 from openllm.nn.cache import KVCache
 from openllm.nn.heads import logits
@@ -55,6 +56,7 @@ FORMATS = [
         )
         for dtype in ("fp32", "fp16", "int8", "int4")
     ),
+    Format("pt2", export_pt2, Pt2Model),
 ]
 """To add one, add a row."""
 
@@ -181,7 +183,7 @@ def measure(form: Format, model: Path, wanted: Wanted) -> dict[str, Any]:
         runtime = form.load(target)
         facts: dict[str, Any] = {
             "runtime": f"{runtime.name} {runtime.version}",
-            "megabytes": (size - tokenizer_size(target)) / 1e6,
+            "megabytes": size / 1e6,
             "export_seconds": seconds,
             **distance(runtime, wanted.eager, wanted.held_out),
         }
@@ -193,12 +195,6 @@ def measure(form: Format, model: Path, wanted: Wanted) -> dict[str, Any]:
                 **agreement(made, wanted.greedy),
             }
     return facts
-
-
-def tokenizer_size(folder: Path) -> int:
-    """Bytes of a tokenizer whose name says model."""
-    file = folder / "tokenizer.model"
-    return file.stat().st_size if file.exists() else 0
 
 
 def main() -> None:

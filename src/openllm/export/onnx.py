@@ -35,7 +35,9 @@ ONE_FILE = 1_900_000_000
 """Bytes of weights that fit into the graph's file, which protobuf limits to 2 GB."""
 
 
-def export_onnx(source: Path, target: Path, *, dtype: Dtype = "fp32") -> None:
+def export_onnx(
+    source: Path, target: Path, *, dtype: Dtype = "fp32", round_inputs: bool = True
+) -> None:
     """Write `model.onnx`, the tokenizer and the configs.
 
     Weights: `fp16` halves all matrices; `int8` and `int4` store them in blocks of integers, in
@@ -46,6 +48,8 @@ def export_onnx(source: Path, target: Path, *, dtype: Dtype = "fp32") -> None:
         source: a model folder.
         target: an empty folder.
         dtype: of the weights.
+        round_inputs: with `int8` and `int4`, products may round their inputs to 8 bits, too: about
+            twice as fast, but only some processors do it, so results differ between machines.
 
     Raises:
         CheckpointError: the model is missing or damaged.
@@ -53,7 +57,7 @@ def export_onnx(source: Path, target: Path, *, dtype: Dtype = "fp32") -> None:
     """
     require("onnxscript")
     model = load_model(source)
-    pack_for(model, dtype)
+    pack_for(model, dtype, round_inputs=round_inputs)
     decoder = Decoder(model, show_layers=True)
     say(f"tracing {len(model.layers)} layers for ONNX ({dtype}); a few seconds for each")
     program = _trace(decoder)
@@ -63,11 +67,11 @@ def export_onnx(source: Path, target: Path, *, dtype: Dtype = "fp32") -> None:
     copy_companions(source, target)
 
 
-def pack_for(model: Transformer, dtype: Dtype) -> None:
+def pack_for(model: Transformer, dtype: Dtype, *, round_inputs: bool = True) -> None:
     """Bring the matrices of a model into the form of a dtype, in place."""
 
     def blocks(kind: type[BlockLinear], bits: int) -> Any:
-        return lambda weight, bias: kind(weight, bias, bits)
+        return lambda weight, bias: kind(weight, bias, bits, round_inputs=round_inputs)
 
     match dtype:
         case "fp32":

@@ -53,11 +53,19 @@ class BlockLinear(nn.Module):
     """A linear layer whose weights are blocks of integers of 8 or 4 bits.
 
     Outside of an export to ONNX, its products are zeros.
+
+    Args:
+        weight: (N, C).
+        bias: (N,).
+        bits: 8 or 4.
+        round_inputs: where onnxruntime can, it multiplies 8-bit integers: inputs are rounded too.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, bits: int) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, bits: int, *, round_inputs: bool = True
+    ) -> None:
         super().__init__()
-        self.bits = bits
+        self.bits, self.round_inputs = bits, round_inputs
         self.rows, self.columns = weight.shape
         whole_NKB, scales_NK = to_blocks(weight.detach(), bits)
         if bits == 4:
@@ -80,7 +88,7 @@ class BlockLinear(nn.Module):
                 "N": self.rows,
                 "bits": self.bits,
                 "block_size": BLOCK,
-                "accuracy_level": 4,  # activations become blocks of 8 bits
+                "accuracy_level": 4 if self.round_inputs else 1,  # 8-bit integers, or float32
             },
             dtype=torch.float32,
             shape=(*x.shape[:-1], self.rows),
