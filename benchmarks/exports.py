@@ -12,6 +12,7 @@ if they are of the same model.
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,24 +22,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from record import RESULTS, record
 
-from openllm.checkpoint.model_dir import load_model
 from openllm.core.files import sha256_file
 from openllm.core.log import say
+from openllm.export.eager import EagerModel
+from openllm.export.gguf import export_gguf
+from openllm.export.llama_cpp import LlamaCppModel
 from openllm.export.onnx import export_onnx
 from openllm.export.onnx_runtime import OnnxModel
 from openllm.export.pt2 import Pt2Model, export_pt2
+from openllm.export.reference import log_softmax
 from openllm.export.runtime import Runtime
-from openllm.nn.cache import KVCache
-from openllm.nn.heads import logits
 from openllm.text.tokenizer import load_tokenizer
 
 NEW_TOKENS = 256
 PROMPT_TOKENS = 16
 BATCHES = (1, 4)
 THREADS = 1
+WEIGHTS = re.compile(r"^model\.|\.gguf$")
 
 
 class Format(NamedTuple):
@@ -49,6 +51,11 @@ class Format(NamedTuple):
     load: Callable[[Path], Runtime]
 
 
+def llama_cpp(folder: Path) -> Runtime:
+    """The GGUF file of a folder in llama.cpp."""
+    return LlamaCppModel(next(folder.glob("*.gguf")), threads=THREADS)
+
+
 FORMATS = [
     *(
         Format(
@@ -57,40 +64,12 @@ FORMATS = [
         for dtype in ("fp32", "fp16", "int8", "int4")
     ),
     Format("pt2", export_pt2, Pt2Model),
+    *(
+        Format(f"gguf-{dtype}", partial(export_gguf, dtype=dtype), llama_cpp)
+        for dtype in ("f32", "f16", "bf16", "q8_0", "q4_0")
+    ),
 ]
 """To add one, add a row."""
-
-
-class Eager:
-    """The trained model itself, as a `Runtime`."""
-
-    name = "torch"
-    version = torch.__version__
-
-    def __init__(self, folder: Path) -> None:
-        self.model = load_model(folder)
-
-    @torch.inference_mode()
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """(T, V)."""
-        return logits(self.model(torch.tensor([list(ids)])).x, self.model.head)[0].numpy()
-
-    @torch.inference_mode()
-    def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
-        """One prompt after the other: no padding, no batch."""
-        return [self._continue(list(prompt), new_tokens) for prompt in prompts]
-
-    def _continue(self, prompt: list[int], new_tokens: int) -> list[int]:
-        cache = KVCache(self.model.cfg, 1, len(prompt) + new_tokens)
-        made, newest = [], prompt
-        for _ in range(new_tokens):
-            hidden = self.model(torch.tensor([newest]), cache=cache).x[:, -1]
-            newest = [int(logits(hidden, self.model.head).argmax())]
-            made += newest
-        return made
-
-    def layers(self, ids: Sequence[int]) -> None:
-        """Not asked for."""
 
 
 def texts(model: Path, data: Path, count: int, longest: int) -> list[list[int]]:
@@ -98,19 +77,12 @@ def texts(model: Path, data: Path, count: int, longest: int) -> list[list[int]]:
     tokenizer, found = load_tokenizer(model), []
     with open(data / "test.jsonl", encoding="utf-8") as lines:
         for line in lines:
-            ids = [tokenizer.bos_id, *tokenizer.encode(json.loads(line)["text"])][:longest]
+            ids = [*tokenizer.prefix, *tokenizer.encode(json.loads(line)["text"])][:longest]
             if len(ids) > PROMPT_TOKENS:
                 found.append(ids)
             if len(found) == count:
                 break
     return found
-
-
-def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Over the last axis."""
-    wide = scores.astype(np.float64)
-    wide -= wide.max(-1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
 
 
 def distance(runtime: Runtime, eager: Runtime, held_out: Sequence[list[int]]) -> dict[str, float]:
@@ -158,7 +130,7 @@ def decode(
 class Wanted(NamedTuple):
     """What the trained model says."""
 
-    eager: Eager
+    eager: EagerModel
     held_out: list[list[int]]
     prompts: list[list[int]]
     greedy: list[list[int]]
@@ -167,7 +139,7 @@ class Wanted(NamedTuple):
 
 def wanted_of(model: Path, held_out: list[list[int]], new_tokens: int) -> Wanted:
     """Of 20 prompts of several lengths, so that a batch is padded."""
-    eager = Eager(model)
+    eager = EagerModel.load(model)
     prompts = [ids[: PROMPT_TOKENS - number % 5] for number, ids in enumerate(held_out[:20])]
     return Wanted(eager, held_out, prompts, *decode(eager, prompts, new_tokens, 1))
 
@@ -179,7 +151,7 @@ def measure(form: Format, model: Path, wanted: Wanted) -> dict[str, Any]:
         began = time.perf_counter()
         form.export(model, target)
         seconds = time.perf_counter() - began
-        size = sum(file.stat().st_size for file in target.iterdir() if "model." in file.name)
+        size = sum(file.stat().st_size for file in target.iterdir() if WEIGHTS.search(file.name))
         runtime = form.load(target)
         facts: dict[str, Any] = {
             "runtime": f"{runtime.name} {runtime.version}",
@@ -225,7 +197,7 @@ def main() -> None:
             continue
         found[form.name] = measure(form, args.model, wanted)
         say(f"{form.name}: {json.dumps(found[form.name])}")
-        packages = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime")
+        packages = ("torch", "numpy", "onnx", "onnxruntime", "gguf", "llama_cpp_python")
         record("exports", {**facts, "formats": found}, packages)
 
 
