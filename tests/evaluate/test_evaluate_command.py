@@ -116,7 +116,7 @@ def test_a_model_without_bos_is_scored_from_the_second_token(trained: Any, tmp_p
     loss, size = 0.0, 0
     for text in texts:
         tokens = torch.tensor([tokenizer.encode(text)])
-        scores = logits(model(tokens).x[0, :-1], model.output_weight).log_softmax(-1)
+        scores = logits(model(tokens).x[0, :-1], model.head).log_softmax(-1)
         loss -= scores.gather(1, tokens[0, 1:, None]).sum().item()
         size += sum(len(tokenizer.token_bytes(index)) for index in tokens[0, 1:].tolist())
     data = tmp_path / "text.jsonl"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tests.conftest import REPOSITORY
 
+from openllm.export.eager import EagerModel
+
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,13 +26,13 @@ def copy(source: Path, target: Path) -> None:
 def test_a_copy_of_the_model_agrees_with_it(
     model_folder: Callable[[str], Path], prepared: Path
 ) -> None:
-    from exports import Eager, Format, measure, texts, wanted_of
+    from exports import Format, measure, texts, wanted_of
 
     source = model_folder("qwen3")
     held_out = texts(source, prepared, 6, 40)
     assert len(held_out) == 6 and max(map(len, held_out)) <= 40
     wanted = wanted_of(source, held_out, 10)
-    found = measure(Format("copy", copy, Eager), source, wanted)
+    found = measure(Format("copy", copy, EagerModel.load), source, wanted)
     assert found["max_logit_difference"] == 0
     assert found["mean_kl_nats"] == 0
     assert found["perplexity_over_eager"] == 1
@@ -41,9 +43,9 @@ def test_a_copy_of_the_model_agrees_with_it(
 
 
 def test_another_model_does_not(model_folder: Callable[[str], Path], prepared: Path) -> None:
-    from exports import Eager, Format, measure, texts, wanted_of
+    from exports import Format, measure, texts, wanted_of
 
-    class Louder(Eager):
+    class Louder(EagerModel):
         def logits(self, ids: Sequence[int]) -> np.ndarray:
             return 2 * super().logits(ids)
 
@@ -52,7 +54,7 @@ def test_another_model_does_not(model_folder: Callable[[str], Path], prepared: P
 
     source = model_folder("qwen3")
     wanted = wanted_of(source, texts(source, prepared, 4, 40), 10)
-    found = measure(Format("louder", copy, Louder), source, wanted)
+    found = measure(Format("louder", copy, Louder.load), source, wanted)
     assert found["max_logit_difference"] > 1
     assert found["mean_kl_nats"] > 0.01
     assert found["perplexity_over_eager"] > 1.01

@@ -131,7 +131,7 @@ def test_ours_in_theirs_and_back(theirs: tuple[Any, Path], tmp_path: Path) -> No
     first, second = tmp_path / "first", tmp_path / "second"
     for source, target in ((folder, first), (first, second)):
         target.mkdir()
-        export_hf(source, target, dtype=None, max_shard_bytes=30_000)
+        export_hf(source, target, max_shard_bytes=30_000)
     peer, said = load_quietly(first)
     assert [line for line in said if LONGROPE_ADVICE not in line] == []
     tokens = some_tokens()
