@@ -28,22 +28,21 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.down_proj(swiglu(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+        return self.down_proj(self.join(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+
+    @staticmethod
+    def join(gate: Tensor, up: Tensor) -> Tensor:
+        """(B, T, F) each."""
+        return swiglu(gate, up)
 
 
-class GeGLU(nn.Module):
+class GeGLU(SwiGLU):
     """down(gelu(gate(x)) * up(x)) (arXiv:2002.05202)."""
 
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
-        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
-        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        gate = F.gelu(self.gate_proj(x_BTD), approximate="tanh")
-        return self.down_proj(gate * self.up_proj(x_BTD))
+    @staticmethod
+    def join(gate: Tensor, up: Tensor) -> Tensor:
+        """(B, T, F) each."""
+        return F.gelu(gate, approximate="tanh") * up
 
 
 class GeluMLP(nn.Module):
