@@ -1,31 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A tiny model with the ingredients of each public family, and some that none has."""
+"""Tiny models with what `SHAPES` lacks of the public families, and with what none has."""
 
 from tests.tiny import SHAPES, VOCAB_SIZE
 
 from openllm.nn.config import (
     AttentionConfig,
-    GeGLUConfig,
     ModelConfig,
     ReluSquaredConfig,
     ResearchConfig,
     RopeConfig,
     SwiGLUConfig,
 )
-from openllm.nn.norm import LayerNormConfig, RMSNormConfig
-from openllm.nn.rope_scaling import Llama3Scaling, LongRopeScaling, YarnScaling
-
-GEMMA = ModelConfig(
-    vocab_size=VOCAB_SIZE,
-    dim=48,
-    num_layers=3,
-    max_positions=128,
-    embed_scale=48**0.5,
-    norm=RMSNormConfig(unit_offset=True),
-    norm_placement="both",
-    mlp=GeGLUConfig(hidden_dim=80),
-)
+from openllm.nn.norm import LayerNormConfig
+from openllm.nn.rope_scaling import Llama3Scaling, LongRopeScaling
 
 FAMILIES = {
     **SHAPES,
@@ -42,49 +30,6 @@ FAMILIES = {
                 num_heads=6, num_kv_heads=2, head_dim=8, qk_norm=False, window=5
             )
         }
-    ),
-    "gemma2": GEMMA.model_copy(
-        update={
-            "logit_softcap": 30.0,
-            "attention": AttentionConfig(
-                num_heads=4,
-                num_kv_heads=2,
-                head_dim=16,
-                qk_norm=False,
-                scale=0.3,
-                softcap=2.0,
-                window=4,
-                window_layers=(0, 2),
-            ),
-        }
-    ),
-    "gemma3": GEMMA.model_copy(
-        update={
-            "position": RopeConfig(theta=1_000_000.0, window_theta=10_000.0),
-            "attention": AttentionConfig(
-                num_heads=4, num_kv_heads=1, head_dim=16, window=6, window_layers=(0, 1)
-            ),
-        }
-    ),
-    "olmo2": ModelConfig(
-        vocab_size=VOCAB_SIZE,
-        dim=48,
-        num_layers=2,
-        max_positions=128,
-        tie_embeddings=False,
-        norm_placement="post",
-        position=RopeConfig(scaling=YarnScaling(factor=4, original_max_positions=32)),
-        attention=AttentionConfig(num_heads=3, head_dim=16, qk_norm_over="all"),
-        mlp=SwiGLUConfig(hidden_dim=96),
-    ),
-    "smollm3": ModelConfig(
-        vocab_size=VOCAB_SIZE,
-        dim=48,
-        num_layers=4,
-        max_positions=128,
-        position=RopeConfig(unrotated_layers=(3,)),
-        attention=AttentionConfig(num_heads=4, num_kv_heads=2, head_dim=12, qk_norm=False),
-        mlp=SwiGLUConfig(hidden_dim=96),
     ),
     "phi3": ModelConfig(
         vocab_size=VOCAB_SIZE,
