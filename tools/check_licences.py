@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 DISTRIBUTION = "openllm-lab"
-TOOL_EXTRAS = {"bench", "dev"}
+TOOL_EXTRAS = {"bench", "dev", "llama"}
+"""What only measures or tests OpenLLM; `llama` (MIT) takes ten minutes to build."""
 
 PERMISSIVE = {
     "0BSD",
