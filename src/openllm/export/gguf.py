@@ -13,7 +13,8 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openllm.checkpoint.model_dir import load_model, read_model_config
+from openllm.checkpoint.model_dir import read_model_config
+from openllm.checkpoint.source import open_source
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json
 from openllm.core.log import progress, warn
@@ -72,8 +73,15 @@ def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
 
 
 def _weights(source: Path) -> Callable[[str], Tensor]:
-    """What gives a weight by our name for it."""
-    return load_model(source).state_dict().__getitem__
+    """What reads a weight by our name for it, in float32."""
+    model = open_source(source)
+    links = {name: link for link in model.links for name in link.ours}
+
+    def read(name: str) -> Tensor:
+        link = links[name]
+        return link.split(model.read(link).float(), model.shapes)[name]
+
+    return read
 
 
 def _plan(cfg: ModelConfig, shape: str, dtype: Dtype) -> list[Stored]:
