@@ -24,7 +24,4 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        gain = self.gain
-        if self.unit_offset and x.dtype != torch.float32:
-            return rms_norm(x.float(), gain, self.eps).to(x.dtype)
-        return rms_norm(x, gain.float() if x.dtype == torch.float32 else gain, self.eps)
+        return rms_norm(x, self.gain, self.eps)

@@ -17,13 +17,14 @@ from openllm.nn.kernels.operation import SIZES, call, operation, usable
 
 
 def rms_norm_reference(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * gain over the last axis (arXiv:1910.07467)."""
-    return F.rms_norm(x, (x.shape[-1],), gain, eps)
+    """x / rms(x) * gain over the last axis (arXiv:1910.07467), in x's dtype."""
+    dtype = torch.promote_types(x.dtype, gain.dtype)
+    return F.rms_norm(x.to(dtype), (x.shape[-1],), gain.to(dtype), eps).to(x.dtype)
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """Same as `rms_norm_reference`, but bf16 under bf16 autocast, as the next product needs."""
-    if x.dtype != torch.float32 or not usable(x, gain):
+    if {x.dtype, gain.dtype} != {torch.float32} or not usable(x, gain):
         return rms_norm_reference(x, gain, eps)
     half = torch.is_autocast_enabled("cpu")
     return _rms_norm(x, gain, eps, torch.get_autocast_dtype("cpu") if half else x.dtype)[0]
