@@ -167,6 +167,8 @@ def first_difference(reference: Reference, runtime: Runtime, limit: float) -> st
     found = runtime.layers(reference.texts[0][: probe.shape[1]])
     if found is None:
         return f"{runtime.name} does not show its layers"
+    if len(found) != len(probe):
+        return f"the export has {len(found)} layers, the original {len(probe)}"
     for number, (mine_TD, theirs_TD) in enumerate(zip(probe, found, strict=True)):
         gap = np.abs(mine_TD - theirs_TD).max() / max(float(np.abs(mine_TD).max()), 1e-30)
         if not gap <= limit:
