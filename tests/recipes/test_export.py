@@ -192,6 +192,18 @@ def drop_a_layer(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
 
 
+def change_the_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def remove_the_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.model").unlink()
+
+
+def add_a_chat_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+
+
 def confuse_the_precision(folder: Path) -> None:
     found = json.loads((folder / "certificate.json").read_text())
     (folder / "certificate.json").write_text(json.dumps(found | {"precision": ["fp32"]}))
@@ -209,6 +221,9 @@ def rename_the_original(folder: Path) -> None:
         (truncate, "model.safetensors is damaged"),
         (remove_weights, "model.safetensors does not exist"),
         (drop_a_layer, "model.layers.1."),
+        (change_the_tokenizer, "not the original: tokenizer.json was changed. Export"),
+        (remove_the_tokenizer, "tokenizer.model is missing"),
+        (add_a_chat_template, "chat_template.jinja was added"),
         (confuse_the_precision, "names no known format"),
         (rename_the_original, "are of different models"),
     ],
@@ -226,6 +241,19 @@ def test_damage_to_an_export_is_named(
     assert main(["verify", str(folder)]) == 1
     error = capsys.readouterr().err
     assert said in error and "bug" not in error
+
+
+def test_a_card_may_be_edited(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    (folder / "README.md").write_text("# Mine")
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    assert main(["verify", str(folder)]) == 0
+    (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert main(["verify", str(folder)]) == 1
+    assert "generation_config.json was changed" in capsys.readouterr().err
 
 
 def test_kept_answers_are_no_weights(exported: Path, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from openllm.core.log import say
 from openllm.export.certificate import (
     FILE,
     LIMITS,
+    add_changes,
     certify,
+    digest_export,
     read_certificate,
     refuse_failed,
     summary,
@@ -53,6 +55,7 @@ def export_main(argv: list[str]) -> int:
             refuse_failed(certificate, out)
         reference.save(target)
         _describe(source, target, reference.fingerprint, args.to, dtype)
+        certificate["files"] = digest_export(target)
         write_certificate(target, certificate)
         shape.show(target, certificate["verdict"])
     _show(certificate, out, args.json)
@@ -86,6 +89,8 @@ def verify_main(argv: list[str]) -> int:
     certificate = certify(
         reference, shape.load(folder), format_name=old["format"], precision=old["precision"]
     )
+    if args.model is None:
+        add_changes(certificate, folder, old.get("files"))
     _show(certificate, folder, args.json)
     if not args.allow_mismatch:
         refuse_failed(certificate, folder)
