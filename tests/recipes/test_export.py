@@ -285,3 +285,17 @@ def test_an_export_into_its_own_model_is_refused(
     assert export(model, model / "out", "hf") == 2
     assert "lies in the model's own folder" in capsys.readouterr().err
     assert not (model / "out").exists()
+
+
+@pytest.mark.parametrize("lineage", ['{"data": null}', '{"data": {"sources": ["x"]}}', "[1"])
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_a_strange_lineage_or_card_is_no_crash(
+    lineage: str, to: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = tmp_path / "strange"
+    shutil.copytree(model, strange)
+    (strange / "openllm.json").write_text(lineage)
+    (strange / "README.md").write_bytes(b"\xff card")
+    code = export(strange, tmp_path / "out", to)
+    assert code == (1 if lineage == "[1" else 0)
+    assert "bug" not in capsys.readouterr().err

@@ -241,7 +241,7 @@ def write_certificate(folder: Path, certificate: Mapping[str, Any]) -> None:
     """Write `certificate.json`, and its section of the model card."""
     write_json(folder / FILE, _finite(dict(certificate)))
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    text = card.read_text("utf-8", errors="replace") if card.exists() else ""
     before, _, rest = text.partition(f"{HEADING}\n")
     _, newline, after = rest.partition("\n## ")
     section = "\n".join([HEADING, "", *summary(certificate), ""])

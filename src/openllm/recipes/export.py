@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import CheckpointError, DataError, UsageError
-from openllm.core.files import atomic_folder, check_replaceable, write_json
+from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
 from openllm.core.log import say
 from openllm.export.certificate import (
     FILE,
@@ -218,7 +218,7 @@ def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str)
             shutil.copyfile(source / name, target / name)
     lineage: dict[str, Any] = {}
     if (source / "openllm.json").exists():
-        lineage = json.loads((source / "openllm.json").read_text(encoding="utf-8"))
+        lineage = read_json(source / "openllm.json", CheckpointError, "mend it, or remove it")
     lineage["parents"] = [{"name": model_name(source), "fingerprint": fingerprint}]
     lineage["export"] = {"format": to, "dtype": dtype}
     write_json(target / "openllm.json", lineage)
