@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json, write_json
 from openllm.core.log import progress
+from openllm.export.inventory import digest_files, list_files
 from openllm.export.reference import Reference, log_softmax, negative_log_likelihood
 from openllm.export.runtime import Runtime
 
 FILE = "certificate.json"
+FREE = (FILE, "certificate.js", "README.md", "LICENSE")
+"""Files of an export that may change; a changed tokenizer would make another model of it."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,8 @@ def first_difference(reference: Reference, runtime: Runtime, limit: float) -> st
     found = runtime.layers(reference.texts[0][: probe.shape[1]])
     if found is None:
         return f"{runtime.name} does not show its layers"
+    if len(found) != len(probe):
+        return f"the export has {len(found)} layers, the original {len(probe)}"
     for number, (mine_TD, theirs_TD) in enumerate(zip(probe, found, strict=True)):
         gap = np.abs(mine_TD - theirs_TD).max() / max(float(np.abs(mine_TD).max()), 1e-30)
         if not gap <= limit:
@@ -208,11 +213,35 @@ def certify(
     return certificate
 
 
+def digest_export(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of an export that must stay as it is, by name; not of hidden files."""
+    found = list_files(folder).items()
+    files = {name: path for name, path in found if name not in FREE and not name.startswith(".")}
+    return {name: digest.sha256 for name, digest in digest_files(files, "checksums").items()}
+
+
+def add_changes(certificate: dict[str, Any], folder: Path, known: Any) -> None:
+    """Fail a certificate if files are not those of `known`: name -> SHA-256, none if unknown.
+
+    Raises:
+        CheckpointError: the folder holds links that lead nowhere, or devices.
+    """
+    if not isinstance(known, dict):
+        return
+    now = digest_export(folder)
+    changed = [name for name in sorted(known) if now.get(name) != known[name]]
+    faults = [f"{name} {'was changed' if name in now else 'is missing'}" for name in changed]
+    faults += [f"{name} was added" for name in sorted(set(now) - set(known))]
+    if faults:
+        certificate["verdict"] = "failed"
+        certificate["faults"] = [*certificate.get("faults", []), *faults]
+
+
 def write_certificate(folder: Path, certificate: Mapping[str, Any]) -> None:
     """Write `certificate.json`, and its section of the model card."""
     write_json(folder / FILE, _finite(dict(certificate)))
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    text = card.read_text("utf-8", errors="replace") if card.exists() else ""
     before, _, rest = text.partition(f"{HEADING}\n")
     _, newline, after = rest.partition("\n## ")
     section = "\n".join([HEADING, "", *summary(certificate), ""])
@@ -267,10 +296,12 @@ def refuse_failed(certificate: Mapping[str, Any], folder: Path | str) -> None:
         CheckpointError: names the faults and the layer.
     """
     if certificate["verdict"] != "passed":
+        where = certificate.get("where")
+        found = [*certificate["faults"], *([where] if where else [])]
+        mend = "Choose a higher precision" if where else "Export the model again"
         raise CheckpointError(
-            f"{folder}: the exported model is not the original: "
-            f"{'; '.join(certificate['faults'])}; {certificate['where']}. "
-            "Choose a higher precision, or keep it anyway with --allow-mismatch"
+            f"{folder}: the exported model is not the original: {'; '.join(found)}. "
+            f"{mend}, or keep it anyway with --allow-mismatch"
         )
 
 

@@ -125,7 +125,7 @@ def _general(source: Path, dtype: Dtype) -> dict[str, Any]:
     }
     card = source / "README.md"
     front = (
-        re.match(r"---\n(.*?)\n---\n", card.read_text("utf-8"), re.DOTALL)
+        re.match(r"---\n(.*?)\n---\n", card.read_text("utf-8", errors="replace"), re.DOTALL)
         if card.exists()
         else None
     )
@@ -136,23 +136,29 @@ def _general(source: Path, dtype: Dtype) -> dict[str, Any]:
     licence = facts.get("license") if isinstance(facts, dict) else None
     if isinstance(licence, str):
         values["general.license"] = licence
-    sources = _lineage(source).get("data", {}).get("sources", [])
-    if sources:
-        names = [
-            f"{data['name']} (licence {data.get('licence') or 'not stated'})" for data in sources
-        ]
+    sources = _data(source).get("sources")
+    names = [
+        f"{data.get('name')} (licence {data.get('licence') or 'not stated'})"
+        for data in (sources if isinstance(sources, list) else [])
+        if isinstance(data, dict)
+    ]
+    if names:
         values["general.description"] = f"trained on {', '.join(names)}"
     return values
 
 
-def _lineage(source: Path) -> dict[str, Any]:
+def _data(source: Path) -> dict[str, Any]:
+    """What the lineage, which may come from elsewhere, says of the data."""
     path = source / "openllm.json"
-    return read_json(path, CheckpointError, "copy the model folder again") if path.exists() else {}
+    if not path.exists():
+        return {}
+    data = read_json(path, CheckpointError, "copy the model folder again").get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def model_name(source: Path) -> str:
     """The model's name: that of its recipe or run, else of its folder."""
     folder = source.resolve()
     run = folder.parent.name if folder.name == "model" else folder.name
-    name = str(_lineage(source).get("data", {}).get("name") or run)
+    name = str(_data(source).get("name") or run)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

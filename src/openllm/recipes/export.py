@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import CheckpointError, DataError, UsageError
-from openllm.core.files import atomic_folder, check_replaceable, write_json
+from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
 from openllm.core.log import say
 from openllm.export.certificate import (
     FILE,
     LIMITS,
+    add_changes,
     certify,
+    digest_export,
     read_certificate,
     refuse_failed,
     summary,
     write_certificate,
 )
 from openllm.export.formats import FORMATS, PRECISIONS
-from openllm.export.inventory import model_fingerprint
+from openllm.export.inventory import model_fingerprint, model_name
 from openllm.export.reference import Reference, make_reference
 from openllm.export.zoo import resolve_model
 
@@ -40,6 +42,8 @@ def export_main(argv: list[str]) -> int:
     options = _options(args)
     source, out = resolve_model(args.model), Path(args.out)
     check_replaceable(out, (FILE,), UsageError)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"--out {out} lies in the model's own folder; choose another one")
     reference = ask_original(source, args)
     with atomic_folder(out) as target:
         say(f"writing {args.to}")
@@ -51,6 +55,7 @@ def export_main(argv: list[str]) -> int:
             refuse_failed(certificate, out)
         reference.save(target)
         _describe(source, target, reference.fingerprint, args.to, dtype)
+        certificate["files"] = digest_export(target)
         write_certificate(target, certificate)
         shape.show(target, certificate["verdict"])
     _show(certificate, out, args.json)
@@ -70,15 +75,22 @@ def verify_main(argv: list[str]) -> int:
     folder = resolve_model(args.folder)
     old = read_certificate(folder)
     shape = FORMATS.get(str(old.get("format")))
-    if shape is None or old.get("precision") not in LIMITS:
+    if shape is None or str(old.get("precision")) not in LIMITS:
         raise CheckpointError(f"{folder / FILE} names no known format; export the model again")
     if args.model is None:
         reference = Reference.load(folder)
+        if old.get("original") != {"fingerprint": reference.fingerprint}:
+            raise CheckpointError(
+                f"{folder}: {FILE} and the kept answers are of different models; export the model "
+                "again, or name the original: openllm verify FOLDER --model MODEL"
+            )
     else:
         reference = ask_original(resolve_model(args.model), args)
     certificate = certify(
         reference, shape.load(folder), format_name=old["format"], precision=old["precision"]
     )
+    if args.model is None:
+        add_changes(certificate, folder, old.get("files"))
     _show(certificate, folder, args.json)
     if not args.allow_mismatch:
         refuse_failed(certificate, folder)
@@ -127,6 +139,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--dtype {given['dtype']}: choose one of {choices} for {args.to}")
     if "max_mb" in shape.options and "max_mb" not in given:
         raise UsageError(f"--to {args.to} needs --max-mb, the largest size of the folder in MB")
+    for name in ("max_mb", "max_shard_bytes"):
+        if not given.get(name, 1) > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
     if "runtime" in given:
         given["runtime"] = Path(given["runtime"])
     return given
@@ -203,8 +218,8 @@ def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str)
             shutil.copyfile(source / name, target / name)
     lineage: dict[str, Any] = {}
     if (source / "openllm.json").exists():
-        lineage = json.loads((source / "openllm.json").read_text(encoding="utf-8"))
-    lineage["parents"] = [{"name": source.name, "fingerprint": fingerprint}]
+        lineage = read_json(source / "openllm.json", CheckpointError, "mend it, or remove it")
+    lineage["parents"] = [{"name": model_name(source), "fingerprint": fingerprint}]
     lineage["export"] = {"format": to, "dtype": dtype}
     write_json(target / "openllm.json", lineage)
 

@@ -17,7 +17,7 @@ from openllm.core.errors import CheckpointError, TokenizerError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable, write_json
 from openllm.core.log import say
 from openllm.core.runs import source_commit
-from openllm.export.inventory import digest_files, fingerprint, place
+from openllm.export.inventory import digest_files, fingerprint, model_name, place
 from openllm.export.safety import choose_downloads
 from openllm.export.zoo import find_model
 
@@ -190,7 +190,7 @@ def _facts(model: "Source", dtype: "torch.dtype | None") -> dict[str, Any]:
     found = CACHE.search(model.folder.absolute().as_posix())
     return {
         "made_by": "import",
-        "parent": found[1].replace("--", "/") if found else model.folder.resolve().name,
+        "parent": found[1].replace("--", "/") if found else model_name(model.folder),
         "revision": found[2] if found else None,
         "family": model.family.model_type,
         "parameters": parameters(model.cfg).total,
