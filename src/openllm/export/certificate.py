@@ -24,7 +24,10 @@ from openllm.export.reference import Reference, log_softmax, negative_log_likeli
 from openllm.export.runtime import Runtime
 
 FILE = "certificate.json"
-FREE = (FILE, "certificate.js", "README.md", "LICENSE")
+PASSED, FAILED = "passed", "failed"
+ENOUGH_TOKENS, ENOUGH_NEW_TOKENS = 1000, 64
+"""Of text and of greedy text; less is a sample, and the verdict says so."""
+FREE = (FILE, "certificate.js", "README.md", "LICENSE", "LICENCE", "NOTICE")
 """Files of an export that may change; a changed tokenizer would make another model of it."""
 
 
@@ -195,7 +198,7 @@ def certify(
     found = measure(reference, runtime)
     faults = found.faults(limits)
     certificate = {
-        "verdict": "failed" if faults else "passed",
+        "verdict": _verdict(faults, reference),
         "format": format_name,
         "precision": precision,
         "runtime": {"name": runtime.name, "version": runtime.version},
@@ -211,6 +214,13 @@ def certify(
         limit = limits.logits if math.isfinite(limits.logits) else 0.5
         certificate["where"] = first_difference(reference, runtime, limit)
     return certificate
+
+
+def _verdict(faults: list[str], reference: Reference) -> str:
+    if faults:
+        return FAILED
+    few = reference.scored < ENOUGH_TOKENS or len(reference.continuations[0]) < ENOUGH_NEW_TOKENS
+    return f"{PASSED} on few questions" if few else PASSED
 
 
 def digest_export(folder: Path) -> dict[str, str]:
@@ -233,7 +243,7 @@ def add_changes(certificate: dict[str, Any], folder: Path, known: Any) -> None:
     faults = [f"{name} {'was changed' if name in now else 'is missing'}" for name in changed]
     faults += [f"{name} was added" for name in sorted(set(now) - set(known))]
     if faults:
-        certificate["verdict"] = "failed"
+        certificate["verdict"] = FAILED
         certificate["faults"] = [*certificate.get("faults", []), *faults]
 
 
@@ -290,12 +300,12 @@ def summary(certificate: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_failed(certificate: Mapping[str, Any], folder: Path | str) -> None:
-    """Raise if the verdict is not `passed`.
+    """Raise if the verdict is `failed`.
 
     Raises:
         CheckpointError: names the faults and the layer.
     """
-    if certificate["verdict"] != "passed":
+    if certificate["verdict"] == FAILED:
         where = certificate.get("where")
         found = [*certificate["faults"], *([where] if where else [])]
         mend = "Choose a higher precision" if where else "Export the model again"

@@ -22,6 +22,7 @@ from openllm.export.gguf_file import BLOCK, FILE_TYPES, Dtype, Stored, write_ggu
 from openllm.export.gguf_shapes import architecture, context_length, hyperparameters
 from openllm.export.gguf_tensors import packed, rope_tensors
 from openllm.export.gguf_tokenizer import tokenizer_metadata
+from openllm.export.inventory import model_name
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 
@@ -66,7 +67,7 @@ def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
         tensor = divisors[name] if name in divisors else entries[name].pack(weights)
         return tensor.numpy()
 
-    path = target / f"{model_name(source)}-{dtype.upper()}.gguf"
+    path = target / f"{file_name(source)}-{dtype.upper()}.gguf"
     total = sum(int(np.prod(tensor.shape)) for tensor in tensors)
     with progress(f"writing {path.name}", total, "values") as meter:
         write_gguf(path, shape, metadata, tensors, read, meter)
@@ -119,7 +120,7 @@ def _general(source: Path, dtype: Dtype) -> dict[str, Any]:
     """Metadata about the file as a whole."""
     values = {
         "general.type": "model",
-        "general.name": model_name(source),
+        "general.name": file_name(source),
         "general.file_type": FILE_TYPES[dtype],
         "general.quantization_version": QUANTIZATION_VERSION,
     }
@@ -156,9 +157,6 @@ def _data(source: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def model_name(source: Path) -> str:
-    """The model's name: that of its recipe or run, else of its folder."""
-    folder = source.resolve()
-    run = folder.parent.name if folder.name == "model" else folder.name
-    name = str(_data(source).get("name") or run)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+def file_name(source: Path) -> str:
+    """The model's name in characters that any file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model_name(source)).strip("-.") or "model"

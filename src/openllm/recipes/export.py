@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import CheckpointError, DataError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
-from openllm.core.log import say
+from openllm.core.log import say, warn
+from openllm.export.card import export_card
 from openllm.export.certificate import (
     FILE,
     LIMITS,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from openllm.text.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
+LOGIT_BYTES = 2**30
+"""Of the logits of one text at most; a text of a large vocabulary is shorter."""
 
 
 def export_main(argv: list[str]) -> int:
@@ -41,7 +44,8 @@ def export_main(argv: list[str]) -> int:
     shape = FORMATS[args.to]
     options = _options(args)
     source, out = resolve_model(args.model), Path(args.out)
-    check_replaceable(out, (FILE,), UsageError)
+    if not (out / FILE).is_file():  # an earlier export may be replaced
+        check_replaceable(out, (), UsageError)
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"--out {out} lies in the model's own folder; choose another one")
     reference = ask_original(source, args)
@@ -86,11 +90,12 @@ def verify_main(argv: list[str]) -> int:
             )
     else:
         reference = ask_original(resolve_model(args.model), args)
+        if old.get("original") != {"fingerprint": reference.fingerprint}:
+            warn(f"{args.model} is not the model that {folder} was exported from")
     certificate = certify(
         reference, shape.load(folder), format_name=old["format"], precision=old["precision"]
     )
-    if args.model is None:
-        add_changes(certificate, folder, old.get("files"))
+    add_changes(certificate, folder, old.get("files"))
     _show(certificate, folder, args.json)
     if not args.allow_mismatch:
         refuse_failed(certificate, folder)
@@ -167,7 +172,9 @@ def ask_original(source: Path, args: argparse.Namespace) -> Reference:
         raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")
     original = EagerModel.load(source)
     context = original.model.cfg.max_positions
-    texts = _texts(load_tokenizer(source), args.text, min(context, args.text_tokens))
+    room = LOGIT_BYTES // (4 * original.model.cfg.vocab_size)
+    longest = min(context, args.text_tokens, max(room, 2 * PROMPT_TOKENS))
+    texts = _texts(load_tokenizer(source), args.text, longest)
     chosen: list[list[int]] = []
     room = args.text_tokens
     prompts: list[list[int]] = []
@@ -194,6 +201,7 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
     from openllm.data.builtin.corpus import generate
 
     if path is None:
+        yield _long_text(tokenizer, longest)
         for document in generate("test", seed=0):
             ids = [*tokenizer.prefix, *tokenizer.encode(document.text)][:longest]
             if len(ids) >= 2:
@@ -211,11 +219,28 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
         yield [*tokenizer.prefix, *piece]
 
 
+def _long_text(tokenizer: "Tokenizer", length: int) -> list[int]:
+    """Documents in one text: what depends on distance does not show in short ones."""
+    from openllm.data.builtin.corpus import generate
+
+    ids = list(tokenizer.prefix)
+    for document in generate("validation", seed=0):
+        ids += tokenizer.encode(f"{document.text}\n\n")
+        if len(ids) >= length:
+            return ids[:length]
+    raise AssertionError("the corpus is endless")
+
+
 def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str) -> None:
     """Card and lineage: those of the original, and what was made of it."""
-    for name in ("README.md", "LICENSE"):
+    for name in ("README.md", "LICENSE", "LICENCE", "NOTICE"):
         if (source / name).exists() and not (target / name).exists():
             shutil.copyfile(source / name, target / name)
+    if usage := FORMATS[to].usage:
+        card = target / "README.md"
+        text = card.read_text("utf-8", errors="replace") if card.exists() else ""
+        text = export_card(text, name=model_name(source), to=to, usage=usage)
+        card.write_text(text, "utf-8")
     lineage: dict[str, Any] = {}
     if (source / "openllm.json").exists():
         lineage = read_json(source / "openllm.json", CheckpointError, "mend it, or remove it")
