@@ -12,6 +12,7 @@ import torch
 from tests.tiny import SHAPES, random_model
 
 from openllm.core.errors import CheckpointError
+from openllm.export import certificate as certificates
 from openllm.export import reference as references
 from openllm.export.certificate import (
     LIMITS,
@@ -22,6 +23,14 @@ from openllm.export.certificate import (
 )
 from openllm.export.eager import EagerModel
 from openllm.export.reference import Reference, make_reference
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny texts here count as many questions."""
+    monkeypatch.setattr(certificates, "ENOUGH_TOKENS", 100)
+    monkeypatch.setattr(certificates, "ENOUGH_NEW_TOKENS", 10)
+
 
 PROMPTS = [[1, 50, 60, 70], [1, 80], [1, 9, 8, 7, 6, 5]]
 
@@ -174,3 +183,10 @@ def test_a_certificate_is_json_even_with_nan(tmp_path: Path) -> None:
     )
     text = (tmp_path / "certificate.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["verdict"] == "failed"
+
+
+def test_few_questions_make_no_full_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "ENOUGH_TOKENS", 1000)
+    found = certify(ask(original()), original(), format_name="hf", precision="fp32")
+    assert found["verdict"] == "passed on few questions"
+    refuse_failed(found, "somewhere")

@@ -24,7 +24,7 @@ from tests.export.gguf_models import (
 from tests.tiny import VOCAB_SIZE, random_model
 
 from openllm.core.errors import CheckpointError, TokenizerError
-from openllm.export.gguf import export_gguf, model_name, tensor_dtype
+from openllm.export.gguf import export_gguf, file_name, tensor_dtype
 from openllm.export.gguf_file import Dtype, GGUFFile
 from openllm.export.gguf_reader import read_gguf
 from openllm.export.gguf_shapes import architecture
@@ -82,11 +82,11 @@ def test_what_the_file_says(tmp_path: Path, tokenizer_folder: Path) -> None:
     (source / "chat_template.jinja").write_text("{{ messages }}")
     (tmp_path / "out").mkdir()
     export_gguf(source, tmp_path / "out", dtype="bf16")
-    said = GGUFFile(tmp_path / "out" / "stories-1-BF16.gguf").metadata
+    said = GGUFFile(tmp_path / "out" / f"{file_name(source)}-BF16.gguf").metadata
     tokenizer = load_tokenizer(tokenizer_folder)
     expected = {
         "general.architecture": "llama",
-        "general.name": "stories-1",
+        "general.name": file_name(source),
         "general.license": "mit",
         "general.description": "trained on tiny (licence CC0-1.0)",
         "general.quantization_version": 2,
@@ -117,7 +117,7 @@ def test_what_the_file_says(tmp_path: Path, tokenizer_folder: Path) -> None:
 
 def test_a_model_has_the_name_of_its_run(tmp_path: Path) -> None:
     (tmp_path / "my run" / "model").mkdir(parents=True)
-    assert model_name(tmp_path / "my run" / "model") == "my-run"
+    assert file_name(tmp_path / "my run" / "model") == "my-run"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.export.hub_server import Hub, Repo
 import openllm.export.hub as module
 from openllm.cli.main import main
 from openllm.export.inventory import digest_files, list_files, model_fingerprint
+from openllm.export.safety import choose_downloads
 from openllm.export.zoo import Zoo
 
 pytestmark = pytest.mark.usefixtures("zoo_root")
@@ -356,3 +357,8 @@ def test_a_model_of_the_zoo_is_pushed_by_name(hub: Hub, model: Path) -> None:
     Zoo().add(list_files(model), "mine")
     assert main(["push", "mine", REPO, "--public"]) == 0
     assert not hub.repos[REPO].private and hub.repos[REPO].files == contents(model)
+
+
+def test_weights_beside_a_large_graph_are_downloaded() -> None:
+    names = ["model.onnx", "model.onnx.data", "notes.data"]
+    assert choose_downloads(names)[0] == names[:2]

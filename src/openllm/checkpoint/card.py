@@ -58,7 +58,7 @@ def import_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
         [
             f"# {parent}, {parameters(cfg).total / 1e6:.1f}M parameters",
             "",
-            f"Imported from {parent}{revision} without a change of its function.",
+            f"Imported from {parent}{revision}.",
             "",
             f"- architecture {lineage['family']}: {cfg.num_layers} layers, width {cfg.dim}, "
             f"{cfg.attention.num_heads} heads, vocabulary {cfg.vocab_size:,}, "

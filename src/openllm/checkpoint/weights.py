@@ -121,6 +121,12 @@ def open_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
     if (folder / INDEX).exists():
         return _open_shards(folder)
     pickled = [name for name in (PICKLE, PICKLE_INDEX) if (folder / name).exists()]
+    others = [name for name in ("model.onnx", "index.html") if (folder / name).exists()]
+    if not pickled and others:
+        raise CheckpointError(
+            f"{folder} holds {others[0]}, an export for another program; give the model that it "
+            "was made from"
+        )
     if not pickled:
         raise CheckpointError(f"{folder / WEIGHTS} does not exist; {MEND}")
     if not allow_pickle:

@@ -19,10 +19,16 @@ from numpy.typing import NDArray
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json, write_json
 from openllm.core.log import progress
+from openllm.export.inventory import digest_files, list_files
 from openllm.export.reference import Reference, log_softmax, negative_log_likelihood
 from openllm.export.runtime import Runtime
 
 FILE = "certificate.json"
+PASSED, FAILED = "passed", "failed"
+ENOUGH_TOKENS, ENOUGH_NEW_TOKENS = 1000, 64
+"""Of text and of greedy text; less is a sample, and the verdict says so."""
+FREE = (FILE, "certificate.js", "README.md", "LICENSE", "LICENCE", "NOTICE")
+"""Files of an export that may change; a changed tokenizer would make another model of it."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,8 @@ def first_difference(reference: Reference, runtime: Runtime, limit: float) -> st
     found = runtime.layers(reference.texts[0][: probe.shape[1]])
     if found is None:
         return f"{runtime.name} does not show its layers"
+    if len(found) != len(probe):
+        return f"the export has {len(found)} layers, the original {len(probe)}"
     for number, (mine_TD, theirs_TD) in enumerate(zip(probe, found, strict=True)):
         gap = np.abs(mine_TD - theirs_TD).max() / max(float(np.abs(mine_TD).max()), 1e-30)
         if not gap <= limit:
@@ -190,7 +198,7 @@ def certify(
     found = measure(reference, runtime)
     faults = found.faults(limits)
     certificate = {
-        "verdict": "failed" if faults else "passed",
+        "verdict": _verdict(faults, reference),
         "format": format_name,
         "precision": precision,
         "runtime": {"name": runtime.name, "version": runtime.version},
@@ -208,11 +216,42 @@ def certify(
     return certificate
 
 
+def _verdict(faults: list[str], reference: Reference) -> str:
+    if faults:
+        return FAILED
+    few = reference.scored < ENOUGH_TOKENS or len(reference.continuations[0]) < ENOUGH_NEW_TOKENS
+    return f"{PASSED} on few questions" if few else PASSED
+
+
+def digest_export(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of an export that must stay as it is, by name; not of hidden files."""
+    found = list_files(folder).items()
+    files = {name: path for name, path in found if name not in FREE and not name.startswith(".")}
+    return {name: digest.sha256 for name, digest in digest_files(files, "checksums").items()}
+
+
+def add_changes(certificate: dict[str, Any], folder: Path, known: Any) -> None:
+    """Fail a certificate if files are not those of `known`: name -> SHA-256, none if unknown.
+
+    Raises:
+        CheckpointError: the folder holds links that lead nowhere, or devices.
+    """
+    if not isinstance(known, dict):
+        return
+    now = digest_export(folder)
+    changed = [name for name in sorted(known) if now.get(name) != known[name]]
+    faults = [f"{name} {'was changed' if name in now else 'is missing'}" for name in changed]
+    faults += [f"{name} was added" for name in sorted(set(now) - set(known))]
+    if faults:
+        certificate["verdict"] = FAILED
+        certificate["faults"] = [*certificate.get("faults", []), *faults]
+
+
 def write_certificate(folder: Path, certificate: Mapping[str, Any]) -> None:
     """Write `certificate.json`, and its section of the model card."""
     write_json(folder / FILE, _finite(dict(certificate)))
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    text = card.read_text("utf-8", errors="replace") if card.exists() else ""
     before, _, rest = text.partition(f"{HEADING}\n")
     _, newline, after = rest.partition("\n## ")
     section = "\n".join([HEADING, "", *summary(certificate), ""])
@@ -261,16 +300,18 @@ def summary(certificate: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_failed(certificate: Mapping[str, Any], folder: Path | str) -> None:
-    """Raise if the verdict is not `passed`.
+    """Raise if the verdict is `failed`.
 
     Raises:
         CheckpointError: names the faults and the layer.
     """
-    if certificate["verdict"] != "passed":
+    if certificate["verdict"] == FAILED:
+        where = certificate.get("where")
+        found = [*certificate["faults"], *([where] if where else [])]
+        mend = "Choose a higher precision" if where else "Export the model again"
         raise CheckpointError(
-            f"{folder}: the exported model is not the original: "
-            f"{'; '.join(certificate['faults'])}; {certificate['where']}. "
-            "Choose a higher precision, or keep it anyway with --allow-mismatch"
+            f"{folder}: the exported model is not the original: {'; '.join(found)}. "
+            f"{mend}, or keep it anyway with --allow-mismatch"
         )
 
 

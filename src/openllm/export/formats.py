@@ -34,6 +34,7 @@ class Format:
 
     Attributes:
         help: one line.
+        usage: how to run it, for the card; empty where the original's card holds.
         export: called as `export(source, target, **options)`; `target` is empty. It may return
             the data type that it has chosen.
         runtime: called as `runtime(folder)`.
@@ -43,6 +44,7 @@ class Format:
     """
 
     help: str
+    usage: str
     export: str
     runtime: str
     dtypes: tuple[str, ...]
@@ -72,6 +74,7 @@ def _load(name: str) -> Callable[..., Any]:
 FORMATS: dict[str, Format] = {
     "hf": Format(
         "safetensors and config for transformers, vLLM and the like",
+        "",
         "openllm.export.hf:export_hf",
         "openllm.export.transformers_runtime:load",
         ("keep", "fp32", "bf16", "fp16"),
@@ -79,24 +82,28 @@ FORMATS: dict[str, Format] = {
     ),
     "onnx": Format(
         "a graph with KV cache for onnxruntime",
+        "Run `model.onnx` with onnxruntime; `OnnxModel.generate` in OpenLLM is a whole loop.",
         "openllm.export.onnx:export_onnx",
         "openllm.export.onnx_runtime:OnnxModel",
         ("fp32", "fp16", "int8", "int4"),
     ),
     "gguf": Format(
         "one file for llama.cpp and what is built on it",
+        "Run the file with llama.cpp: `llama-cli -m FILE.gguf -p Once`.",
         "openllm.export.gguf:export_gguf",
         "openllm.export.llama_cpp:load",
         ("f16", "f32", "bf16", "q8_0", "q4_0"),
     ),
     "pt2": Format(
         "a graph of torch.export, which runs without our code",
+        "Run it with torch alone: `torch.export.load('model.pt2').module()`.",
         "openllm.export.pt2:export_pt2",
         "openllm.export.pt2:Pt2Model",
         (),
     ),
     "web": Format(
         "a page that generates text in a browser, without a server",
+        "Open `index.html` in a browser.",
         "openllm.export.web:export_web",
         "openllm.export.web:open_web",
         (),

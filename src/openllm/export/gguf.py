@@ -22,6 +22,7 @@ from openllm.export.gguf_file import BLOCK, FILE_TYPES, Dtype, Stored, write_ggu
 from openllm.export.gguf_shapes import architecture, context_length, hyperparameters
 from openllm.export.gguf_tensors import packed, rope_tensors
 from openllm.export.gguf_tokenizer import tokenizer_metadata
+from openllm.export.inventory import model_name
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 
@@ -66,7 +67,7 @@ def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
         tensor = divisors[name] if name in divisors else entries[name].pack(weights)
         return tensor.numpy()
 
-    path = target / f"{model_name(source)}-{dtype.upper()}.gguf"
+    path = target / f"{file_name(source)}-{dtype.upper()}.gguf"
     total = sum(int(np.prod(tensor.shape)) for tensor in tensors)
     with progress(f"writing {path.name}", total, "values") as meter:
         write_gguf(path, shape, metadata, tensors, read, meter)
@@ -119,13 +120,13 @@ def _general(source: Path, dtype: Dtype) -> dict[str, Any]:
     """Metadata about the file as a whole."""
     values = {
         "general.type": "model",
-        "general.name": model_name(source),
+        "general.name": file_name(source),
         "general.file_type": FILE_TYPES[dtype],
         "general.quantization_version": QUANTIZATION_VERSION,
     }
     card = source / "README.md"
     front = (
-        re.match(r"---\n(.*?)\n---\n", card.read_text("utf-8"), re.DOTALL)
+        re.match(r"---\n(.*?)\n---\n", card.read_text("utf-8", errors="replace"), re.DOTALL)
         if card.exists()
         else None
     )
@@ -136,23 +137,26 @@ def _general(source: Path, dtype: Dtype) -> dict[str, Any]:
     licence = facts.get("license") if isinstance(facts, dict) else None
     if isinstance(licence, str):
         values["general.license"] = licence
-    sources = _lineage(source).get("data", {}).get("sources", [])
-    if sources:
-        names = [
-            f"{data['name']} (licence {data.get('licence') or 'not stated'})" for data in sources
-        ]
+    sources = _data(source).get("sources")
+    names = [
+        f"{data.get('name')} (licence {data.get('licence') or 'not stated'})"
+        for data in (sources if isinstance(sources, list) else [])
+        if isinstance(data, dict)
+    ]
+    if names:
         values["general.description"] = f"trained on {', '.join(names)}"
     return values
 
 
-def _lineage(source: Path) -> dict[str, Any]:
+def _data(source: Path) -> dict[str, Any]:
+    """What the lineage, which may come from elsewhere, says of the data."""
     path = source / "openllm.json"
-    return read_json(path, CheckpointError, "copy the model folder again") if path.exists() else {}
+    if not path.exists():
+        return {}
+    data = read_json(path, CheckpointError, "copy the model folder again").get("data")
+    return data if isinstance(data, dict) else {}
 
 
-def model_name(source: Path) -> str:
-    """The model's name: that of its recipe or run, else of its folder."""
-    folder = source.resolve()
-    run = folder.parent.name if folder.name == "model" else folder.name
-    name = str(_lineage(source).get("data", {}).get("name") or run)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+def file_name(source: Path) -> str:
+    """The model's name in characters that any file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model_name(source)).strip("-.") or "model"

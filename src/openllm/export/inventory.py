@@ -24,7 +24,9 @@ CONFIG = "config.json"
 LINEAGE = "openllm.json"
 CERTIFICATE = "certificate.json"
 CARD = "README.md"
-WEIGHTS = (".safetensors", ".gguf", ".onnx")
+REFERENCE = "reference.safetensors"
+"""Beside an export: the original's answers, which are no weights."""
+WEIGHTS = (".safetensors", ".gguf", ".onnx", ".onnx.data")
 """Suffixes of weight files that hold numbers only, no code."""
 
 LARGEST_HEADER = 100_000_000
@@ -96,6 +98,12 @@ def list_files(folder: Path | str) -> dict[str, Path]:
     return found
 
 
+def model_name(folder: Path) -> str:
+    """What to call a model: by its run or its name in the zoo, else by its folder."""
+    folder = folder.resolve()
+    return folder.parent.name.replace("--", "/", 1) if folder.name == "model" else folder.name
+
+
 def check_model(files: Mapping[str, Path], where: str) -> None:
     """Refuse files that are not a model.
 
@@ -104,7 +112,7 @@ def check_model(files: Mapping[str, Path], where: str) -> None:
     Raises:
         CheckpointError: it names what is missing or damaged; `where` says whose files they are.
     """
-    weights = [name for name in files if name.endswith(WEIGHTS)]
+    weights = [name for name in files if _holds_weights(name)]
     if not weights:
         raise CheckpointError(
             f"{where} holds no weights ({', '.join('*' + suffix for suffix in WEIGHTS)}); give a "
@@ -173,7 +181,7 @@ def model_facts(files: Mapping[str, Path]) -> Facts:
     first = architectures[0] if isinstance(architectures, list) and architectures else None
     counts: Counter[str] = Counter()
     for name, path in files.items():
-        if name.endswith(".safetensors"):
+        if name.endswith(".safetensors") and _holds_weights(name):
             for dtype, shape in read_header(path).values():
                 counts[DTYPES.get(dtype, dtype)] += math.prod(shape)
     return Facts(
@@ -299,4 +307,8 @@ def model_fingerprint(folder: Path | str) -> str:
 
 
 def _identifies(name: str) -> bool:
-    return name == CONFIG or name.endswith(WEIGHTS)
+    return name == CONFIG or _holds_weights(name)
+
+
+def _holds_weights(name: str) -> bool:
+    return name.endswith(WEIGHTS) and name != REFERENCE

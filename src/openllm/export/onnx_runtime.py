@@ -73,6 +73,7 @@ class OnnxModel:
             return self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except (
             errors.Fail,
+            errors.InvalidArgument,
             errors.InvalidGraph,
             errors.InvalidProtobuf,
             errors.NotImplemented,

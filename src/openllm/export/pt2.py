@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openllm.checkpoint.model_dir import WEIGHTS, load_model, read_model_config
+from openllm.checkpoint.model_dir import load_model, read_model_config
+from openllm.checkpoint.source import open_source
 from openllm.core.log import say
 from openllm.export.companions import copy_companions
 from openllm.export.decoder import Decoder, Pair
@@ -48,7 +49,8 @@ def export_pt2(source: Path, target: Path) -> None:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names our folders
     torch.export.save(program, target / ARCHIVE)
-    shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
+    for path in open_source(source).weights.files:
+        shutil.copyfile(path, target / path.name)
     copy_companions(source, target)
 
 

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from openllm.core.errors import CheckpointError
 from openllm.core.log import progress
+from openllm.export.inventory import REFERENCE as FILE
 
-FILE = "reference.safetensors"
 KEPT_BYTES = 16 * 2**20
 """Of logits at most, and of layers: vocabularies and widths differ a hundredfold."""
 MAX_ROWS = 256
@@ -86,7 +86,11 @@ class Reference:
         }
         facts |= {"continuations": self.continuations, "margins": self.margins}
         arrays = {"logits": self.logits_RV, "layers": self.layers_LTD}
-        save_file(arrays, folder / FILE, metadata={"reference": json.dumps(facts)})
+        path = folder / FILE
+        path.touch()
+        mode = path.stat().st_mode
+        save_file(arrays, path, metadata={"reference": json.dumps(facts)})
+        path.chmod(mode)  # safetensors makes it readable by the owner only
 
     @classmethod
     def load(cls, folder: Path) -> "Reference":

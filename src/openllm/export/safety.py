@@ -127,6 +127,6 @@ def _skip_reason(name: str, include: Sequence[str], allow_pickle: bool) -> str |
         return "hidden"
     if path.suffix.lower() in PICKLES:
         return None if allow_pickle else "a pickle; it comes only with --allow-pickle"
-    if path.suffix.lower() in SAFE or path.name in NOTICES:
+    if name.lower().endswith(tuple(SAFE)) or path.name in NOTICES:
         return None
     return "neither weights nor text"

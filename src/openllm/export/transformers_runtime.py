@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from openllm.checkpoint.families.own import OWN
-from openllm.checkpoint.families.registry import architecture
-from openllm.checkpoint.model_dir import read_model_config
+from openllm.checkpoint.source import open_source
 from openllm.core.log import progress, say
 from openllm.core.plugins import require
 from openllm.export.eager import EagerModel
@@ -23,8 +22,13 @@ from openllm.export.runtime import Runtime
 
 
 def load(folder: Path) -> Runtime:
-    """Load a folder in transformers; in OpenLLM if only that knows the shape or is installed."""
-    if architecture(read_model_config(folder)) == OWN:
+    """Load a folder in transformers; in OpenLLM if only that knows the shape or is installed.
+
+    Raises:
+        CheckpointError: missing, truncated or mismatched weights.
+    """
+    source = open_source(folder)  # transformers would fill what is missing with random numbers
+    if source.family.model_type == OWN:
         return EagerModel.load(folder)
     if importlib.util.find_spec("transformers") is None:
         say("transformers is not installed: the folder is checked in OpenLLM itself")

@@ -21,6 +21,7 @@ from openllm.core.errors import CheckpointError, ConfigError
 from openllm.core.files import read_json
 from openllm.core.log import say
 from openllm.export.companions import copy_companions
+from openllm.export.inventory import model_name
 from openllm.export.onnx import GRAPH, Dtype, export_onnx
 from openllm.export.onnx_runtime import OnnxModel
 from openllm.export.web_runtime import (
@@ -49,7 +50,7 @@ def export_web(
         target: an empty folder.
         max_mb: megabytes that the folder may have, without `runtime/`.
         runtime: an unpacked copy of onnxruntime-web; none: it is downloaded once.
-        name: of the model, for the page's title; default: the folder's.
+        name: of the model, for the page's title; default: that of its run or folder.
 
     Raises:
         ConfigError: no form of the model is small enough; the message names the smallest size.
@@ -68,9 +69,8 @@ def export_web(
     dtype, count, megabytes = _write_weights(source, target, max_mb)
     pieces = write_runtime(place, target)
     cfg = read_model_config(source)
-    named = source.parent.name if source.name == "model" else source.name
     facts = {
-        "name": name or named,
+        "name": name or model_name(source),
         "parts": count,
         "runtime": pieces,
         "layers": cfg.num_layers,

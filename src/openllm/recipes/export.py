@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import CheckpointError, DataError, UsageError
-from openllm.core.files import atomic_folder, check_replaceable, write_json
-from openllm.core.log import say
+from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
+from openllm.core.log import say, warn
+from openllm.export.card import export_card
 from openllm.export.certificate import (
     FILE,
     LIMITS,
+    add_changes,
     certify,
+    digest_export,
     read_certificate,
     refuse_failed,
     summary,
     write_certificate,
 )
 from openllm.export.formats import FORMATS, PRECISIONS
-from openllm.export.inventory import model_fingerprint
+from openllm.export.inventory import model_fingerprint, model_name
 from openllm.export.reference import Reference, make_reference
 from openllm.export.zoo import resolve_model
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from openllm.text.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
+LOGIT_BYTES = 2**30
+"""Of the logits of one text at most; a text of a large vocabulary is shorter."""
 
 
 def export_main(argv: list[str]) -> int:
@@ -39,7 +44,10 @@ def export_main(argv: list[str]) -> int:
     shape = FORMATS[args.to]
     options = _options(args)
     source, out = resolve_model(args.model), Path(args.out)
-    check_replaceable(out, (FILE,), UsageError)
+    if not (out / FILE).is_file():  # an earlier export may be replaced
+        check_replaceable(out, (), UsageError)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"--out {out} lies in the model's own folder; choose another one")
     reference = ask_original(source, args)
     with atomic_folder(out) as target:
         say(f"writing {args.to}")
@@ -51,6 +59,7 @@ def export_main(argv: list[str]) -> int:
             refuse_failed(certificate, out)
         reference.save(target)
         _describe(source, target, reference.fingerprint, args.to, dtype)
+        certificate["files"] = digest_export(target)
         write_certificate(target, certificate)
         shape.show(target, certificate["verdict"])
     _show(certificate, out, args.json)
@@ -70,15 +79,23 @@ def verify_main(argv: list[str]) -> int:
     folder = resolve_model(args.folder)
     old = read_certificate(folder)
     shape = FORMATS.get(str(old.get("format")))
-    if shape is None or old.get("precision") not in LIMITS:
+    if shape is None or str(old.get("precision")) not in LIMITS:
         raise CheckpointError(f"{folder / FILE} names no known format; export the model again")
     if args.model is None:
         reference = Reference.load(folder)
+        if old.get("original") != {"fingerprint": reference.fingerprint}:
+            raise CheckpointError(
+                f"{folder}: {FILE} and the kept answers are of different models; export the model "
+                "again, or name the original: openllm verify FOLDER --model MODEL"
+            )
     else:
         reference = ask_original(resolve_model(args.model), args)
+        if old.get("original") != {"fingerprint": reference.fingerprint}:
+            warn(f"{args.model} is not the model that {folder} was exported from")
     certificate = certify(
         reference, shape.load(folder), format_name=old["format"], precision=old["precision"]
     )
+    add_changes(certificate, folder, old.get("files"))
     _show(certificate, folder, args.json)
     if not args.allow_mismatch:
         refuse_failed(certificate, folder)
@@ -127,6 +144,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--dtype {given['dtype']}: choose one of {choices} for {args.to}")
     if "max_mb" in shape.options and "max_mb" not in given:
         raise UsageError(f"--to {args.to} needs --max-mb, the largest size of the folder in MB")
+    for name in ("max_mb", "max_shard_bytes"):
+        if not given.get(name, 1) > 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
     if "runtime" in given:
         given["runtime"] = Path(given["runtime"])
     return given
@@ -152,7 +172,9 @@ def ask_original(source: Path, args: argparse.Namespace) -> Reference:
         raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")
     original = EagerModel.load(source)
     context = original.model.cfg.max_positions
-    texts = _texts(load_tokenizer(source), args.text, min(context, args.text_tokens))
+    room = LOGIT_BYTES // (4 * original.model.cfg.vocab_size)
+    longest = min(context, args.text_tokens, max(room, 2 * PROMPT_TOKENS))
+    texts = _texts(load_tokenizer(source), args.text, longest)
     chosen: list[list[int]] = []
     room = args.text_tokens
     prompts: list[list[int]] = []
@@ -179,6 +201,7 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
     from openllm.data.builtin.corpus import generate
 
     if path is None:
+        yield _long_text(tokenizer, longest)
         for document in generate("test", seed=0):
             ids = [*tokenizer.prefix, *tokenizer.encode(document.text)][:longest]
             if len(ids) >= 2:
@@ -196,15 +219,32 @@ def _texts(tokenizer: "Tokenizer", path: str | None, longest: int) -> Iterator[l
         yield [*tokenizer.prefix, *piece]
 
 
+def _long_text(tokenizer: "Tokenizer", length: int) -> list[int]:
+    """Documents in one text: what depends on distance does not show in short ones."""
+    from openllm.data.builtin.corpus import generate
+
+    ids = list(tokenizer.prefix)
+    for document in generate("validation", seed=0):
+        ids += tokenizer.encode(f"{document.text}\n\n")
+        if len(ids) >= length:
+            return ids[:length]
+    raise AssertionError("the corpus is endless")
+
+
 def _describe(source: Path, target: Path, fingerprint: str, to: str, dtype: str) -> None:
     """Card and lineage: those of the original, and what was made of it."""
-    for name in ("README.md", "LICENSE"):
+    for name in ("README.md", "LICENSE", "LICENCE", "NOTICE"):
         if (source / name).exists() and not (target / name).exists():
             shutil.copyfile(source / name, target / name)
+    if usage := FORMATS[to].usage:
+        card = target / "README.md"
+        text = card.read_text("utf-8", errors="replace") if card.exists() else ""
+        text = export_card(text, name=model_name(source), to=to, usage=usage)
+        card.write_text(text, "utf-8")
     lineage: dict[str, Any] = {}
     if (source / "openllm.json").exists():
-        lineage = json.loads((source / "openllm.json").read_text(encoding="utf-8"))
-    lineage["parents"] = [{"name": source.name, "fingerprint": fingerprint}]
+        lineage = read_json(source / "openllm.json", CheckpointError, "mend it, or remove it")
+    lineage["parents"] = [{"name": model_name(source), "fingerprint": fingerprint}]
     lineage["export"] = {"format": to, "dtype": dtype}
     write_json(target / "openllm.json", lineage)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from openllm.core.download import cache_folder
 from openllm.core.errors import CheckpointError, TokenizerError, UsageError
-from openllm.core.files import atomic_folder, check_replaceable, write_json
+from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
 from openllm.core.log import say
 from openllm.core.runs import source_commit
-from openllm.export.inventory import digest_files, fingerprint, place
+from openllm.export.inventory import digest_files, fingerprint, model_name, place
 from openllm.export.safety import choose_downloads
 from openllm.export.zoo import find_model
 
@@ -190,12 +190,12 @@ def _facts(model: "Source", dtype: "torch.dtype | None") -> dict[str, Any]:
     found = CACHE.search(model.folder.absolute().as_posix())
     return {
         "made_by": "import",
-        "parent": found[1].replace("--", "/") if found else model.folder.resolve().name,
+        "parent": found[1].replace("--", "/") if found else model_name(model.folder),
         "revision": found[2] if found else None,
         "family": model.family.model_type,
         "parameters": parameters(model.cfg).total,
         "dtype": str(dtype or model.dtype()).removeprefix("torch."),
-        "licence": licence(model.folder / "README.md"),
+        "licence": licence(model.folder / "README.md") or _data_licences(model.folder),
     }
 
 
@@ -212,6 +212,18 @@ def licence(card: Path) -> str | None:
         if front
     }
     return next((match[1] for match in found.values() if match), None)
+
+
+def _data_licences(folder: Path) -> str | None:
+    """The licences of the data that one of our models was trained on."""
+    if not (folder / "openllm.json").is_file():
+        return None
+    lineage = read_json(folder / "openllm.json", CheckpointError, "mend it, or remove it")
+    data = lineage.get("data")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    found = [source.get("licence") for source in sources or [] if isinstance(source, dict)]
+    stated = sorted({licence for licence in found if isinstance(licence, str)})
+    return f"of its data: {', '.join(stated)}" if stated else None
 
 
 def _write(
