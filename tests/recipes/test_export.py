@@ -16,6 +16,7 @@ from openllm.checkpoint.model_dir import load_model, write_model
 from openllm.cli.main import main
 from openllm.export import certificate, formats
 from openllm.export.formats import FORMATS
+from openllm.export.hf import export_hf
 from openllm.export.inventory import list_files, model_facts, model_fingerprint
 from openllm.nn.cost import parameters
 
@@ -159,7 +160,7 @@ def test_the_card_of_another_format_says_how_to_run_it(
         (["--text", "absent.txt"], "absent.txt cannot be read", 1),
         (["--text-tokens", "1"], "--text-tokens at least 2", 2),
         (["--prompts", "0"], "must be at least 1", 2),
-        (["--max-shard-bytes", "0"], "--max-shard-bytes must be above 0", 2),
+        (["--max-shard", "0"], "at least 1MB", 2),
     ],
 )
 def test_wrong_arguments(
@@ -302,7 +303,9 @@ def test_the_parent_has_the_name_of_its_run(model: Path, exported: Path) -> None
 
 def test_shards_become_one_program(model: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
-    assert export(model, shards, "hf", "--max-shard-bytes", "50000") == 0
+    shards.mkdir()
+    export_hf(model, shards, max_shard_bytes=50_000)
+    assert len(list(shards.glob("*.safetensors"))) > 1
     assert export(shards, tmp_path / "out", "pt2") == 0
     assert load_model(tmp_path / "out").cfg == SHAPES["qwen3"]
 

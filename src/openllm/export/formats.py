@@ -39,7 +39,7 @@ class Format:
             the data type that it has chosen.
         runtime: called as `runtime(folder)`.
         dtypes: choices of `--dtype`, the default first; none: there is no choice.
-        options: further options that `export` takes.
+        options: further options of the command line that it takes.
         seal: called as `seal(target, verdict)`, if the export shows its certificate itself.
     """
 
@@ -78,7 +78,7 @@ FORMATS: dict[str, Format] = {
         "openllm.export.hf:export_hf",
         "openllm.export.transformers_runtime:load",
         ("keep", "fp32", "bf16", "fp16"),
-        ("max_shard_bytes",),
+        ("max_shard",),
     ),
     "onnx": Format(
         "a graph with KV cache for onnxruntime",

@@ -153,7 +153,10 @@ def _rope_faults(cfg: ModelConfig, rope: RopeConfig, arch: Architecture) -> list
     step = arch.unrotated_every
     unrotated = () if step is None else tuple(range(step - 1, cfg.num_layers, step))
     if tuple(sorted(rope.unrotated_layers)) != unrotated or (step and not unrotated):
-        found.append(f"lacks positions in layers {unrotated}, not in {rope.unrotated_layers}")
+        theirs = f"layers {unrotated}" if unrotated else "no layer"
+        found.append(
+            f"lacks positions in {theirs}, your model in {rope.unrotated_layers or 'none'}"
+        )
     scaling = rope.scaling
     if arch.partial and rope.fraction == 1 and not isinstance(scaling, LongRopeScaling):
         found.append("is for partly rotated heads or longrope")

@@ -44,6 +44,7 @@ class TransformersModel:
     def __init__(self, folder: Path) -> None:
         transformers: Any = require("transformers")
         self.version: str = transformers.__version__
+        transformers.utils.logging.disable_progress_bar()
         # soft caps exist in its plain attention only
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True

@@ -127,6 +127,8 @@ def _write_weights(source: Path, target: Path, max_mb: float) -> tuple[Dtype, in
 def _ends(source: Path) -> list[int]:
     """Ids that end a text."""
     path = source / "generation_config.json"
+    if not path.exists():
+        return []
     ends = read_json(path, CheckpointError, "copy the whole model folder").get("eos_token_id")
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 

@@ -29,6 +29,7 @@ from openllm.export.formats import FORMATS, PRECISIONS
 from openllm.export.inventory import model_fingerprint, model_name
 from openllm.export.reference import Reference, make_reference
 from openllm.export.zoo import resolve_model
+from openllm.recipes.import_model import read_size
 
 if TYPE_CHECKING:
     from openllm.text.tokenizer import Tokenizer
@@ -117,7 +118,9 @@ def _export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", help=f"of the weights; {dtypes}; the first is the default")
     parser.add_argument("--max-mb", type=float, help="web: the folder's largest size in MB")
     parser.add_argument("--runtime", help="web: an unpacked onnxruntime-web package")
-    parser.add_argument("--max-shard-bytes", type=int, help="hf: largest file of weights")
+    parser.add_argument(
+        "--max-shard", metavar="SIZE", help="hf: weights in one file, such as 500MB; default: 4GB"
+    )
     _add_questions(parser)
     return parser
 
@@ -131,7 +134,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     shape = FORMATS[args.to]
     given = {
         name: getattr(args, name)
-        for name in ("dtype", "max_mb", "runtime", "max_shard_bytes")
+        for name in ("dtype", "max_mb", "runtime", "max_shard")
         if getattr(args, name) is not None
     }
     for name in given:
@@ -144,9 +147,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--dtype {given['dtype']}: choose one of {choices} for {args.to}")
     if "max_mb" in shape.options and "max_mb" not in given:
         raise UsageError(f"--to {args.to} needs --max-mb, the largest size of the folder in MB")
-    for name in ("max_mb", "max_shard_bytes"):
-        if not given.get(name, 1) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+    if not given.get("max_mb", 1) > 0:
+        raise UsageError("--max-mb must be above 0")
+    if "max_shard" in given:
+        given["max_shard_bytes"] = read_size(given.pop("max_shard"))
     if "runtime" in given:
         given["runtime"] = Path(given["runtime"])
     return given
