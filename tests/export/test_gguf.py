@@ -127,7 +127,7 @@ def test_a_model_has_the_name_of_its_run(tmp_path: Path) -> None:
         (changed("llama", norm={"kind": "layer"}), "norm 'rms', not 'layer'"),
         (changed("qwen3", embed_scale=3.0), "multiplies embeddings by 1, not 3"),
         (changed("qwen3", attention__softcap=3.0), "no cap of scores"),
-        (changed("llama", position__unrotated_layers=[0]), r"not in \(0,\)"),
+        (changed("llama", position__unrotated_layers=[0]), r"your model in \(0,\)"),
         (
             changed(
                 "qwen3",
