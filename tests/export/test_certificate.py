@@ -190,3 +190,17 @@ def test_few_questions_make_no_full_certificate(monkeypatch: pytest.MonkeyPatch)
     found = certify(ask(original()), original(), format_name="hf", precision="fp32")
     assert found["verdict"] == "passed on few questions"
     refuse_failed(found, "somewhere")
+
+
+def test_a_tokenizer_of_the_runtime_must_agree() -> None:
+    reference = replace(ask(original()), strings=["a", "b c"], string_ids=[[5], [6, 7]])
+
+    class WithTokenizer(EagerModel):
+        def encode(self, text: str) -> list[int]:
+            return {"a": [5], "b c": [6, 8]}[text]
+
+    found = certify(
+        reference, WithTokenizer(original().model), format_name="gguf", precision="fp32"
+    )
+    assert found["verdict"] == "failed"
+    assert found["faults"] == ["1 of 2 texts have other tokens, as 'b c'"]

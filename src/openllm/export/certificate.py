@@ -21,7 +21,7 @@ from openllm.core.files import read_json, write_json
 from openllm.core.log import progress
 from openllm.export.inventory import digest_files, list_files
 from openllm.export.reference import Reference, log_softmax, negative_log_likelihood
-from openllm.export.runtime import Runtime
+from openllm.export.runtime import Runtime, Tokenizes
 
 FILE = "certificate.json"
 PASSED, FAILED = "passed", "failed"
@@ -196,7 +196,7 @@ def certify(
     """
     limits = LIMITS[precision]
     found = measure(reference, runtime)
-    faults = found.faults(limits)
+    faults = found.faults(limits) + _token_faults(reference, runtime)
     certificate = {
         "verdict": _verdict(faults, reference),
         "format": format_name,
@@ -214,6 +214,17 @@ def certify(
         limit = limits.logits if math.isfinite(limits.logits) else 0.5
         certificate["where"] = first_difference(reference, runtime, limit)
     return certificate
+
+
+def _token_faults(reference: Reference, runtime: Runtime) -> list[str]:
+    """Texts that the runtime's own tokenizer, if it has one, cuts into other tokens."""
+    if not isinstance(runtime, Tokenizes):
+        return []
+    pairs = zip(reference.strings, reference.string_ids, strict=True)
+    wrong = [text for text, ids in pairs if runtime.encode(text) != ids]
+    if not wrong:
+        return []
+    return [f"{len(wrong)} of {len(reference.strings)} texts have other tokens, as {wrong[0]!r}"]
 
 
 def _verdict(faults: list[str], reference: Reference) -> str:

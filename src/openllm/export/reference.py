@@ -8,7 +8,7 @@ Importable without torch.
 # P prompts, R rows (positions whose logits are kept), T time, V vocabulary, L layers, D model
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,6 +61,8 @@ class Reference:
         continuations: the greedy continuation of each prompt.
         margins: gap between the two best logits at each token of a continuation.
         layers_LTD: residual stream of the first text's first tokens.
+        strings: texts as text.
+        string_ids: token ids of each, without what a document begins with.
     """
 
     fingerprint: str
@@ -72,6 +74,8 @@ class Reference:
     continuations: list[list[int]]
     margins: list[list[float]]
     layers_LTD: NDArray[np.float32] = field(repr=False)
+    strings: list[str] = field(default_factory=list)
+    string_ids: list[list[int]] = field(default_factory=list)
 
     @property
     def scored(self) -> int:
@@ -85,6 +89,7 @@ class Reference:
             for name in ("fingerprint", "texts", "nats", "rows", "prompts")
         }
         facts |= {"continuations": self.continuations, "margins": self.margins}
+        facts |= {"strings": self.strings, "string_ids": self.string_ids}
         arrays = {"logits": self.logits_RV, "layers": self.layers_LTD}
         path = folder / FILE
         path.touch()
@@ -128,6 +133,7 @@ def make_reference(
     texts: list[list[int]],
     prompts: list[list[int]],
     new_tokens: int,
+    strings: Mapping[str, list[int]] | None = None,
 ) -> Reference:
     """Ask the original model.
 
@@ -137,6 +143,7 @@ def make_reference(
         texts: token ids of each text, at least two each, none longer than the context.
         prompts: token ids of each prompt.
         new_tokens: length of the greedy continuations.
+        strings: texts and their token ids.
     """
     nats, kept, rows = 0.0, [], []
     every = None
@@ -164,6 +171,8 @@ def make_reference(
         continuations=continuations,
         margins=margins,
         layers_LTD=np.stack(layers),
+        strings=list(strings or {}),
+        string_ids=list((strings or {}).values()),
     )
 
 

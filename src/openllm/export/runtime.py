@@ -5,10 +5,19 @@
 # T time, D model, V vocabulary
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """A runtime with a tokenizer of its own, such as llama.cpp."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without bos; names of control tokens in it are plain text."""
+        ...
 
 
 class Runtime(Protocol):

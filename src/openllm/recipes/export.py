@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from openllm.text.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 16
+ODD_TEXTS = (
+    "Once upon a time there was a small house.",
+    " two  spaces\tand\n\nnew lines \r\n",
+    "naïve café, Straße, \u0130stanbul, 日本語, עברית, 👩‍👩‍👧‍👦, e\u0301",
+    "x = 3.14159; y += 10_000 # don't <b>stop</b>",
+    "\u200b\ufeff\u2028\U0001f3f4\U000e0067",
+)
+"""What tokenizers disagree on, for those that come with a runtime."""
 LOGIT_BYTES = 2**30
 """Of the logits of one text at most; a text of a large vocabulary is shorter."""
 
@@ -178,7 +186,8 @@ def ask_original(source: Path, args: argparse.Namespace) -> Reference:
     context = original.model.cfg.max_positions
     room = LOGIT_BYTES // (4 * original.model.cfg.vocab_size)
     longest = min(context, args.text_tokens, max(room, 2 * PROMPT_TOKENS))
-    texts = _texts(load_tokenizer(source), args.text, longest)
+    tokenizer = load_tokenizer(source)
+    texts = _texts(tokenizer, args.text, longest)
     chosen: list[list[int]] = []
     room = args.text_tokens
     prompts: list[list[int]] = []
@@ -197,6 +206,7 @@ def ask_original(source: Path, args: argparse.Namespace) -> Reference:
         texts=chosen,
         prompts=prompts,
         new_tokens=new_tokens,
+        strings={text: tokenizer.encode(text) for text in (*ODD_TEXTS, *tokenizer.controls)},
     )
 
 
