@@ -21,7 +21,7 @@ from openllm.core.files import read_json
 from openllm.core.runs import read_metrics
 from openllm.recipes import quickstart
 
-RUNS = {"quickstart": 4, "quickstart-long": 20}
+RUNS = {"quickstart-short": 1, "quickstart": 4, "quickstart-long": 20}
 """Target minutes of training."""
 SHOWN = 10
 
