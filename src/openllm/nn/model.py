@@ -27,7 +27,7 @@ class Hidden(NamedTuple):
 
 
 class Transformer(nn.Module):
-    """A decoder-only transformer, shaped like Qwen3 or GPT-2 depending on its config.
+    """A decoder-only transformer, shaped like Qwen3, GPT-2, Gemma and others, as its config says.
 
     It returns hidden states; `nn/heads.py` turns them into logits, log-probabilities or a loss,
     so that logits are computed only where needed.
