@@ -113,6 +113,7 @@ def test_two_runs_with_one_seed_are_equal_and_others_are_not(
     assert outcome(tmp_path / "other")["metrics"] != outcome(straight)["metrics"]
 
 
+@pytest.mark.integration
 def test_a_run_killed_in_a_step_and_in_a_checkpoint_is_equal(
     workshop: Workshop, straight: Path, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def _only_versions(run: object) -> object:
 
 
 @needs_compiler
+@pytest.mark.integration
 def test_other_flags_are_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     first = kernels.built(str(kernels.find_compiler()))
     monkeypatch.setattr(kernels, "FLAGS", [*kernels.FLAGS, "-DOTHER"])
@@ -131,6 +132,7 @@ def test_threads_are_torchs() -> None:
     assert not [path for path in after - before if "omp" in Path(path).name]
 
 
+@pytest.mark.integration
 def test_a_forward_pass_does_not_load_the_compiler() -> None:
     """It takes a second or two, a delay for everyone who generates a line of text."""
     script = (
