@@ -4,12 +4,14 @@
 
 # B batch, T time, D model, V vocabulary
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from openllm import __version__
 from openllm.checkpoint.model_dir import load_model
@@ -17,6 +19,25 @@ from openllm.core.log import progress
 from openllm.nn.cache import KVCache
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
+
+
+def outputs_of(
+    blocks: Iterable[nn.Module], model: nn.Module, ids: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    """What each block puts out, (T, D), when the model reads one text."""
+    kept: list[NDArray[np.float32]] = []
+
+    def keep(_: nn.Module, __: Any, out: Any) -> None:
+        stream = out[0] if isinstance(out, tuple) else out
+        kept.append(stream.reshape(-1, stream.shape[-1]).float().numpy())
+
+    hooks = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        model(torch.tensor([list(ids)]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return kept
 
 
 class EagerModel:
@@ -41,17 +62,7 @@ class EagerModel:
     @torch.inference_mode()
     def layers(self, ids: Sequence[int]) -> list[NDArray[np.float32]]:
         """The residual stream (T, D) after each layer."""
-        kept: list[NDArray[np.float32]] = []
-        hooks = [
-            layer.register_forward_hook(lambda _, __, out: kept.append(out[0].float().numpy()))
-            for layer in self.model.layers
-        ]
-        try:
-            self.model(torch.tensor([list(ids)]))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return kept
+        return outputs_of(self.model.layers, self.model, ids)
 
     def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
         """The most likely continuation of each prompt, past any end token."""

@@ -17,7 +17,7 @@ from openllm.checkpoint.families.own import OWN
 from openllm.checkpoint.source import open_source
 from openllm.core.log import progress, say
 from openllm.core.plugins import require
-from openllm.export.eager import EagerModel
+from openllm.export.eager import EagerModel, outputs_of
 from openllm.export.runtime import Runtime
 
 
@@ -58,21 +58,9 @@ class TransformersModel:
     @torch.inference_mode()
     def layers(self, ids: Sequence[int]) -> list[NDArray[np.float32]]:
         """The residual stream (T, D) after each layer."""
-        kept: list[NDArray[np.float32]] = []
-
-        def keep(_: Any, __: Any, out: Any) -> None:
-            stream = out[0] if isinstance(out, tuple) else out
-            kept.append(stream.reshape(-1, stream.shape[-1]).float().numpy())
-
         base = self.model.base_model
         blocks = base.layers if hasattr(base, "layers") else base.h
-        hooks = [block.register_forward_hook(keep) for block in blocks]
-        try:
-            self.model(torch.tensor([list(ids)]))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return kept
+        return outputs_of(blocks, self.model, ids)
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:

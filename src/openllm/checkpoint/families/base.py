@@ -3,6 +3,7 @@
 """A family: how one public architecture writes its config and names its tensors."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -55,7 +56,7 @@ class Link(NamedTuple):
         }
 
 
-class Family:
+class Family(ABC):
     """A public architecture.
 
     Attributes:
@@ -82,17 +83,17 @@ class Family:
     transposed: ClassVar[frozenset[str]] = frozenset()
     buffers: ClassVar[str] = r"rotary_emb\.inv_freq"
 
+    @abstractmethod
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
         """The keys of `config.json` that describe the architecture."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, values: Values) -> dict[str, Any]:
         """Values of `ModelConfig`.
 
         Raises:
             CheckpointError: a missing or invalid value, or one that our model cannot express.
         """
-        raise NotImplementedError
 
     def read_config(self, values: Mapping[str, Any], source: str) -> ModelConfig:
         """Our config from the contents of a `config.json`; `source` names it in errors.
