@@ -9,6 +9,8 @@ OpenLLMError            exit code 1
 ├── TokenizerError      a tokenizer is missing, damaged or the wrong one
 ├── TemplateError       a chat template is missing, faulty or hostile
 ├── CheckpointError     a model folder or checkpoint cannot be used
+├── EngineError         a request cannot be answered, or the engine has failed
+├── RemoteError         another server refused a request or cannot be reached
 ├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
 ├── DownloadError       a download failed permanently
@@ -49,6 +51,14 @@ class TemplateError(OpenLLMError):
 
 class CheckpointError(OpenLLMError):
     """A model folder or a training checkpoint cannot be used."""
+
+
+class EngineError(OpenLLMError):
+    """A request cannot be answered, or the engine has failed."""
+
+
+class RemoteError(OpenLLMError):
+    """Another server refused a request or cannot be reached."""
 
 
 class TrainingError(OpenLLMError):

@@ -8,20 +8,31 @@ from types import ModuleType
 from openllm.core.errors import MissingExtra
 
 EXTRAS: dict[str, str] = {
+    "fastapi": "serve",
     "gguf": "export",
+    "httpx": "serve",
     "huggingface_hub": "hub",
     "llama_cpp": "llama",
+    "llguidance": "serve",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "opentelemetry": "serve",
+    "prometheus_client": "serve",
     "pyarrow": "data",
+    "torchao": "quantize",
     "trafilatura": "data",
     "transformers": "export",
+    "uvicorn": "serve",
     "zstandard": "data",
 }
 """Import name of each optional library -> the extra of `openllm-lab` that installs it."""
 
-DISTRIBUTIONS: dict[str, str] = {"llama_cpp": "llama-cpp-python"}
+DISTRIBUTIONS: dict[str, str] = {
+    "llama_cpp": "llama-cpp-python",
+    "opentelemetry": "opentelemetry-sdk",
+    "prometheus_client": "prometheus-client",
+}
 """Import name -> name on the package index, where they differ."""
 
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""An engine without a model: it repeats the prompt, token by token, to test clients and servers."""
+
+from dataclasses import replace
+
+from openllm.core.errors import ConfigError
+from openllm.engine.backend import BackendInfo, EngineStats
+from openllm.engine.local import LocalBackend
+from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.text.byte_tokenizer import ByteTokenizer
+from openllm.text.chat import ChatTemplate
+from openllm.text.stream import StreamDecoder
+from openllm.text.tokenizer import Tokenizer
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+
+
+class EchoEngine:
+    """Continues each prompt with the prompt itself, one token per step and request."""
+
+    def __init__(self, tokenizer: Tokenizer, *, max_positions: int = 4096) -> None:
+        self.max_positions = max_positions
+        self._tokenizer = tokenizer
+        self._requests: dict[str, Request] = {}
+        self._done: dict[str, int] = {}
+        self._decoders: dict[str, StreamDecoder] = {}
+        self._stats = EngineStats()
+
+    def add(self, request: Request) -> None:
+        """See `Engine.add`."""
+        if request.adapter is not None:
+            raise ConfigError(f"there is no adapter '{request.adapter}'; echo has none")
+        if not 0 < len(request.prompt) < self.max_positions:
+            raise ConfigError(
+                f"the prompt has {len(request.prompt)} tokens; give 1 to {self.max_positions - 1}"
+            )
+        self._requests[request.id] = request
+        self._done[request.id] = 0
+        self._decoders[request.id] = StreamDecoder(self._tokenizer)
+        total = self._stats.prompt_tokens + len(request.prompt)
+        self._stats = replace(self._stats, prompt_tokens=total)
+
+    def abort(self, request_id: str) -> None:
+        """See `Engine.abort`."""
+        self._requests.pop(request_id, None)
+
+    def has_work(self) -> bool:
+        """See `Engine.has_work`."""
+        return bool(self._requests)
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        return replace(self._stats, running=len(self._requests))
+
+    def reset(self) -> None:
+        """See `Engine.reset`."""
+        self._requests.clear()
+
+    def step(self) -> list[Update]:
+        """See `Engine.step`."""
+        updates = [u for request in list(self._requests.values()) for u in self._advance(request)]
+        self._stats = replace(self._stats, steps=self._stats.steps + 1)
+        return updates
+
+    def _advance(self, request: Request) -> list[Update]:
+        if request.kind == "score":
+            del self._requests[request.id]
+            certain = [TokenLogprob(index, 0.0, {index: 0.0}) for index in request.prompt[1:]]
+            return [Update(request.id, logprobs=certain, finish_reason="stop")]
+        if request.kind == "embed":
+            del self._requests[request.id]
+            return [Update(request.id, vector=[1.0], finish_reason="stop")]
+        done = self._done[request.id]
+        limit = min(request.params.max_new_tokens, self.max_positions - len(request.prompt))
+        ids = list(request.prompt[done : done + 1]) if done < limit else []
+        if not ids:
+            del self._requests[request.id]
+            reason = "stop" if done == len(request.prompt) else "length"
+            text = self._decoders[request.id].finish()
+            return self._copies(request, Update(request.id, text=text, finish_reason=reason))
+        self._done[request.id] += 1
+        self._stats = replace(self._stats, new_tokens=self._stats.new_tokens + 1)
+        text = self._decoders[request.id].feed(*ids)
+        wanted = request.params.logprobs is not None
+        certain = [TokenLogprob(ids[0], 0.0, {ids[0]: 0.0})] if wanted else None
+        return self._copies(request, Update(request.id, text=text, token_ids=ids, logprobs=certain))
+
+    def _copies(self, request: Request, update: Update) -> list[Update]:
+        return [replace(update, index=index) for index in range(request.params.n)]
+
+
+def echo_backend(name: str = "echo", *, max_positions: int = 4096) -> LocalBackend:
+    """A backend that answers with what it was asked; every byte is a token."""
+    tokenizer = ByteTokenizer()
+    info = BackendInfo(name, "echo", max_positions)
+    engine = EchoEngine(tokenizer, max_positions=max_positions)
+    return LocalBackend(engine, tokenizer, ChatTemplate(TEMPLATE), info)

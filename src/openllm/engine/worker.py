@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The thread that runs an engine, so that an event loop never does."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from openllm.core.errors import EngineError
+from openllm.core.log import warn
+from openllm.engine.backend import Engine, EngineStats
+from openllm.engine.request import Request, Update
+
+Result = TypeVar("Result")
+
+MAX_FAILURES = 3
+"""Steps in a row that may fail before the worker gives up."""
+
+
+def continuations(request: Request) -> int:
+    """Number of final updates that a request brings."""
+    return request.params.n if request.kind == "generate" else 1
+
+
+class _Mailbox:
+    """Updates of one request, on their way from the engine's thread to an event loop."""
+
+    def __init__(self, request: Request) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.updates: asyncio.Queue[Update] = asyncio.Queue()
+        # continuations that have not ended, as either side knows
+        self.unsent = self.unread = continuations(request)
+
+
+class EngineWorker:
+    """Runs an engine in a thread of its own and hands its updates to event loops."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._boxes: dict[str, _Mailbox] = {}
+        self._failures = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def healthy(self) -> bool:
+        """Whether the thread runs and its last steps did not all fail."""
+        return self._thread.is_alive() and not self._closed
+
+    def stats(self) -> EngineStats:
+        """Counters; read from another thread, so they may be a step old."""
+        return self.engine.stats()
+
+    async def stream(self, request: Request) -> AsyncIterator[Update]:
+        """Run a request; closing the iterator cancels it.
+
+        Raises:
+            ConfigError: the engine refuses it.
+            EngineError: the engine failed.
+        """
+        box = _Mailbox(request)
+
+        def begin() -> None:
+            self.engine.add(request)
+            self._boxes[request.id] = box
+
+        await self.call(begin)
+        try:
+            while box.unread:
+                update = await box.updates.get()
+                if update.finish_reason == "error":
+                    raise EngineError(update.error or "the engine failed; see its log")
+                if update.finish_reason is not None:
+                    box.unread -= 1
+                yield update
+        finally:
+            if box.unread and self.healthy():
+                self._post(lambda: self._forget(request.id))
+
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function in the engine's thread, between two steps."""
+        done: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._post(run)
+        return await asyncio.wrap_future(done)
+
+    def close(self) -> None:
+        """Stop after the current step; what is running ends with an error."""
+        self._closed = True
+        self._calls.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _post(self, call: Callable[[], None]) -> None:
+        if not self.healthy():
+            raise EngineError("the engine has stopped; start the server again")
+        self._calls.put(call)
+
+    def _forget(self, request_id: str) -> None:
+        self.engine.abort(request_id)
+        self._boxes.pop(request_id, None)
+
+    def _run(self) -> None:
+        while not self._closed:
+            if not self._take_calls():
+                break
+            if self.engine.has_work():
+                self._deliver(self._step())
+        self._closed = True
+        self._deliver(self._failed("the engine was stopped"))
+
+    def _take_calls(self) -> bool:
+        """Run what others asked for, waiting for it if there is nothing else to do."""
+        while True:
+            try:
+                call = self._calls.get(block=not self.engine.has_work())
+            except queue.Empty:
+                return True
+            if call is None:
+                return False
+            call()
+
+    def _step(self) -> list[Update]:
+        try:
+            updates = self.engine.step()
+        except Exception as error:
+            self._failures += 1
+            warn(f"an engine step failed: {type(error).__name__}: {error}")
+            self.engine.reset()
+            if self._failures >= MAX_FAILURES:
+                self._closed = True
+            return self._failed("the engine failed while it computed this; try again")
+        self._failures = 0
+        return updates
+
+    def _failed(self, reason: str) -> list[Update]:
+        return [Update(name, finish_reason="error", error=reason) for name in self._boxes]
+
+    def _deliver(self, updates: list[Update]) -> None:
+        """One wake-up of each event loop per step."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Mailbox, Update]]] = {}
+        for update in updates:
+            box = self._boxes.get(update.id)
+            if box is None:
+                continue
+            by_loop.setdefault(box.loop, []).append((box, update))
+            if update.finish_reason is not None:
+                box.unsent -= 1
+                if not box.unsent or update.finish_reason == "error":
+                    del self._boxes[update.id]
+        for loop, pairs in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_put, pairs)
+
+
+def _put(pairs: list[tuple[_Mailbox, Update]]) -> None:
+    for box, update in pairs:
+        box.updates.put_nowait(update)
