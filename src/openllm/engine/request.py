@@ -60,8 +60,7 @@ class SamplingParams(Config):
         1.0,
         gt=0,
         le=1,
-        description="keep tokens of typical information, of total probability p "
-        "(arXiv:2202.00666)",
+        description="keep tokens of typical information, of total probability p (arXiv:2202.00666)",
     )
     repetition_penalty: float = Field(1.0, gt=0, description="above 1: avoid tokens used before")
     presence_penalty: float = Field(
@@ -115,7 +114,7 @@ class Request:
 
     id: str
     prompt: Sequence[int]
-    params: SamplingParams = SamplingParams()
+    params: SamplingParams = field(default_factory=SamplingParams)
     kind: Literal["generate", "score", "embed"] = "generate"
     adapter: str | None = None
     top: int = 0
