@@ -1,56 +1,21 @@
 // SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 // Copyright (C) 2024-2026 The OpenLLM Authors
-// Entry points of the decoder: checks, a step, logits, single products.
+// Entry points of the decoder and of packed matrices.
 
 #include "step.h"
 
 namespace {
 
-// What is wrong with a step; mirrored in decoder.py.
-enum Fault { NONE, TOKEN, POSITION, OWNER, ORDER, BLOCK, WANTED, ADAPTER };
-
-// Earliest token that any layer still sees from a position.
-int64_t earliest(const Model& model, int64_t position) {
-  int64_t first = position;
-  for (int64_t l = 0; l < model.layers; l++) {
-    const int64_t window = model.layer[l].window;
-    first = std::min(first, window ? std::max<int64_t>(0, position - window + 1) : 0);
-  }
-  return first;
-}
-
-// Cuts a step into segments; `row` is the faulty one.
-Fault check(const Model& model, const Step& step, std::vector<Segment>& segments, int64_t& row) {
-  std::vector<bool> met(step.sequences);
-  for (row = 0; row < step.rows; row++) {
-    const int64_t position = step.positions[row], owner = step.owners[row];
-    if (step.tokens[row] < 0 || step.tokens[row] >= model.embed.outputs) return TOKEN;
-    if (position < 0 || position >= model.max_positions ||
-        position >= step.max_blocks * step.block_size)
-      return POSITION;
-    if (owner < 0 || owner >= step.sequences) return OWNER;
-    if (step.adapters && step.adapters[row] >= step.num_adapters) return ADAPTER;
-    if (row && step.owners[row - 1] == owner) {
-      if (step.positions[row - 1] + 1 != position) return ORDER;
+// Cuts a step into its sequences.
+std::vector<Segment> segments_of(const Step& step) {
+  std::vector<Segment> segments;
+  for (int64_t row = 0; row < step.rows; row++) {
+    if (row && step.owners[row - 1] == step.owners[row])
       segments.back().rows++;
-      continue;
-    }
-    if (met[owner]) return ORDER;
-    met[owner] = true;
-    segments.push_back({row, 1, owner});
+    else
+      segments.push_back({row, 1, step.owners[row]});
   }
-  for (const Segment& s : segments) {
-    row = s.first;
-    const int64_t last = step.positions[s.first + s.rows - 1] / step.block_size;
-    int64_t block = earliest(model, step.positions[s.first]) / step.block_size;
-    for (; block <= last; block++) {
-      const int32_t number = step.tables[s.owner * step.max_blocks + block];
-      if (number < 0 || number >= step.num_blocks) return BLOCK;
-    }
-  }
-  for (row = 0; row < step.wanted; row++)
-    if (step.wanted_rows[row] < 0 || step.wanted_rows[row] >= step.rows) return WANTED;
-  return NONE;
+  return segments;
 }
 
 }  // namespace
@@ -66,15 +31,12 @@ int64_t decoder_memory(const Model* model, int64_t rows) {
   return memory.used();
 }
 
-// Returns a fault, and in `row` where; then nothing has been computed.
-int64_t decoder_step(const Model* model, const Step* step, int64_t* row, int threads) {
-  std::vector<Segment> segments;
-  if (Fault fault = check(*model, *step, segments, *row)) return fault;
+void decoder_step(const Model* model, const Step* step, int threads) {
+  const std::vector<Segment> segments = segments_of(*step);
   if (step->half_cache)
     Run<bf16>(*model, *step, segments, threads);
   else
     Run<float>(*model, *step, segments, threads);
-  return NONE;
 }
 
 int64_t packed_memory(const Matrix* matrix, int64_t rows) {

@@ -27,7 +27,6 @@ struct Model {
   Matrix embed;
   const float* places;                // learned positions (max_positions, D)
   const float *cosines[2], *sines[2];  // rotary tables (positions, half)
-  int64_t max_positions;              // of the tables
   Norm norm;
   const Layer* layer;
 
@@ -49,8 +48,8 @@ struct Step {
   void *keys, *values;
   float* out;
   char* scratch;
-  const Addition* additions;     // [adapter][layer][target], or none
-  const int32_t* adapters;       // of each row, -1: none
+  const Addition* const* additions;  // of each adapter [layer][target], or none
+  const int32_t* adapters;           // of each row, -1: none
   int64_t num_adapters;
 };
 

@@ -194,8 +194,7 @@ class Run {
     if (!step_.additions) return;
     team_.each(me, step_.rows, 1, [&](int64_t row, int64_t) {
       if (step_.adapters[row] < 0) return;
-      const Addition* at =
-          step_.additions + (step_.adapters[row] * model_.layers + layer) * TARGETS + target;
+      const Addition* at = step_.additions[step_.adapters[row]] + layer * TARGETS + target;
       for (const Product& p : products) {
         const int64_t inputs = p.matrix->inputs, outputs = p.matrix->outputs;
         float* y = p.out + row * outputs;
