@@ -136,6 +136,9 @@ def test_logits_are_capped() -> None:
     matrix, x_RK = pack(normal(50, 64), "fp32"), normal(3, 64, seed=1)
     plain = x_RK @ matrix.unpack().T
     assert_close(product(x_RK, matrix, softcap=5.0), 5 * torch.tanh(plain / 5))
+    out = torch.empty(3, 50)
+    assert product(x_RK, matrix, softcap=5.0, out=out) is out
+    assert torch.equal(out, product(x_RK, matrix, softcap=5.0))
 
 
 def test_a_row_of_zeros_gives_zeros() -> None:
@@ -169,6 +172,9 @@ def test_what_does_not_fit_is_refused() -> None:
         pack(torch.ones(3), "bf16")
     with pytest.raises(EngineError, match="do not fit"):
         product(torch.ones(2, 5), pack(torch.ones(3, 4), "fp32"))
+    for out in (torch.empty(2, 4), torch.empty(2, 3).double(), torch.empty(3, 2).T):
+        with pytest.raises(EngineError, match="out must be"):
+            product(torch.ones(2, 4), pack(torch.ones(3, 4), "fp32"), out=out)
     with pytest.raises(EngineError, match="row 3"):
         pack(torch.ones(3, 4), "fp32").rows(torch.tensor([3]))
 
