@@ -100,6 +100,18 @@ class Scheduler:
         self._drop_blocks(sequence)
         sequence.saved = None
 
+    def restart(self) -> None:
+        """Compute everything again, since the weights have changed."""
+        for sequence in reversed(self.running):
+            sequence.draft = []
+            self._drop_blocks(sequence)
+            self.waiting.appendleft(sequence)
+        self.running.clear()
+        for sequence in self.waiting:
+            sequence.saved = None
+            sequence.computed = 0
+        self.pool.forget()
+
     def plan(self) -> Plan:
         """Choose what to compute next, and take the blocks for it."""
         plan, room = Plan(), self.max_batch_tokens
