@@ -12,7 +12,7 @@ from torch import Tensor
 from openllm.checkpoint.model_dir import load_model
 from openllm.core.errors import ConfigError
 from openllm.engine.request import Completion, SamplingParams
-from openllm.engine.sampler import choose
+from openllm.engine.sampler import Row, SamplerState, choose
 from openllm.nn.cache import KVCache
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
@@ -32,6 +32,7 @@ class _Sequence:
     params: SamplingParams
     decoder: StreamDecoder
     limit: int
+    state: SamplerState
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     sent: int = 0
@@ -47,6 +48,7 @@ class _Sequence:
             self._end("stop")
             return
         self.tokens.append(token)
+        self.state.add(token)
         before = len(self.text)
         self.text += self.decoder.feed(token)
         longest = max((len(stop) for stop in self.params.stop), default=0)
@@ -157,7 +159,8 @@ class LLM:
                 f"at most {self.model.cfg.max_positions}; shorten the prompt"
             )
         limit = min(params.max_new_tokens, room)
-        return _Sequence(index, ids, params, StreamDecoder(self.tokenizer), limit)
+        state = SamplerState(params, ids, vocab_size=self.model.cfg.vocab_size)
+        return _Sequence(index, ids, params, StreamDecoder(self.tokenizer), limit, state)
 
     @torch.inference_mode()
     def _run(self, requests: list[_Sequence]) -> Iterator[None]:
@@ -187,9 +190,9 @@ class LLM:
             yield
 
     def _choose(self, active: list[_Sequence], states: Tensor) -> None:
-        scores = logits(states, self.model.head)
-        scores[:, self._banned] = -torch.inf
-        for request, row in zip(active, scores, strict=True):
-            seen = [*request.prompt, *request.tokens]
-            token = choose(row, request.params, seen=seen, position=request.length)
-            request.take(token, self.tokenizer.end_ids)
+        rows = [Row(request.state, request.length, self._banned) for request in active]
+        choices = choose(logits(states, self.model.head), rows)
+        for request, choice in zip(active, choices, strict=True):
+            if choice.failure is not None:
+                raise choice.failure
+            request.take(choice.token, self.tokenizer.end_ids)
