@@ -18,7 +18,6 @@ from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import ConfigError
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
-from openllm.engine.sampler import Choice, Row, choose
 from openllm.nn.heads import logits
 from openllm.text.stream import StreamDecoder
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
@@ -44,9 +43,8 @@ def scripted(llm: LLM, monkeypatch: pytest.MonkeyPatch):
     def say(tokens: Sequence[int]) -> LLM:
         prompt = 1  # each prompt below is bos alone
 
-        def choose(scores: object, rows: Sequence[Row]) -> list[Choice]:
-            said = [*tokens, *[2] * 100]
-            return [Choice(said[row.position - prompt]) for row in rows]
+        def choose(row: object, params: object, *, seen: object, position: int) -> int:
+            return tokens[position - prompt] if position - prompt < len(tokens) else 2
 
         monkeypatch.setattr("openllm.engine.llm.choose", choose)
         return llm
@@ -88,18 +86,17 @@ def test_a_batch_is_as_each_alone(tokenizer: Tokenizer, max_batch: int, temperat
 def test_logits_in_a_batch_are_close_to_those_alone(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # by prompt, which its seed tells, and position
-    states: dict[tuple[int, int], list[torch.Tensor]] = {}
+    seen: dict[tuple[int, ...], list[torch.Tensor]] = {}
 
-    def record(scores: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
-        for score, row in zip(scores, rows, strict=True):
-            states.setdefault((row.state.params.seed, row.position), []).append(score.clone())
-        return choose(scores, rows)
+    def choose(row: torch.Tensor, params: SamplingParams, *, seen: list[int], position: int) -> int:
+        states.setdefault(tuple(seen), []).append(row[row > -torch.inf].clone())
+        return int(row.argmax())
 
-    monkeypatch.setattr("openllm.engine.llm.choose", record)
-    wishes = [SamplingParams(max_new_tokens=6, temperature=0, seed=i) for i in range(len(PROMPTS))]
-    llm.generate(PROMPTS, wishes)
-    for prompt, params in zip(PROMPTS, wishes, strict=True):
+    states = seen
+    monkeypatch.setattr("openllm.engine.llm.choose", choose)
+    params = SamplingParams(max_new_tokens=6, temperature=0)
+    llm.generate(PROMPTS, params)
+    for prompt in PROMPTS:
         llm.generate([prompt], params)
     assert len(states) > 20
     for rows in states.values():
@@ -154,9 +151,8 @@ def test_streamed_text_is_the_whole_text(
     stops = [stop for stop in stops if stop and "\ufffd" not in stop]
     params = SamplingParams(max_new_tokens=30, temperature=0, stop=tuple(stops))
 
-    def choose(scores: object, rows: Sequence[Row]) -> list[Choice]:
-        said = [*text_ids, tokenizer.eos_id]
-        return [Choice(said[row.position - 1]) for row in rows]
+    def choose(row: object, params: object, *, seen: object, position: int) -> int:
+        return text_ids[position - 1] if position - 1 < len(text_ids) else tokenizer.eos_id
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("openllm.engine.llm.choose", choose)
@@ -264,7 +260,7 @@ def test_each_end_id_ends(imported: Path, monkeypatch: pytest.MonkeyPatch, which
     end = sorted(llm.tokenizer.end_ids)[which]
     think = llm.tokenizer.controls["<think>"]
     said = iter([think, *llm.tokenizer.encode(" lamp"), end, 50, 50])
-    monkeypatch.setattr("openllm.engine.llm.choose", lambda *_: [Choice(next(said))])
+    monkeypatch.setattr("openllm.engine.llm.choose", lambda *args, **kwargs: next(said))
     answer = llm.generate(["Anna"], SamplingParams(max_new_tokens=20))[0]
     assert (answer.text, answer.finish_reason) == ("<think> lamp", "stop")
 
