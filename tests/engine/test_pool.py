@@ -78,8 +78,9 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 def test_loads_on_first_use_and_keeps() -> None:
     async def main() -> None:
         pool, machine = make(10, a="3", b="4")
-        assert machine.loads == []
+        assert (machine.loads, pool.info("a")) == ([], None)
         async with pool.lease("a") as first:
+            assert pool.info("a") is first.info
             assert first.info.name == "a"
         async with pool.lease("a") as second:
             assert second is first

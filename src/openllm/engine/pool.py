@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from openllm.core.errors import BusyError, ConfigError, EngineError, OpenLLMError
 from openllm.core.log import say, warn
-from openllm.engine.backend import Backend
+from openllm.engine.backend import Backend, BackendInfo
 from openllm.engine.pool_status import Loader, ModelStatus, PoolStats
 
 
@@ -25,6 +25,7 @@ class _Entry:
     name: str
     source: str
     pinned: bool
+    info: BackendInfo | None = None
     backend: Backend | None = None
     num_bytes: int = 0
     waiting: int = 0
@@ -104,6 +105,14 @@ class ModelPool:
     def status(self) -> list[ModelStatus]:
         """Of each model."""
         return [entry.status() for entry in self._entries.values()]
+
+    def info(self, name: str) -> BackendInfo | None:
+        """What a model is, or was when it was last loaded; none before its first use.
+
+        Raises:
+            ConfigError: there is no such model.
+        """
+        return self._find(name).info
 
     def loaded(self) -> dict[str, Backend]:
         """The backends that are loaded now, to read their counters; use `lease` to run them."""
@@ -244,7 +253,7 @@ class ModelPool:
             self._stats = replace(self._stats, failures=self._stats.failures + 1)
             raise
         else:
-            entry.backend = backend
+            entry.backend, entry.info = backend, backend.info
             self._stats = replace(self._stats, loads=self._stats.loads + 1)
         finally:
             entry.loading = None
