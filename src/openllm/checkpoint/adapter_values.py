@@ -171,7 +171,8 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
         )
     used = [
         key for key, value in given.items()
-        if key not in READ | HARMLESS and value not in (None, False, "") and value not in ([], {})
+        if key not in READ | HARMLESS and value is not None and value is not False
+        and value not in ("", [], {})
     ]  # fmt: skip
     if given.get("bias", "none") != "none":
         used.append("bias")
@@ -238,7 +239,7 @@ def _dropout(value: Any) -> float:
 
 def _flag(given: Mapping[str, Any], key: str) -> bool:
     value = given.get(key, False)
-    if value not in (True, False, None):
+    if value is not None and not isinstance(value, bool):
         raise CheckpointError(f"{key!r} is {reprlib.repr(value)}; it must be true or false")
     return bool(value)
 
