@@ -2,16 +2,19 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.tiny import SHAPES, random_model
 
-from openllm.checkpoint.adapter_values import read_values
+from openllm.checkpoint.adapter_values import READ, read_values
 from openllm.checkpoint.adapters import CONFIG, FILES, WEIGHTS, read_adapter, write_adapter
 from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import CheckpointError
@@ -149,6 +152,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     "rank": (config(r=0), "'r' is 0, which is no rank"),
     "many ranks": (config(rank_pattern=[3]), "'rank_pattern' must be a JSON object"),
     "alpha": (config(lora_alpha="x"), "'lora_alpha' is 'x', not a number"),
+    "endless alpha": (config(lora_alpha=10**400), "'lora_alpha' is 1000.*, not a number"),
+    "alpha of one": (config(alpha_pattern={"q_proj": "NaN"}), "'q_proj' is 'NaN', not a number"),
     "dropout": (config(lora_dropout=1), "'lora_dropout' is 1; it must be"),
     "targets": (config(target_modules=7), "'target_modules' must be a list of names"),
     "flag": (config(use_dora="yes"), "'use_dora' is 'yes'; it must be true or false"),
@@ -214,6 +219,27 @@ def test_wrong_bases_are_refused(folder: Path, bases: Path, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="DoRA must change all of them or none"):
         write_adapter(tmp_path / "new", part, bases / "gpt2")
     assert not (tmp_path / "new").exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda item: (
+        st.lists(item, max_size=3) | st.dictionaries(st.text(max_size=9), item, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(READ)), JSON, max_size=6), st.text(max_size=9))
+def test_any_config_is_understood_or_refused(values: dict[str, Any], module: str) -> None:
+    given = {"peft_type": "LORA", "target_modules": [], **values}
+    try:
+        read = read_values(given, "config")
+    except CheckpointError as error:
+        assert str(error).startswith("config: ")
+        return
+    assert read.is_target(module) in (True, False, None)
+    assert read.rank_of(module) >= 1 and math.isfinite(read.scale_of(module))
 
 
 def test_which_modules_are_targets() -> None:
