@@ -104,7 +104,7 @@ def write_adapter(
             state[f"base_model.model.{module}.{part}"] = kept
     config = values.dump(name, transposed=bool(target.family.transposed))
     with atomic_folder(folder) as place:
-        (place / CONFIG).writesize_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_tensors(place / WEIGHTS, state)
 
 

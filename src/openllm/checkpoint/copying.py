@@ -55,6 +55,11 @@ def copy_model(
         planned = source.planned(dtype, lambda count: meter.advance(count / 1e6))
         chosen = [(replaced or {}).get(tensor.name, tensor) for tensor in planned]
         write_weights(target, chosen, max_shard_bytes)
+    copy_companions(source, target, config)
+
+
+def copy_companions(source: Source, target: Path, config: dict[str, Any]) -> None:
+    """Write the tokenizer's files and generation defaults."""
     for path in tokenizer_files(source.folder):
         shutil.copyfile(path, target / path.name)
     generation = {name: config[name] for name in IDS if config[name] is not None}
