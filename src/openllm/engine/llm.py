@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from openllm.checkpoint.adapters import read_adapter
 from openllm.core.errors import ConfigError, EngineError, TemplateError
 from openllm.engine.assemble import assemble, assemble_folder
 from openllm.engine.backend import BackendInfo, EngineStats
@@ -198,7 +199,7 @@ class LLM:
             CheckpointError: it is missing or damaged.
             ConfigError: it does not fit the model.
         """
-        adapter = self._engine.read_adapter(Path(folder))
+        adapter = read_adapter(folder, self._engine.bank.cfg)
         self._between_steps(lambda: self._engine.bank.load(name, adapter))
 
     def unload_adapter(self, name: str) -> None:
