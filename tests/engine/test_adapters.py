@@ -12,6 +12,7 @@ from tests.transform.test_adapter_bank import make_adapter
 from openllm.checkpoint.adapter_modules import Base
 from openllm.checkpoint.adapters import write_adapter
 from openllm.checkpoint.families.registry import FAMILIES
+from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import CheckpointError, ConfigError
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
@@ -19,17 +20,11 @@ from openllm.engine.local import LocalBackend
 from openllm.engine.request import Completion, SamplingParams, TokenLogprob
 from openllm.nn.lora import Adapter
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.transform.lora import attach, detach, merge_lora
 
 PROMPTS = ["Anna", "On day 3 Boris asked", "Clara found a lamp in the café."]
 GREEDY = SamplingParams(max_new_tokens=12, temperature=0, ignore_eos=True)
 SHAPE = "llama"
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tokenizer_folder: Path) -> Tokenizer:
-    return load_tokenizer(tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +36,27 @@ def adapters() -> dict[str, Adapter]:
 
 
 @pytest.fixture(scope="module")
-def folders(adapters: dict[str, Adapter], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root, base = tmp_path_factory.mktemp("adapters"), Base.of(SHAPES[SHAPE], FAMILIES[SHAPE])
+def folders(
+    adapters: dict[str, Adapter], tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path
+) -> Path:
+    """The base model and its adapters."""
+    root = tmp_path_factory.mktemp("adapters")
+    write(root / "base", model(), tokenizer_folder)
     for name, adapter in adapters.items():
-        write_adapter(root / name, adapter, base)
+        write_adapter(root / name, adapter, root / "base")
     return root
+
+
+def write(folder: Path, model: Transformer, tokenizer: Path) -> None:
+    write_model(folder, model.cfg, model.state_dict(), tokenizer=tokenizer, lineage={}, card="")
 
 
 def model() -> Transformer:
     return random_model(SHAPES[SHAPE], spread=0.3)
 
 
-def engine(tokenizer: Tokenizer, *, exact: bool = False, shape: Transformer | None = None) -> LLM:
-    cfg = EngineConfig(precision="fp32", cache_tokens=4096, exact=exact, kernels=False)
-    return LLM(model() if shape is None else shape, tokenizer, cfg)
+def config(*, exact: bool = False) -> EngineConfig:
+    return EngineConfig(precision="fp32", cache_tokens=4096, exact=exact, kernels=False)
 
 
 def ids(completions: list[Completion]) -> list[list[int]]:
@@ -63,15 +65,15 @@ def ids(completions: list[Completion]) -> list[list[int]]:
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_request_with_an_adapter_is_one_to_the_merged_model(
-    exact: bool, tokenizer: Tokenizer, adapters: dict[str, Adapter], folders: Path
+    exact: bool, adapters: dict[str, Adapter], folders: Path
 ) -> None:
-    llm = engine(tokenizer, exact=exact)
+    llm = LLM.load(folders / "base", config(exact=exact))
     for name in adapters:
         llm.load_adapter(name, folders / name)
     plain = ids(llm.generate(PROMPTS, GREEDY))
-    assert plain == ids(engine(tokenizer, exact=exact).generate(PROMPTS, GREEDY))
+    assert plain == ids(LLM.load(folders / "base", config(exact=exact)).generate(PROMPTS, GREEDY))
     for name, adapter in adapters.items():
-        merged = engine(tokenizer, shape=detach(merge_lora(attach(model(), adapter))))
+        merged = LLM(detach(merge_lora(attach(model(), adapter))), llm.tokenizer, config())
         found = ids(llm.generate(PROMPTS, GREEDY, adapter=name))
         assert found == ids(merged.generate(PROMPTS, GREEDY)) != plain
     assert ids(llm.generate(PROMPTS, GREEDY)) == plain, "no prefix may be shared with an adapter"
@@ -80,8 +82,8 @@ def test_a_request_with_an_adapter_is_one_to_the_merged_model(
         llm.generate(PROMPTS, GREEDY, adapter="poems")
 
 
-def test_wrong_adapters_are_refused(tokenizer: Tokenizer, folders: Path, tmp_path: Path) -> None:
-    llm = engine(tokenizer)
+def test_wrong_adapters_are_refused(folders: Path, tmp_path: Path) -> None:
+    llm = LLM.load(folders / "base", config())
     with pytest.raises(CheckpointError, match="is not a folder"):
         llm.load_adapter("poems", tmp_path / "poems")
     write_adapter(
@@ -100,7 +102,7 @@ async def answer(backend: LocalBackend, prompt: str, adapter: str | None) -> lis
 
 
 def test_exact_answers_do_not_depend_on_the_adapters_of_others(
-    tokenizer: Tokenizer, adapters: dict[str, Adapter], folders: Path
+    adapters: dict[str, Adapter], folders: Path
 ) -> None:
     """All at once, and one after another: the same bits."""
     asks = [(prompt, name) for prompt in PROMPTS for name in (None, *adapters)]
@@ -116,7 +118,7 @@ def test_exact_answers_do_not_depend_on_the_adapters_of_others(
 
     found = []
     for together in (True, False):
-        llm = engine(tokenizer, exact=True)
+        llm = LLM.load(folders / "base", config(exact=True))
         for name in adapters:
             llm.load_adapter(name, folders / name)
         found.append(asyncio.run(run(llm, together=together)))

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-from openllm.checkpoint.adapters import read_adapter
 from openllm.core.errors import ConfigError, EngineError, TemplateError
 from openllm.engine.assemble import assemble, assemble_folder
 from openllm.engine.backend import BackendInfo, EngineStats
@@ -199,7 +198,7 @@ class LLM:
             CheckpointError: it is missing or damaged.
             ConfigError: it does not fit the model.
         """
-        adapter = read_adapter(folder, self._engine.bank.cfg)
+        adapter = self._engine.read_adapter(Path(folder))
         self._between_steps(lambda: self._engine.bank.load(name, adapter))
 
     def unload_adapter(self, name: str) -> None:
