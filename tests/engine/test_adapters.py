@@ -18,6 +18,7 @@ from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.local import LocalBackend
 from openllm.engine.request import Completion, SamplingParams, TokenLogprob
+from openllm.nn.kernels.library import available
 from openllm.nn.lora import Adapter
 from openllm.nn.model import Transformer
 from openllm.transform.lora import attach, detach, merge_lora
@@ -55,8 +56,8 @@ def model() -> Transformer:
     return random_model(SHAPES[SHAPE], spread=0.3)
 
 
-def config(*, exact: bool = False) -> EngineConfig:
-    return EngineConfig(precision="fp32", cache_tokens=4096, exact=exact, kernels=False)
+def config(*, exact: bool = False, kernels: bool = False) -> EngineConfig:
+    return EngineConfig(precision="fp32", cache_tokens=4096, exact=exact, kernels=kernels)
 
 
 def ids(completions: list[Completion]) -> list[list[int]]:
@@ -80,6 +81,21 @@ def test_a_request_with_an_adapter_is_one_to_the_merged_model(
     llm.unload_adapter("poems")
     with pytest.raises(ConfigError, match="no adapter 'poems'; loaded: law, maths"):
         llm.generate(PROMPTS, GREEDY, adapter="poems")
+
+
+@pytest.mark.skipif(not available(), reason="needs a compiler")
+def test_the_compiled_kernels_add_adapters(adapters: dict[str, Adapter], folders: Path) -> None:
+    llm = LLM.load(folders / "base", config(kernels=True))
+    plain = ids(llm.generate(PROMPTS, GREEDY))
+    for name in ("maths", "poems"):
+        llm.load_adapter(name, folders / name)
+    for name in ("maths", "poems"):
+        merged = detach(merge_lora(attach(model(), adapters[name])))
+        expected = ids(LLM(merged, llm.tokenizer, config(kernels=True)).generate(PROMPTS, GREEDY))
+        assert ids(llm.generate(PROMPTS, GREEDY, adapter=name)) == expected != plain
+    with pytest.raises(ConfigError, match="'law' is DoRA, which needs the weights; merge it"):
+        llm.load_adapter("law", folders / "law")
+    assert ids(llm.generate(PROMPTS, GREEDY)) == plain
 
 
 def test_wrong_adapters_are_refused(folders: Path, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from openllm.transform.lora import check_fit
 NONE = -1
 """The index of rows without an adapter."""
 
-INSTEAD = "merge it into its base with 'openllm merge', or use the torch runner"
+INSTEAD = (
+    "merge it into its base with 'openllm merge', or run the base without the compiled kernels"
+)
 
 Triple = tuple[Tensor, Tensor, float]
 """A (R, K), B (N, R) and the scale of their product."""
