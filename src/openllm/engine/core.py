@@ -10,6 +10,7 @@ what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:230
 
 from collections.abc import Iterable
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from openllm.core.errors import ConfigError
 from openllm.engine.backend import EngineStats
 from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
-from openllm.engine.drafts import Drafter
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
@@ -26,9 +26,12 @@ from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
-from openllm.engine.structured import compile_structure
+from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
+
+if TYPE_CHECKING:
+    from openllm.engine.speculation import Drafter
 
 SCORED_LOGITS = 2**22
 """Logits computed at a time for requests that want those of their prompt."""
@@ -52,7 +55,7 @@ class ModelEngine:
         num_blocks: int,
         cfg: EngineConfig,
         bank: AdapterBank,
-        drafter: Drafter | None = None,
+        drafter: "Drafter | None" = None,
     ) -> None:
         self.max_positions = max_positions
         self.bank = bank
@@ -74,12 +77,10 @@ class ModelEngine:
         self._banned = {frozenset[int](): torch.tensor(sorted(banned), dtype=torch.long)}
         self._groups: dict[str, Group | Reading] = {}
         self._live: dict[Sequence, Live] = {}
-        self._totals = dict.fromkeys(
-            ("prompt", "cached", "new", "drafted", "accepted", "steps"), 0
-        )
+        self._totals = dict.fromkeys(("prompt", "cached", "new", "drafted", "accepted", "steps"), 0)
 
-    def add(self, request: Request) -> None:
-        """See `Engine.add`."""
+    def add(self, request: Request, *, sample: int = 0) -> None:
+        """See `Engine.add`; `sample` is the number of its first continuation."""
         if request.id in self._groups:
             raise ConfigError(f"a request '{request.id}' is running already; choose another id")
         most = self._most_tokens(request)
@@ -91,7 +92,8 @@ class ModelEngine:
             self._groups[request.id] = Reading(sequence)
             self._scheduler.add(sequence)
             return
-        lives = [self._begin(request, index, most, salt) for index in range(request.params.samples)]
+        numbers = range(sample, sample + request.params.samples)
+        lives = [self._begin(request, number, most, salt) for number in numbers]
         self._groups[request.id] = Group(request, lives)
         for live in lives:
             self._live[live.sequence] = live
@@ -131,6 +133,31 @@ class ModelEngine:
             steps=totals["steps"],
         )
 
+    def load_adapter(self, name: str, adapter: Adapter) -> None:
+        """Add an adapter, or replace the one of this name.
+
+        Raises:
+            ConfigError: it does not fit the model, or what runs the model.
+        """
+        self.bank.load(name, adapter)
+        try:
+            self._runner.set_adapters(self.bank)
+        except ConfigError:
+            self.unload_adapter(name)
+            raise
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ConfigError: there is none of this name, or a request uses it.
+        """
+        used = any(sequence.request.adapter == name for sequence in self._scheduler)
+        if used:
+            raise ConfigError(f"the adapter '{name}' is in use; try again when it is not")
+        self.bank.unload(name)
+        self._runner.set_adapters(self.bank)
+
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace weights, under our names; what was read with the old ones is read again.
 
@@ -142,6 +169,7 @@ class ModelEngine:
         finally:
             # part of the weights may have changed even if one was refused
             self.bank.refresh()
+            self._runner.set_adapters(self.bank)
             self._scheduler.restart()
 
     @torch.inference_mode()
@@ -193,11 +221,11 @@ class ModelEngine:
     def _begin(self, request: Request, index: int, most: int, salt: bytes) -> Live:
         params = request.params
         sequence = Sequence(request, index, list(request.prompt), most, salt)
-        state = SamplerState(
-            params, request.prompt, vocab_size=self._vocab_size, sample=index
-        )
+        state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
+            from openllm.engine.structured import compile_structure
+
             grammar = compile_structure(params.structure, self._tokenizer, self._vocab_size).start()
         limit = most - len(request.prompt)
         output = Output(self._tokenizer, params, self._tokenizer.end_ids, limit)
