@@ -291,4 +291,4 @@ def test_the_tokenizer_must_fit() -> None:
     model = HashModel()
     model.vocab_size = 100
     with pytest.raises(ConfigError, match="vocabulary size is 100"):
-        SlotBackend(model, ByteTokenizer(), None, BackendInfo("m", "fake"))
+        SlotBackend(model, ByteTokenizer(), None, BackendInfo("m", "fake"), slots=1)

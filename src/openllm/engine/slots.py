@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openllm.core.errors import ConfigError
+from openllm.engine.assemble import free_memory
 from openllm.engine.backend import BackendInfo
 from openllm.engine.config import EngineConfig
 from openllm.engine.core import ModelEngine
@@ -28,6 +29,9 @@ from openllm.nn.lora import Adapter
 from openllm.text.chat import ChatTemplate
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import AdapterBank
+
+MOST_SLOTS = 8
+"""Such a runtime gains little from more texts at a time, and each takes the memory of a context."""
 
 WORTH_COPYING = 16
 """Tokens that must be saved for a text to be copied from another slot."""
@@ -223,14 +227,21 @@ class SlotBackend(LocalBackend):
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
         info: BackendInfo,
+        cfg: EngineConfig | None = None,
         *,
-        slots: int = 8,
+        slots: int,
     ) -> None:
         """Run a model for up to `slots` texts at a time; more requests wait.
 
         Raises:
-            ConfigError: the tokenizer is not the model's.
+            ConfigError: the tokenizer is not the model's, or a setting is not for such a model.
         """
+        cfg = cfg or EngineConfig()
+        if cfg.precision != "auto" or cfg.speculation is not None:
+            raise ConfigError(
+                f"{info.kind} runs a file in the precision that it has, and without speculation; "
+                "leave these settings out"
+            )
         if model.vocab_size < tokenizer.vocab_size:
             raise ConfigError(
                 f"the model's vocabulary size is {model.vocab_size}, but the tokenizer's is "
@@ -243,8 +254,13 @@ class SlotBackend(LocalBackend):
             max_positions=model.max_positions,
             vocab_size=model.vocab_size,
             num_blocks=slots,
-            cfg=EngineConfig(
-                block_size=model.max_positions, max_sequences=slots, prefix_cache=False
+            cfg=cfg.model_copy(
+                update={
+                    "block_size": model.max_positions,
+                    "max_sequences": slots,
+                    "prefix_cache": False,
+                    "preemption": "recompute",
+                }
             ),
             bank=NoAdapters(),
         )
@@ -265,6 +281,24 @@ class SlotBackend(LocalBackend):
         """See `Backend.close`."""
         await super().close()
         self._model.close()
+
+
+def choose_slots(cfg: EngineConfig, model: SlotModel) -> int:
+    """Number of slots: what `cache_tokens` says, else what a quarter of the free memory holds.
+
+    Raises:
+        ConfigError: that is not enough for one full context.
+    """
+    tokens = cfg.cache_tokens
+    if tokens is None:
+        tokens = free_memory() // 4 // model.token_bytes
+    slots = tokens // model.max_positions
+    if not slots:
+        raise ConfigError(
+            f"the cache would hold {tokens} tokens, but one text may have {model.max_positions}; "
+            "allow more with cache_tokens, or free some memory"
+        )
+    return min(slots, cfg.max_sequences, MOST_SLOTS)
 
 
 def _pieces(batch: Batch) -> list[Piece]:
