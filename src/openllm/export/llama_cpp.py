@@ -30,13 +30,14 @@ CACHE_F32 = 0
 
 
 def library() -> Any:
-    """The module `llama_cpp`, made to be silent about all but errors.
+    """The module `llama_cpp`, made to be silent.
 
     Raises:
         MissingExtra: it is not installed.
     """
     found = require("llama_cpp")
-    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
+    # it takes llama.cpp's warnings for errors
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL + 1)
     found.llama_backend_init()
     return found
 
