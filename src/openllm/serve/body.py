@@ -144,6 +144,9 @@ def _explain(problem: Any) -> ApiError:
         return ApiError(f"'{path}' is not offered: {hint}", param=path, code="unsupported_field")
     if problem["type"] == "extra_forbidden":
         return ApiError(f"unknown field '{path}'; remove it", param=path, code="unknown_field")
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["discriminator"], problem["ctx"]["expected_tags"]
+        return ApiError(f"'{path}': {tag} must be one of {known}", param=path)
     message = problem["msg"].removeprefix("Value error, ")
     where = f"'{path}': " if path else "the body: "
     return ApiError(f"{where}{message[0].lower()}{message[1:]}", param=path or None)

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from openllm.engine.backend import Backend
 from openllm.engine.request import SamplingParams, Structure, TokenLogprob, Update
 from openllm.serve.answers import END_THINK, THINK, AnswerParser, begins_thinking
-from openllm.serve.batching import batches
+from openllm.serve.batching import batches, joined
 from openllm.serve.body import read
 from openllm.serve.chat_schemas import (
     ChatMessage,
@@ -208,25 +208,6 @@ class Talk:
                 f'"finish_reason":{reason}}}'.encode()
             )
         return found
-
-
-def joined(updates: Sequence[Update]) -> Update:
-    """Several updates of one continuation as one."""
-    if len(updates) == 1:
-        return updates[0]
-    last = updates[-1]
-    logprobs = None
-    if any(update.logprobs is not None for update in updates):
-        logprobs = [one for update in updates for one in update.logprobs or ()]
-    return Update(
-        last.id,
-        last.index,
-        "".join(update.text for update in updates),
-        [token for update in updates for token in update.token_ids],
-        logprobs,
-        finish_reason=last.finish_reason,
-        cached_tokens=max(update.cached_tokens for update in updates),
-    )
 
 
 async def begin(backend: Backend, choice: Choice, body: ChatRequest) -> Talk:

@@ -55,7 +55,7 @@ async def run_prompt(
         params = make_params(max_new_tokens or UNKNOWN_ROOM)
         return Run(None, params, backend.generate(prompt, params, adapter=adapter))
     ids = await backend.encode(prompt)
-    params = make_params(room_for(backend, ids, max_new_tokens))
+    params = make_params(room_for(backend, ids, max_new_tokens, "prompt"))
     return Run(ids, params, backend.generate(ids, params, adapter=adapter))
 
 
@@ -83,11 +83,11 @@ async def run_chat(
     ids = await backend.encode_chat(messages, tools=tools, variables=variables)
     if not ids:
         raise ConfigError("the chat template made an empty prompt of these messages")
-    params = make_params(room_for(backend, ids, max_new_tokens))
+    params = make_params(room_for(backend, ids, max_new_tokens, "messages"))
     return Run(ids, params, backend.generate(ids, params, adapter=adapter))
 
 
-def room_for(backend: Backend, ids: Sequence[int], max_new_tokens: int | None) -> int:
+def room_for(backend: Backend, ids: Sequence[int], max_new_tokens: int | None, param: str) -> int:
     """How many new tokens there may be.
 
     Raises:
@@ -96,22 +96,24 @@ def room_for(backend: Backend, ids: Sequence[int], max_new_tokens: int | None) -
     most = backend.info.max_positions
     if most is None:
         return max_new_tokens or UNKNOWN_ROOM
-    check_length(backend, ids, most - 1)
+    check_length(backend, ids, most - 1, param)
     room = most - len(ids)
     return room if max_new_tokens is None else min(room, max_new_tokens)
 
 
-def check_length(backend: Backend, ids: Sequence[int], most: int | None) -> None:
-    """Check that a prompt is not too long.
+def check_length(backend: Backend, ids: Sequence[int], most: int | None, param: str) -> None:
+    """Check that a prompt, the field `param` of a request, is not too long.
 
     Raises:
         ApiError: 400 context_length_exceeded.
     """
     if most is not None and len(ids) > most:
+        context = backend.info.max_positions
+        room = "" if most == context else ", and the answer needs room, too"
         raise ApiError(
-            f"the prompt has {len(ids)} tokens, but this model reads at most {most} and needs room "
-            f"for an answer (its context is {backend.info.max_positions} tokens); shorten the prompt",
-            param="messages",
+            f"the prompt has {len(ids)} tokens, but the context of this model is {context} tokens"
+            f"{room}; shorten the prompt",
+            param=param,
             code="context_length_exceeded",
         )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from openllm.engine.request import SamplingParams, Structure
+from openllm.engine.request import Prompt, SamplingParams, Structure
 from openllm.serve.body import Body
 from openllm.serve.errors import ApiError
 
@@ -19,7 +19,28 @@ StopString = Annotated[str, Field(min_length=1)]
 TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
+MAX_TEXTS = 2048
+"""Most texts in one request."""
+
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+Prompts = (
+    str
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
+    | TokenIds
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_TEXTS)]
+)
+"""One text or several, as text or as token ids."""
+
 SMALLEST_TOP_P = 1e-9
+
+
+def as_list(prompts: str | list[str] | list[int] | list[list[int]]) -> list[Prompt]:
+    """The texts of a request one by one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts[0], int):
+        return [[index for index in prompts if isinstance(index, int)]]
+    return [one for one in prompts if not isinstance(one, int)]
 
 
 class StreamOptions(Body):
@@ -126,7 +147,11 @@ class Sampling(Body):
     def structures(self) -> list[Structure]:
         """All that the text must be; more than one cannot be had."""
         more = self.structured_outputs or StructuredOutputs()
-        found = [_json_structure(schema) for schema in (self.guided_json, more.json_) if schema is not None]
+        found = [
+            _json_structure(schema)
+            for schema in (self.guided_json, more.json_)
+            if schema is not None
+        ]
         for kind, values in {
             "regex": (self.guided_regex, more.regex),
             "grammar": (self.guided_grammar, more.grammar),

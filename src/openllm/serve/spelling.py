@@ -25,6 +25,10 @@ class Spelling:
         name = self._names.get(index)
         return self._tokenizer.token_bytes(index) if name is None else name.encode()
 
+    def text_bytes(self, index: int) -> bytes:
+        """The bytes that a token adds to a text: none for a control token."""
+        return self._tokenizer.token_bytes(index)
+
     def token(self, index: int) -> str:
         """The text of a token, U+FFFD for a part of a character."""
         return self.bytes_of(index).decode("utf-8", "replace")
