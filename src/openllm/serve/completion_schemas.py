@@ -16,6 +16,7 @@ class CompletionRequest(Sampling):
     model: str | None = Field(None, description="may be left out where only one is served")
     prompt: Prompts
     max_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="none: 16")
+    n: int | None = Field(None, ge=1, le=128, description="continuations of each prompt")
     best_of: int | None = Field(
         None, ge=1, le=128, description="make so many and keep the n most likely per token"
     )

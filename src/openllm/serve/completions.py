@@ -2,7 +2,6 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`/v1/completions`: continuations of texts."""
 
-import asyncio
 import codecs
 import json
 import time
@@ -211,6 +210,7 @@ async def begin(backend: Backend, choice: Choice, body: CompletionRequest) -> Jo
         ApiError: the request cannot be met, or a prompt is too long.
         ConfigError, EngineError, RemoteError: as in `Backend.generate`.
     """
+    prompts, n = as_list(body.prompt), body.n or 1
     structure, limit = only(body.structures()), body.max_tokens
     if body.logprobs is not None and backend.tokenizer is None:
         raise ApiError("this model reports no log-probabilities", param="logprobs")
@@ -219,12 +219,10 @@ async def begin(backend: Backend, choice: Choice, body: CompletionRequest) -> Jo
 
     def make_params(room: int) -> SamplingParams:
         params = body.params(
-            room, structure=structure, logprobs=body.logprobs, best_of=body.best_of
+            room, n=n, structure=structure, logprobs=body.logprobs, best_of=body.best_of
         )
         return params.model_copy(update={"min_new_tokens": 1}) if measured else params
 
-    prompts = as_list(body.prompt)
-    n = body.n or 1
     if len(prompts) * max(n, body.best_of or 1) > MAX_TEXTS:
         raise ApiError(f"more than {MAX_TEXTS} continuations; ask for fewer at once", param="n")
     spelling = spelling_of(backend.tokenizer) if backend.tokenizer is not None else None

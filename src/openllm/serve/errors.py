@@ -116,6 +116,7 @@ class Faults:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -126,11 +126,13 @@ class Usage:
         prompt_tokens: of all prompts.
         completion_tokens: of all answers, without end tokens.
         cached_tokens: of the prompts, that did not have to be computed.
+        reasoning_tokens: of the answers.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def body(self) -> dict[str, Any]:
         """As completions and chats report it."""
@@ -139,4 +141,5 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }

@@ -121,8 +121,9 @@ async def answer(service: Service, choice: Choice, body: GenerateRequest) -> dic
     async with service.lease(choice) as backend:
         run = await _begin(backend, choice, body)
         async with aclosing(pieces(run)) as news:
-            async for text, facts in news:
+            async for text, known in news:
                 texts.append(text)
+                facts = known
     return {"model": choice.label, "text": "".join(texts), **facts}
 
 

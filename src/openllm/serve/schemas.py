@@ -86,7 +86,6 @@ class Sampling(Body):
     ignore_eos: bool | None = None
     min_tokens: int | None = Field(None, ge=0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="none: a random one")
-    n: int | None = Field(None, ge=1, le=128, description="number of answers")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="no effect")
@@ -100,6 +99,7 @@ class Sampling(Body):
         self,
         max_new_tokens: int,
         *,
+        n: int = 1,
         structure: Structure | None = None,
         logprobs: int | None = None,
         best_of: int | None = None,
@@ -109,7 +109,6 @@ class Sampling(Body):
         Raises:
             ApiError: settings exclude each other.
         """
-        n = self.n or 1
         if best_of is not None and best_of < n:
             raise ApiError(f"'best_of' must be at least n={n}", param="best_of")
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**63
