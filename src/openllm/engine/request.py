@@ -176,4 +176,4 @@ class Completion:
     prompt_token_ids: list[int]
     finish_reason: str
     logprobs: list[TokenLogprob] | None = None
-    cached_tokens: int = 0
+    cached_tokens: int = field(default=0, compare=False)
