@@ -5,6 +5,7 @@
 import base64
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
@@ -57,8 +58,8 @@ class Key(Config):
         return "expired" if self.expires is not None and self.expires <= now else None
 
     def allows_model(self, name: str) -> bool:
-        """Whether it may use a model; `BASE:ADAPTER` is allowed with `BASE`."""
-        return self.models is None or bool({name, name.partition(":")[0]} & set(self.models))
+        """Whether it may use a model and its adapters."""
+        return self.models is None or name in self.models
 
 
 def new_secret() -> tuple[str, str]:
@@ -198,8 +199,6 @@ def write_private(path: Path, value: dict[str, Any]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    import json
-
     text = json.dumps({"format_version": FORMAT_VERSION, **value}, indent=1) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
