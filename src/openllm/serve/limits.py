@@ -201,7 +201,7 @@ class RateLimits:
 def _estimate(scope: Scope) -> int:
     """Tokens that a request takes at least, by the size that it states."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
+        if name == b"content-length" and value.isdigit() and len(value) < 19:
             return int(value) // BYTES_PER_TOKEN + 1
     return 1
 
