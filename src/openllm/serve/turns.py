@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Back-pressure: so many requests are answered at once, so many may wait, the rest comes back later.
+"""Back-pressure: so many requests are answered at once, so many may wait, others come back later.
 
 The engine batches what runs and has a queue of its own; this one is before it, bounds the memory
 that waiting requests take, and tells clients early that they will have to wait.
@@ -69,7 +69,7 @@ class Turns:
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self._pass_on()  # it came in the same moment
-            else:
+            elif turn in self._queue:
                 self._queue.remove(turn)
             if isinstance(error, TimeoutError):
                 raise self._busy("the server is too busy to begin with this in time") from None
