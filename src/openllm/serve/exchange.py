@@ -31,7 +31,7 @@ class Exchange:
         reason: code of a refusal, or type and place of a failure; never a message.
         queued_s: time spent waiting for a turn.
         prompt_tokens, cached_tokens, new_tokens: that the models computed or found for it.
-        first_token, last_token: monotonic times.
+        computing, first_token, last_token: monotonic times; a model begins, the first token, ...
         body: what the client sent; kept only if prompts are logged.
     """
 
@@ -49,6 +49,7 @@ class Exchange:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     new_tokens: int = 0
+    computing: float | None = None
     first_token: float | None = None
     last_token: float | None = None
     body: bytes | None = None

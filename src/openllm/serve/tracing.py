@@ -78,10 +78,8 @@ class Traces:
         for name, value in _attributes(exchange).items():
             if value is not None:
                 span.set_attribute(name, value)
-        if exchange.queued_s:
-            at = exchange.started + exchange.queued_s
-            span.add_event("turn taken", timestamp=_wall_ns(at))
         for name, moment in (
+            ("prefill", exchange.computing),
             ("first token", exchange.first_token),
             ("last token", exchange.last_token),
         ):
