@@ -5,6 +5,7 @@
 from pydantic import Field
 
 from openllm.core.config import Config
+from openllm.serve.operations_config import AuthSettings, LimitSettings, ObserveSettings
 
 
 class ServeSettings(Config):
@@ -16,3 +17,6 @@ class ServeSettings(Config):
     max_prompts: int = Field(2048, ge=1, description="most texts in one request")
     max_choices: int = Field(128, ge=1, description="most continuations for one request")
     max_json_depth: int = Field(64, ge=2, le=200, description="deepest nesting of a request")
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    observe: ObserveSettings = ObserveSettings()

@@ -16,6 +16,7 @@ class AuthSettings(Config):
     usage_file: str | None = Field(
         None, description="where daily use per key is kept (default: beside the key file)"
     )
+    open_to_all: bool = Field(False, description="other machines may call without a key")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="host names that requests may address; none: any, or local ones if keyless"
     )

@@ -41,6 +41,10 @@ class WatchedModels:
             exchange.model = name
             yield WatchedBackend(backend, exchange)
 
+    def loaded(self) -> Mapping[str, Backend]:
+        """See `Models.loaded`."""
+        return self.inner.loaded()
+
     async def close(self) -> None:
         """See `Models.close`."""
         await self.inner.close()
