@@ -56,6 +56,10 @@ class Bodies:
         stated = headers.get(b"content-length", b"0")
         if not stated.isdigit() or len(stated) > 18:
             raise Refusal(400, "invalid_content_length", "Content-Length is no size", close=True)
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # A proxy before us may have read another end of this request.
+            message = "send Content-Length or Transfer-Encoding, not both"
+            raise Refusal(400, "ambiguous_length", message, close=True)
         if int(stated) > limit:
             if b"expect" not in headers:
                 await _drop(receive)

@@ -20,6 +20,7 @@ def connection_class(limits: LimitSettings) -> type[Any]:
     class Connection(base):
         """Between two requests a client has `keep_alive_s`, for the headers `header_timeout_s`."""
 
+        _draining = False
         _slow_reader: asyncio.TimerHandle | None = None
         _slow_headers: asyncio.TimerHandle | None = None
 
@@ -44,16 +45,17 @@ def connection_class(limits: LimitSettings) -> type[Any]:
                 self._slow_headers = None
 
         def shutdown(self) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:
+            """The drain has begun: what has come, or is on its way, is the last request."""
+            self._draining = True
+            if self._between_requests():
+                self.loop.call_later(GRACE_S, self._close_if_idle)
+            else:
                 self.cycle.keep_alive = False
-                return
-            self.timeout_keep_alive = 0
-            self.loop.call_later(GRACE_S, self._close_if_idle)
 
         def handle_events(self) -> None:
             super().handle_events()
-            if self.timeout_keep_alive == 0 and self.cycle is not None:
-                self.cycle.keep_alive = False  # a request that came during the drain is the last
+            if self._draining and self.cycle is not None:
+                self.cycle.keep_alive = False
 
         def pause_writing(self) -> None:
             super().pause_writing()

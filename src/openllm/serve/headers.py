@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Security headers, cross-origin rules and the check of host names."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,12 +34,18 @@ class Headers:
         origins: whose pages may call; none by default.
         hosts: names that requests may address; none: any. Without keys, a name that is not ours
             means that a page of another site reaches this server through its visitor's browser.
+        closing: whether clients should open a new connection for their next request.
     """
 
     def __init__(
-        self, app: ASGIApp, *, origins: Collection[str] = (), hosts: Collection[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        origins: Collection[str] = (),
+        hosts: Collection[str] = (),
+        closing: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.app = app
+        self.app, self.closing = app, closing
         self.origins = {origin.lower().encode() for origin in origins}
         self.hosts = {host.lower() for host in hosts}
 
@@ -50,7 +56,8 @@ class Headers:
             return
         found = [value for name, value in scope["headers"] if name == b"origin"]
         origin = found[0] if len(found) == 1 and found[0].lower() in self.origins else None
-        dressed = _dressed(send, self._cross(origin))
+        last = [(b"connection", b"close")] if self.closing() else []
+        dressed = _dressed(send, [*self._cross(origin), *last])
         if self.hosts and not self._is_ours(scope):
             await Refusal(421, "unknown_host", "this server has another name").send(dressed)
         elif scope["method"] == "OPTIONS" and origin is not None:

@@ -25,6 +25,9 @@ from openllm.serve.operations_config import LimitSettings
 WATCH_S = 1.0
 """Seconds between two looks at the health of the models."""
 
+PATIENCE_S = 10.0
+"""Seconds that models may be unhealthy before the server gives up."""
+
 
 def listen(host: str, port: int, *, descriptor: int | None = None, backlog: int = 1024) -> Any:
     """A listening socket; requests that come before the server is ready wait in it.
@@ -110,7 +113,8 @@ def _server_class(
             name = signal.Signals(sig).name
             say(f"{name}: answering what has been accepted, for at most {limits.drain_s:g} s")
             lifecycle.stopping = True
-            asyncio.get_running_loop().call_later(limits.lame_duck_s, self._stop)
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.call_later, limits.lame_duck_s, self._stop)
 
         def _stop(self) -> None:
             self.should_exit = True
@@ -121,9 +125,11 @@ def _server_class(
             started()
 
         async def _watch(self) -> None:
-            while not self.should_exit:
+            bad_s = 0.0
+            while not lifecycle.stopping:
                 await asyncio.sleep(WATCH_S)
-                if not lifecycle.healthy() and not lifecycle.stopping:
+                bad_s = 0.0 if lifecycle.healthy() else bad_s + WATCH_S
+                if bad_s >= PATIENCE_S:
                     warn("the models have failed: stopping")
                     self.failed = lifecycle.stopping = self.should_exit = True
 

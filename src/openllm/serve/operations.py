@@ -94,7 +94,12 @@ def install_operations(
     app.add_middleware(Bodies, settings=limits, keep=observe.log_prompts)
     app.add_middleware(RateLimits, settings=limits, usage=usage)
     app.add_middleware(Authentication, ring=ring)
-    app.add_middleware(Headers, origins=auth.cors_origins, hosts=_hosts(settings))
+    app.add_middleware(
+        Headers,
+        origins=auth.cors_origins,
+        hosts=_hosts(settings),
+        closing=lambda: lifecycle.stopping,
+    )
     app.add_middleware(Observation, observers=observers)
     return Operations(lifecycle, closers)
 
