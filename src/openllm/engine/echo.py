@@ -13,7 +13,10 @@ from openllm.text.chat import ChatTemplate
 from openllm.text.stream import StreamDecoder
 from openllm.text.tokenizer import Tokenizer
 
-TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+TEMPLATE = (
+    "{# A call of one of the tools that comes back: <tool_call>{...}</tool_call> #}"
+    "{% for message in messages %}{{ message['content'] or '' }}\n{% endfor %}"
+)
 
 
 class EchoEngine:

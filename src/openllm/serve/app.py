@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from openllm import __version__
-from openllm.serve import models
+from openllm.serve import chat, models
 from openllm.serve.config import ServeSettings
 from openllm.serve.errors import install_errors
 from openllm.serve.service import Service
@@ -35,5 +35,6 @@ def create_app(service: Service, settings: ServeSettings) -> FastAPI:
     app.state.service, app.state.settings = service, settings
     app.state.started = int(time.time())
     install_errors(app)
-    app.include_router(models.router)
+    for part in (models, chat):
+        app.include_router(part.router)
     return app

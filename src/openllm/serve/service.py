@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from starlette.requests import Request
+
 from openllm.engine.backend import Backend, BackendInfo
 from openllm.serve.errors import ApiError
 
@@ -135,3 +137,8 @@ class Service:
     async def close(self) -> None:
         """Cancel what is running and free the models."""
         await self.models.close()
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that a request came to."""
+    return request.app.state.service
