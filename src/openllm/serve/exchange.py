@@ -3,10 +3,12 @@
 """What is known of a request while it is answered: for logs, metrics, limits and traces."""
 
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 
 from openllm.serve.keys import Key
@@ -83,6 +85,19 @@ class Exchange:
     def refused(self, code: str) -> None:
         """The request is answered with an error that has this code."""
         self.outcome, self.reason = "refused", code
+
+    def failed(self, error: BaseException) -> None:
+        """The server is at fault; the error's message is not kept, as it may hold a prompt."""
+        self.outcome, self.reason = "failed", place(error)
+
+
+def place(error: BaseException) -> str:
+    """Type of an error and where it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "openllm" in PurePath(frame.filename).parts] or frames
+    if not ours:
+        return type(error).__name__
+    return f"{type(error).__name__} at {PurePath(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
 _CURRENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)

@@ -216,6 +216,12 @@ def write_private(path: Path, value: dict[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def usage_file(keys: Path | str) -> Path:
+    """Where the daily use of the keys of a file is kept."""
+    path = Path(keys)
+    return path.with_name(f"{path.name}.usage")
+
+
 class KeyRing:
     """The keys of a running server; follows changes of the file."""
 

@@ -93,7 +93,7 @@ class Metrics:
             "time_per_output_token_seconds", "mean from token to token", TOKEN_S, "model"
         )
         self._queued = self._histogram("queue_seconds", "wait for a turn", QUEUE_S)
-        self.registry.register(_Collector(library.core, facts))
+        self.registry.register(_Collector(require("prometheus_client.core"), facts))
 
     def begin(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """See `Observer.begin`."""

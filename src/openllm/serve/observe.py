@@ -9,10 +9,8 @@ an error.
 import asyncio
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,11 +79,10 @@ class Observation:
             if exchange.status is None:
                 await too_busy("the server stops; ask again soon", "stopping", 1).send(sending)
         except Exception as error:
-            exchange.outcome, exchange.reason = "failed", place(error)
             if exchange.status is None:
                 message = f"the server failed; its log has more under {exchange.id}"
                 await Refusal(500, "server_error", message).send(sending)
-                exchange.outcome, exchange.reason = "failed", place(error)
+            exchange.failed(error)
 
     def _exchange(self, scope: Scope) -> Exchange:
         rule = rule_of(scope["path"], self.rules)
@@ -98,12 +95,3 @@ class Observation:
             route=rule.path if rule is not None else "other",
             client=client[0] if client else "",
         )
-
-
-def place(error: BaseException) -> str:
-    """Type of an error and where it happened, without its message, which may hold a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "openllm" in PurePath(frame.filename).parts] or frames
-    if not ours:
-        return type(error).__name__
-    return f"{type(error).__name__} at {PurePath(ours[-1].filename).name}:{ours[-1].lineno}"

@@ -2,7 +2,6 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Puts what operators need around an application: one call, in the one right order."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from openllm.serve.bodies import Bodies
 from openllm.serve.cancel import Cancellation
 from openllm.serve.config import ServeSettings
 from openllm.serve.headers import LOCAL, Headers
-from openllm.serve.keys import KeyRing
+from openllm.serve.keys import KeyRing, usage_file
 from openllm.serve.lifecycle import Lifecycle
 from openllm.serve.limits import RateLimits
 from openllm.serve.metrics import Metrics, ModelFacts, ServerFacts
@@ -136,7 +135,7 @@ def server_facts(models: Models, lifecycle: Lifecycle) -> ServerFacts:
 def _usage_file(auth: AuthSettings) -> Path | None:
     if auth.usage_file is not None:
         return Path(auth.usage_file)
-    return None if auth.key_file is None else Path(f"{os.fspath(auth.key_file)}.usage")
+    return None if auth.key_file is None else usage_file(auth.key_file)
 
 
 def _hosts(settings: ServeSettings) -> Sequence[str]:

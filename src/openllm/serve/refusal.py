@@ -9,20 +9,8 @@ from typing import Any
 
 from starlette.types import Send
 
+from openllm.serve.errors import ApiError
 from openllm.serve.exchange import current
-
-TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    408: "timeout_error",
-    413: "invalid_request_error",
-    421: "invalid_request_error",
-    429: "rate_limit_error",
-    431: "invalid_request_error",
-    503: "overloaded_error",
-}
 
 
 @dataclass
@@ -45,9 +33,8 @@ class Refusal(Exception):
 
     def body(self) -> bytes:
         """The answer's body."""
-        kind = TYPES.get(self.status, "api_error")
-        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
-        return json.dumps({"error": error}, separators=(",", ":")).encode()
+        error = ApiError(self.message, status=self.status, code=self.code)
+        return json.dumps(error.body(), separators=(",", ":")).encode()
 
     async def send(self, send: Send) -> None:
         """Answer with it."""

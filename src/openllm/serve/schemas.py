@@ -126,7 +126,11 @@ class Sampling(Body):
     def structures(self) -> list[Structure]:
         """All that the text must be; more than one cannot be had."""
         more = self.structured_outputs or StructuredOutputs()
-        found = [_json_structure(schema) for schema in (self.guided_json, more.json_) if schema is not None]
+        found = [
+            _json_structure(schema)
+            for schema in (self.guided_json, more.json_)
+            if schema is not None
+        ]
         for kind, values in {
             "regex": (self.guided_regex, more.regex),
             "grammar": (self.guided_grammar, more.grammar),
