@@ -32,7 +32,8 @@ class EngineConfig(Config):
     """How the engine runs a model."""
 
     precision: Kind = Field(
-        "auto", description="auto: as the folder is quantized, else bf16 where the CPU or GPU has it"
+        "auto",
+        description="auto: as the folder is quantized, else bf16 where the CPU or GPU has it",
     )
     device: str = Field("auto", description="auto: CUDA if there is a GPU, else the CPU")
     block_size: int = Field(16, ge=1, description="tokens per block of the cache")

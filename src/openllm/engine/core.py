@@ -76,9 +76,7 @@ class ModelEngine:
         self._banned = {frozenset[int](): torch.tensor(sorted(banned), dtype=torch.long)}
         self._groups: dict[str, Group | Reading] = {}
         self._live: dict[Sequence, Live] = {}
-        self._totals = dict.fromkeys(
-            ("prompt", "cached", "new", "drafted", "accepted", "steps"), 0
-        )
+        self._totals = dict.fromkeys(("prompt", "cached", "new", "drafted", "accepted", "steps"), 0)
 
     def add(self, request: Request, *, sample: int = 0) -> None:
         """See `Engine.add`; `sample` is the number of its first continuation."""
@@ -196,9 +194,7 @@ class ModelEngine:
     def _begin(self, request: Request, index: int, most: int, salt: bytes) -> Live:
         params = request.params
         sequence = Sequence(request, index, list(request.prompt), most, salt)
-        state = SamplerState(
-            params, request.prompt, vocab_size=self._vocab_size, sample=index
-        )
+        state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
             from openllm.engine.structured import compile_structure

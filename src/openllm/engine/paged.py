@@ -98,7 +98,10 @@ class BatchCache:
         return out_RNH[None]
 
     def _attend_singles(
-        self, layer: int, q_RNH: Tensor, parts: list[tuple[int, int, int, list[int]]],
+        self,
+        layer: int,
+        q_RNH: Tensor,
+        parts: list[tuple[int, int, int, list[int]]],
         rule: ScoreRule,
     ) -> Tensor:
         """Rows of sequences that compute one token, together: padded to the longest."""

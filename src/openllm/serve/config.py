@@ -5,6 +5,7 @@
 from pydantic import Field
 
 from openllm.core.config import Config
+from openllm.serve.operations_config import AuthSettings, LimitSettings, ObserveSettings
 
 
 class ServeSettings(Config):
@@ -12,3 +13,6 @@ class ServeSettings(Config):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    observe: ObserveSettings = ObserveSettings()

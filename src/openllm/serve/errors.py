@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openllm.core.errors import ConfigError, EngineError, OpenLLMError, RemoteError, TemplateError
 from openllm.core.log import warn
+from openllm.serve.exchange import current
 
 INVALID = "invalid_request_error"
 TYPES = {
@@ -67,6 +68,13 @@ class ApiError(Exception):
 
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told about an error; an unexpected one is logged by its type only."""
+    answer = _answer(error)
+    if answer.status >= 500 and (exchange := current()):
+        exchange.failed(error)
+    return answer
+
+
+def _answer(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ConfigError | TemplateError):

@@ -32,6 +32,10 @@ class Models(Protocol):
         """
         ...
 
+    def loaded(self) -> Mapping[str, Backend]:
+        """Those that are loaded now, to read their counters."""
+        ...
+
     async def close(self) -> None:
         """Close all."""
         ...
@@ -50,6 +54,10 @@ class FixedModels:
     def info(self, name: str) -> BackendInfo | None:
         """See `Models.info`."""
         return self._backends[name].info
+
+    def loaded(self) -> Mapping[str, Backend]:
+        """See `Models.loaded`."""
+        return self._backends
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Backend]:
