@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from openllm.engine.request import Update
+from openllm.engine.request import RemoteNews, Update
 
 Result = TypeVar("Result")
 
@@ -80,4 +80,17 @@ def joined(updates: Sequence[Update]) -> Update:
         logprobs,
         finish_reason=last.finish_reason,
         cached_tokens=max(update.cached_tokens for update in updates),
+        remote=_joined_news([update.remote for update in updates if update.remote is not None]),
+    )
+
+
+def _joined_news(news: Sequence[RemoteNews]) -> RemoteNews | None:
+    """What another server said, as one; it counts tokens once, at the end."""
+    if not news:
+        return None
+    return RemoteNews(
+        [call for one in news for call in one.tool_calls],
+        "".join(one.reasoning for one in news),
+        news[-1].prompt_tokens,
+        news[-1].new_tokens,
     )

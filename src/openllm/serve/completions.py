@@ -24,7 +24,7 @@ from openllm.serve.errors import ApiError
 from openllm.serve.generation import Run, Usage, check_length, run_prompt
 from openllm.serve.schemas import MAX_TEXTS, as_list, only
 from openllm.serve.service import Choice, Service, service_of
-from openllm.serve.spelling import Spelling, finite, spelling_of
+from openllm.serve.spelling import Spelling, finite, spelling_of, token_of, top_logprobs
 from openllm.serve.sse import DONE, event_stream, unless_gone
 
 router = APIRouter()
@@ -107,15 +107,16 @@ class Line:
         if last:
             self.finish_reason = "length"
         shown = None
-        if scores is not None:
-            shown = self._show([None, *scores][: len(ids)], ids)
+        if scores is not None and self._spelling is not None:
+            firsts = [self._spelling.bytes_of(index) for index in ids[:1]]
+            shown = self._show(scores, firsts)
         return self._add(text, shown)
 
     def take(self, update: Update) -> str:
         """Add what is new; returns the choice of a chunk without its index."""
         shown = None
         if update.logprobs is not None:
-            shown = self._show(update.logprobs, update.token_ids)
+            shown = self._show(update.logprobs)
         if update.finish_reason is not None:
             self.finish_reason = "length" if update.finish_reason == "length" else "stop"
         return self._add(update.text, shown)
@@ -142,19 +143,20 @@ class Line:
         )
 
     def _show(
-        self, logprobs: Sequence[TokenLogprob | None], ids: Sequence[int]
+        self, logprobs: Sequence[TokenLogprob], firsts: Sequence[bytes] = ()
     ) -> dict[str, list[Any]]:
-        """Log-probabilities as they are reported; of the first token of all there is none."""
-        spelling = self._spelling
-        assert spelling is not None, "refused without a tokenizer"
+        """Log-probabilities as they are reported; the first token of all has none."""
+        spelling, none = self._spelling, [None] * len(firsts)
+        tokens = [*firsts, *(token_of(one, spelling) for one in logprobs)]
         offsets = []
-        for index in ids:
+        for token in tokens:
             offsets.append(self._offset)
-            self._offset += len(self._decoder.decode(spelling.text_bytes(index)))
+            control = spelling is not None and spelling.is_control(token)
+            self._offset += 0 if control else len(self._decoder.decode(token))
         return {
-            "tokens": [spelling.token(index) for index in ids],
-            "token_logprobs": [one and finite(one.logprob) for one in logprobs],
-            "top_logprobs": [one and spelling.top(one) for one in logprobs],
+            "tokens": [token.decode("utf-8", "replace") for token in tokens],
+            "token_logprobs": [*none, *(finite(one.logprob) for one in logprobs)],
+            "top_logprobs": [*none, *(top_logprobs(one, spelling) for one in logprobs)],
             "text_offset": offsets,
         }
 
@@ -181,7 +183,7 @@ class Job:
 
     def take(self, run: int, update: Update) -> str:
         """Add what is new to its line."""
-        self.usage.completion_tokens += len(update.token_ids)
+        self.usage.take(update)
         self.usage.cached_tokens += update.cached_tokens if update.index == 0 else 0
         return self.lines[run * self.n + update.index].take(update)
 
@@ -212,8 +214,8 @@ async def begin(backend: Backend, choice: Choice, body: CompletionRequest) -> Jo
     """
     prompts, n = as_list(body.prompt), body.n or 1
     structure, limit = only(body.structures()), body.max_tokens
-    if body.logprobs is not None and backend.tokenizer is None:
-        raise ApiError("this model reports no log-probabilities", param="logprobs")
+    if body.echo and body.logprobs is not None and backend.tokenizer is None:
+        raise ApiError("this model does not report log-probabilities of prompts", param="echo")
     # Who measures a prompt by its echo cuts off exactly the one token that must be generated.
     measured = bool(body.echo) and body.logprobs is not None and limit == 1
 

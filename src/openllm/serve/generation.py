@@ -76,7 +76,7 @@ async def run_chat(
         TemplateError: there is no template, or it refuses the messages.
         ConfigError, EngineError, RemoteError: as in `Backend.generate`.
     """
-    if backend.tokenizer is None:
+    if backend.tokenizer is None or backend.template is None:
         params = make_params(max_new_tokens or UNKNOWN_ROOM)
         updates = backend.chat(messages, params, tools=tools, adapter=adapter, variables=variables)
         return Run(None, params, updates)
@@ -133,6 +133,13 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def take(self, update: Update) -> None:
+        """Count what is new; another server counts for itself, at the end."""
+        self.completion_tokens += len(update.token_ids)
+        if update.remote is not None:
+            self.completion_tokens += update.remote.new_tokens or 0
+            self.prompt_tokens += update.remote.prompt_tokens or 0
 
     def body(self) -> dict[str, Any]:
         """As completions and chats report it."""

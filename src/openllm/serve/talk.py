@@ -9,7 +9,7 @@ from typing import Any
 
 from openllm.engine.backend import Backend
 from openllm.engine.request import SamplingParams, Structure, TokenLogprob, Update
-from openllm.serve.answers import END_THINK, THINK, AnswerParser, begins_thinking
+from openllm.serve.answers import END_THINK, THINK, AnswerParser, RemoteParser, begins_thinking
 from openllm.serve.batching import joined
 from openllm.serve.chat_schemas import (
     ChatMessage,
@@ -24,7 +24,7 @@ from openllm.serve.errors import ApiError
 from openllm.serve.generation import Run, Usage, run_chat
 from openllm.serve.schemas import only
 from openllm.serve.service import Choice
-from openllm.serve.spelling import Spelling, spelling_of
+from openllm.serve.spelling import Spelling, chat_logprob, spelling_of
 from openllm.serve.tools import MARKERS, Call, CallFormat, call_format, call_schema
 
 TAIL = 16
@@ -41,6 +41,7 @@ class Answer:
         self._spelling, self._one_call = spelling, one_call
         markers = (THINK, END_THINK, *(MARKERS if form else ()))
         self._markers = spelling.ids_of(markers) if spelling else frozenset()
+        self._remote = RemoteParser()
         self._begun = False
         self.reasoning: list[str] = []
         self.content: list[str] = []
@@ -52,10 +53,11 @@ class Answer:
     def take(self, update: Update) -> dict[str, Any]:
         """Add what is new; returns it as the `delta` of a chunk."""
         text = self._spelling.marked(update, self._markers) if self._spelling else update.text
-        parts = self._parser.feed(text)
-        found = [parts]
+        found = [self._parser.feed(text)]
+        if update.remote is not None:
+            found.append(self._remote.feed(update.remote))
         if update.finish_reason is not None:
-            found.append(self._parser.finish())
+            found += [self._parser.finish(), self._remote.finish()]
         delta: dict[str, Any] = {} if self._begun else {"role": "assistant", "content": ""}
         self._begun = True
         reasoning = "".join(part.reasoning for part in found)
@@ -105,9 +107,9 @@ class Answer:
 
     def show(self, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
         """Log-probabilities as they are reported."""
-        if logprobs is None or self._spelling is None:
+        if logprobs is None:
             return None
-        return {"content": [self._spelling.chat_logprob(one) for one in logprobs]}
+        return {"content": [chat_logprob(one, self._spelling) for one in logprobs]}
 
 
 @dataclass
@@ -120,7 +122,7 @@ class Talk:
 
     def take(self, update: Update) -> dict[str, Any]:
         """Add what is new to its answer; returns the `delta`."""
-        self.usage.completion_tokens += len(update.token_ids)
+        self.usage.take(update)
         self.usage.cached_tokens = max(self.usage.cached_tokens, update.cached_tokens)
         one = self.answers[update.index]
         before = one.reasoning_tokens
@@ -158,12 +160,12 @@ async def begin(backend: Backend, choice: Choice, body: ChatRequest) -> Talk:
     """
     form, structure, tools = _plan(backend, body)
     logprobs = _logprobs(body)
-    if logprobs is not None and backend.tokenizer is None:
-        raise ApiError("this model reports no log-probabilities", param="logprobs")
 
     def make_params(limit: int) -> SamplingParams:
         return body.params(limit, n=body.n or 1, structure=structure, logprobs=logprobs)
 
+    if backend.tokenizer is None or backend.template is None:
+        form = None  # another server finds the calls itself
     run = await run_chat(
         backend,
         [template_message(message) for message in body.messages],
