@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from openllm.engine.request import SamplingParams, Structure
+from openllm.engine.request import Prompt, SamplingParams, Structure
 from openllm.serve.body import Body
 from openllm.serve.errors import ApiError
 
@@ -19,7 +19,28 @@ StopString = Annotated[str, Field(min_length=1)]
 TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
+MAX_TEXTS = 2048
+"""Most texts in one request."""
+
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+Prompts = (
+    str
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
+    | TokenIds
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_TEXTS)]
+)
+"""One text or several, as text or as token ids."""
+
 SMALLEST_TOP_P = 1e-9
+
+
+def as_list(prompts: str | list[str] | list[int] | list[list[int]]) -> list[Prompt]:
+    """The texts of a request one by one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts[0], int):
+        return [[index for index in prompts if isinstance(index, int)]]
+    return [one for one in prompts if not isinstance(one, int)]
 
 
 class StreamOptions(Body):
@@ -65,7 +86,6 @@ class Sampling(Body):
     ignore_eos: bool | None = None
     min_tokens: int | None = Field(None, ge=0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="none: a random one")
-    n: int | None = Field(None, ge=1, le=128, description="number of answers")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="no effect")
@@ -79,6 +99,7 @@ class Sampling(Body):
         self,
         max_new_tokens: int,
         *,
+        n: int = 1,
         structure: Structure | None = None,
         logprobs: int | None = None,
         best_of: int | None = None,
@@ -88,7 +109,6 @@ class Sampling(Body):
         Raises:
             ApiError: settings exclude each other.
         """
-        n = self.n or 1
         if best_of is not None and best_of < n:
             raise ApiError(f"'best_of' must be at least n={n}", param="best_of")
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**63
