@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "make a model folder of one from transformers",
         "openllm.recipes.import_model:main",
     ),
+    "merge": ("put a LoRA adapter into the weights of its base", "openllm.recipes.merge:main"),
     "export": (
         "write a model for other programs, with a certificate",
         "openllm.recipes.export:export_main",
