@@ -18,6 +18,10 @@ from openllm.engine.backend import Backend, BackendInfo
 from openllm.engine.pool_status import Loader, ModelStatus, PoolStats
 
 
+WORTH_COLLECTING = 2**20
+"""Bytes from which on Python is asked to free them at once, for which everything else must wait."""
+
+
 @dataclass(eq=False)
 class _Entry:
     """A model; `waiting` and `users` are leases before and after they got it."""
@@ -112,7 +116,8 @@ class ModelPool:
         Raises:
             ConfigError: there is no such model.
         """
-        return self._find(name).info
+        entry = self._find(name)
+        return entry.info if entry.backend is None else entry.backend.info
 
     def loaded(self) -> dict[str, Backend]:
         """The backends that are loaded now, to read their counters; use `lease` to run them."""
@@ -253,7 +258,7 @@ class ModelPool:
             self._stats = replace(self._stats, failures=self._stats.failures + 1)
             raise
         else:
-            entry.backend, entry.info = backend, backend.info
+            entry.backend = backend
             self._stats = replace(self._stats, loads=self._stats.loads + 1)
         finally:
             entry.loading = None
@@ -289,7 +294,7 @@ class ModelPool:
         """Close a model if it is loaded, to the end even if the caller is cancelled."""
         if entry.freeing is None and entry.backend is not None:
             entry.freeing = asyncio.create_task(self._close(entry, entry.backend))
-            entry.backend = None
+            entry.backend, entry.info = None, entry.backend.info
         if entry.freeing is not None:
             await asyncio.shield(entry.freeing)
 
@@ -297,7 +302,8 @@ class ModelPool:
         try:
             await backend.close()
             del backend
-            await asyncio.to_thread(gc.collect)  # models are cycles of objects
+            if entry.num_bytes >= WORTH_COLLECTING:
+                await asyncio.to_thread(gc.collect)  # models are cycles of objects
         finally:
             entry.num_bytes = 0
             entry.freeing = None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openllm.core.errors import ConfigError
-from openllm.engine.assemble import free_memory
+from openllm.engine.assemble import cache_tokens
 from openllm.engine.backend import BackendInfo
 from openllm.engine.config import EngineConfig
 from openllm.engine.core import ModelEngine
@@ -284,21 +284,19 @@ class SlotBackend(LocalBackend):
 
 
 def choose_slots(cfg: EngineConfig, model: SlotModel) -> int:
-    """Number of slots: what `cache_tokens` says, else what a quarter of the free memory holds.
+    """Number of slots: what the settings of the cache allow.
 
     Raises:
         ConfigError: that is not enough for one full context.
     """
-    tokens = cfg.cache_tokens
-    if tokens is None:
-        tokens = free_memory() // 4 // model.token_bytes
+    tokens = cache_tokens(cfg, model.max_positions, model.token_bytes)
     slots = tokens // model.max_positions
     if not slots:
         raise ConfigError(
             f"the cache would hold {tokens} tokens, but one text may have {model.max_positions}; "
-            "allow more with cache_tokens, or free some memory"
+            "allow more with cache_tokens or cache_bytes, or free some memory"
         )
-    return min(slots, cfg.max_sequences, MOST_SLOTS)
+    return min(slots, MOST_SLOTS)
 
 
 def _pieces(batch: Batch) -> list[Piece]:
