@@ -27,6 +27,8 @@ from openllm.nn.model import Transformer
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+pytestmark = pytest.mark.integration
+
 TEMPLATE = "{% for m in messages %}<|user|>{{ m.content }}<|end_of_turn|>{% endfor %}"
 
 
