@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train a model from a recipe, or resume a run", "openllm.recipes.pretrain:main"),
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
     "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
+    "serve": ("serve models to clients of OpenAI's API", "openllm.recipes.serve:main"),
     "import": (
         "make a model folder of one from transformers",
         "openllm.recipes.import_model:main",
@@ -70,6 +71,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models search": ("find models by words", "openllm.recipes.models:search_main"),
     "push": ("upload a model to the Hugging Face Hub", "openllm.recipes.hub:push_main"),
     "pull": ("download a model from the Hugging Face Hub", "openllm.recipes.hub:pull_main"),
+    "keys add": ("make an API key for a server", "openllm.recipes.keys:add_main"),
+    "keys ls": ("list a server's API keys and their use today", "openllm.recipes.keys:ls_main"),
+    "keys revoke": ("end an API key", "openllm.recipes.keys:revoke_main"),
+    "keys rotate": ("give an API key a new secret", "openllm.recipes.keys:rotate_main"),
     "recipes list": ("list the recipes that ship with OpenLLM", "openllm.recipes.catalogue:main"),
     "bench": ("measure how fast this machine trains and generates", "openllm.recipes.bench:main"),
     "doctor": ("check this machine and installation", "openllm.cli.doctor:main"),
