@@ -50,6 +50,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "make a model folder of one from transformers",
         "openllm.recipes.import_model:main",
     ),
+    "quantize": (
+        "make a smaller model of 8- and 4-bit integers",
+        "openllm.recipes.quantize:main",
+    ),
     "export": (
         "write a model for other programs, with a certificate",
         "openllm.recipes.export:export_main",
