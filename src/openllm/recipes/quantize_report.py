@@ -25,6 +25,7 @@ NAMES = {
     "embed": "embedding",
     "head": "head",
 }
+WORDS = {"repeated": "seen earlier in the document", "new": "new in the document"}
 FRONT = re.compile(r"\A\s*---\n.*?\n---\n", re.DOTALL)
 LOADS = re.compile(r"^It loads with `transformers.*?(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
 """What a card says of a folder that is not quantised."""
@@ -97,8 +98,10 @@ def _measured(measured: Mapping[str, Any], dynamic: bool) -> list[str]:
         ("tokens per second", *(f"{part['tokens_per_second']:,.0f}" for part in (before, after))),
     ]
     for group, right in (before["cloze"] or {}).items():
-        pair = (right, after["cloze"][group])
-        rows.append((f"cloze, {group}", *(f"{part['value']:.1%}" for part in pair)))
+        for kind in ("choice", "recall"):
+            pair = (right[kind]["value"], after["cloze"][group][kind]["value"])
+            label = f"cloze, word {WORDS[group]}, {kind}"
+            rows.append((label, *(f"{value:.1%}" for value in pair)))
     split = f", split {data['split']}" if data["split"] else ""
     note = [
         f"Measured on {data['documents']:,} documents ({data['bytes']:,} bytes) of "
