@@ -10,6 +10,7 @@ what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:230
 
 from collections.abc import Iterable
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from openllm.core.errors import ConfigError
 from openllm.engine.backend import EngineStats
 from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
-from openllm.engine.drafts import Drafter
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
@@ -26,9 +26,11 @@ from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
-from openllm.engine.structured import compile_structure
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
+
+if TYPE_CHECKING:
+    from openllm.engine.speculation import Drafter
 
 SCORED_LOGITS = 2**22
 """Logits computed at a time for requests that want those of their prompt."""
@@ -52,7 +54,7 @@ class ModelEngine:
         num_blocks: int,
         cfg: EngineConfig,
         bank: AdapterBank,
-        drafter: Drafter | None = None,
+        drafter: "Drafter | None" = None,
     ) -> None:
         self.max_positions = max_positions
         self.bank = bank
@@ -76,8 +78,8 @@ class ModelEngine:
         self._live: dict[Sequence, Live] = {}
         self._totals = dict.fromkeys(("prompt", "cached", "new", "drafted", "accepted", "steps"), 0)
 
-    def add(self, request: Request) -> None:
-        """See `Engine.add`."""
+    def add(self, request: Request, *, sample: int = 0) -> None:
+        """See `Engine.add`; `sample` is the number of its first continuation."""
         if request.id in self._groups:
             raise ConfigError(f"a request '{request.id}' is running already; choose another id")
         most = self._most_tokens(request)
@@ -89,7 +91,8 @@ class ModelEngine:
             self._groups[request.id] = Reading(sequence)
             self._scheduler.add(sequence)
             return
-        lives = [self._begin(request, index, most, salt) for index in range(request.params.samples)]
+        numbers = range(sample, sample + request.params.samples)
+        lives = [self._begin(request, number, most, salt) for number in numbers]
         self._groups[request.id] = Group(request, lives)
         for live in lives:
             self._live[live.sequence] = live
@@ -194,6 +197,8 @@ class ModelEngine:
         state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
+            from openllm.engine.structured import compile_structure
+
             grammar = compile_structure(params.structure, self._tokenizer, self._vocab_size).start()
         limit = most - len(request.prompt)
         output = Output(self._tokenizer, params, self._tokenizer.end_ids, limit)

@@ -5,6 +5,7 @@
 # T tokens, D model, V vocabulary
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
 from openllm.engine.sampler import SamplerState
 from openllm.engine.sequence import Sequence
-from openllm.engine.structured import GrammarState
+
+if TYPE_CHECKING:
+    from openllm.engine.structured import GrammarState
 
 
 @dataclass(eq=False)
@@ -26,7 +29,7 @@ class Live:
     sequence: Sequence
     output: Output
     state: SamplerState
-    grammar: GrammarState | None = None
+    grammar: "GrammarState | None" = None
     failure: str | None = None
 
     def banned_ends(self) -> frozenset[int]:
@@ -85,17 +88,19 @@ class Reading:
 class Group:
     """The continuations of one request.
 
-    If only the best of them are wanted, nothing is told before all have ended.
+    If only the best of them are wanted, nothing is told before all have ended. `ended` counts them.
     """
 
     request: Request
     lives: list[Live]
+    ended: int = 0
 
     def news(self, changed: Live) -> list[Update]:
         """What to tell after one continuation has advanced."""
+        self.ended += changed.output.finish_reason is not None
         if self.request.params.samples == self.request.params.n:
-            return [self._update(changed, changed.sequence.sample)]
-        if any(live.output.finish_reason is None for live in self.lives):
+            return [self._update(changed, self.lives.index(changed))]
+        if not self.is_over():
             return []
         best = sorted(self.lives, key=lambda live: -live.output.mean_logprob)
         kept = best[: self.request.params.n]
@@ -103,7 +108,7 @@ class Group:
 
     def is_over(self) -> bool:
         """Whether all continuations have ended."""
-        return all(live.output.finish_reason is not None for live in self.lives)
+        return self.ended == len(self.lives)
 
     def _update(self, live: Live, index: int) -> Update:
         return live.output.news(self.request.id, index, cached_tokens=live.sequence.cached)

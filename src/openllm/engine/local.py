@@ -113,6 +113,7 @@ class LocalBackend:
         await asyncio.to_thread(self._worker.close)
 
     async def run(self, request: Request) -> AsyncIterator[Update]:
+        """Run a request of token ids; closing the iterator cancels it."""
         async for update in self._worker.stream(request):
             yield update
 

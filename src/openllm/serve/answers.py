@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from openllm.engine.request import RemoteNews
 from openllm.serve.tools import CLOSE, MISTRAL, OPEN, PYTHON_TAG, Call, CallFormat, read_calls
 
 THINK, END_THINK = "<think>", "</think>"
@@ -159,6 +160,28 @@ class AnswerParser:
             size = len(self._text[:size].rstrip())
         text, self._text = self._text[:size], self._text[size:]
         return text, ""
+
+
+class RemoteParser:
+    """Collects the parts that another server has found in an answer of its own."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, list[str]] = {}
+
+    def feed(self, news: RemoteNews) -> Parts:
+        """Take more; returns the reasoning at once, and keeps calls until they are complete."""
+        for piece in news.tool_calls:
+            function = piece.get("function") or {}
+            call = self._calls.setdefault(int(piece.get("index") or 0), ["", "", ""])
+            for at, more in enumerate(
+                (piece.get("id"), function.get("name"), function.get("arguments"))
+            ):
+                call[at] += more or ""
+        return Parts(reasoning=news.reasoning)
+
+    def finish(self) -> Parts:
+        """The calls."""
+        return Parts(calls=[Call(*call) for _, call in sorted(self._calls.items())])
 
 
 def _overlap(text: str, mark: str) -> int:

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from openllm import __version__
-from openllm.serve import chat, models
+from openllm.serve import chat, completions, embeddings, models, native, responses
 from openllm.serve.config import ServeSettings
 from openllm.serve.errors import install_errors
+from openllm.serve.openapi import install_openapi
 from openllm.serve.service import Service
 
 
@@ -35,6 +36,7 @@ def create_app(service: Service, settings: ServeSettings) -> FastAPI:
     app.state.service, app.state.settings = service, settings
     app.state.started = int(time.time())
     install_errors(app)
-    for part in (models, chat):
+    for part in (models, chat, completions, responses, embeddings, native):
         app.include_router(part.router)
+    install_openapi(app)
     return app

@@ -144,6 +144,7 @@ class ChatRequest(Sampling):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_tokens: Count | None = Field(None, description="older name of max_completion_tokens")
     max_completion_tokens: Count | None = Field(None, description="none: all there is room for")
+    n: int | None = Field(None, ge=1, le=128, description="number of answers")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
@@ -207,6 +208,12 @@ class CachedTokens(BaseModel):
     cached_tokens: int
 
 
+class OutputTokens(BaseModel):
+    """Tokens of the answers that are reasoning."""
+
+    reasoning_tokens: int
+
+
 class UsageBody(BaseModel):
     """Tokens of a request."""
 
@@ -214,6 +221,7 @@ class UsageBody(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    completion_tokens_details: OutputTokens
 
 
 class ChatCompletion(BaseModel):

@@ -3,6 +3,7 @@
 """Errors as clients of OpenAI's API expect them; nothing of the server's inside gets out."""
 
 import json
+import math
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,7 +12,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openllm.core.errors import ConfigError, EngineError, OpenLLMError, RemoteError, TemplateError
+from openllm.core.errors import (
+    BusyError,
+    ConfigError,
+    EngineError,
+    OpenLLMError,
+    RemoteError,
+    TemplateError,
+)
 from openllm.core.log import warn
 from openllm.serve.exchange import current
 
@@ -22,13 +30,9 @@ TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
     500: "server_error",
-    502: "server_error",
     503: "server_error",
 }
 """HTTP status -> type of the error, where it is not `invalid_request_error`."""
-
-RETRY_AFTER = "1"
-"""Seconds after which a busy server may be asked again."""
 
 
 class ApiError(Exception):
@@ -79,9 +83,10 @@ def _answer(error: Exception) -> ApiError:
         return error
     if isinstance(error, ConfigError | TemplateError):
         return ApiError(str(error))
+    if isinstance(error, BusyError):
+        return _later("there is no room for this model now; try again", error.retry_after)
     if isinstance(error, RemoteError):
-        warn(f"another server: {error}")
-        return ApiError("the server behind this model refused, or cannot be reached", status=502)
+        return _of_remote(error)
     if isinstance(error, EngineError):
         return ApiError("the model failed while it computed this; try again", status=500)
     if isinstance(error, OpenLLMError):
@@ -89,6 +94,21 @@ def _answer(error: Exception) -> ApiError:
     else:
         warn(f"a request failed: {type(error).__name__}")
     return ApiError("the server failed; see its log", status=500)
+
+
+def _of_remote(error: RemoteError) -> ApiError:
+    """The error if the server behind a model did not answer; its words may be secret."""
+    warn(f"another server: {error}")
+    if error.status == 429:
+        return _later("the server behind this model is busy", error.retry_after, status=429)
+    if error.status in (400, 413, 422):
+        return ApiError("the server behind this model cannot do what the request asks for")
+    return _later("the server behind this model cannot be reached or refused", error.retry_after)
+
+
+def _later(message: str, seconds: float | None, *, status: int = 503) -> ApiError:
+    wait = str(max(1, math.ceil(seconds or 1)))
+    return ApiError(message, status=status, code="try_again", headers={"Retry-After": wait})
 
 
 def install_errors(app: FastAPI) -> None:
@@ -124,6 +144,7 @@ class Faults:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -55,7 +55,7 @@ async def run_prompt(
         params = make_params(max_new_tokens or UNKNOWN_ROOM)
         return Run(None, params, backend.generate(prompt, params, adapter=adapter))
     ids = await backend.encode(prompt)
-    params = make_params(room_for(backend, ids, max_new_tokens))
+    params = make_params(room_for(backend, ids, max_new_tokens, "prompt"))
     return Run(ids, params, backend.generate(ids, params, adapter=adapter))
 
 
@@ -76,18 +76,18 @@ async def run_chat(
         TemplateError: there is no template, or it refuses the messages.
         ConfigError, EngineError, RemoteError: as in `Backend.generate`.
     """
-    if backend.tokenizer is None:
+    if backend.tokenizer is None or backend.template is None:
         params = make_params(max_new_tokens or UNKNOWN_ROOM)
         updates = backend.chat(messages, params, tools=tools, adapter=adapter, variables=variables)
         return Run(None, params, updates)
     ids = await backend.encode_chat(messages, tools=tools, variables=variables)
     if not ids:
         raise ConfigError("the chat template made an empty prompt of these messages")
-    params = make_params(room_for(backend, ids, max_new_tokens))
+    params = make_params(room_for(backend, ids, max_new_tokens, "messages"))
     return Run(ids, params, backend.generate(ids, params, adapter=adapter))
 
 
-def room_for(backend: Backend, ids: Sequence[int], max_new_tokens: int | None) -> int:
+def room_for(backend: Backend, ids: Sequence[int], max_new_tokens: int | None, param: str) -> int:
     """How many new tokens there may be.
 
     Raises:
@@ -96,22 +96,24 @@ def room_for(backend: Backend, ids: Sequence[int], max_new_tokens: int | None) -
     most = backend.info.max_positions
     if most is None:
         return max_new_tokens or UNKNOWN_ROOM
-    check_length(backend, ids, most - 1)
+    check_length(backend, ids, most - 1, param)
     room = most - len(ids)
     return room if max_new_tokens is None else min(room, max_new_tokens)
 
 
-def check_length(backend: Backend, ids: Sequence[int], most: int | None) -> None:
-    """Check that a prompt is not too long.
+def check_length(backend: Backend, ids: Sequence[int], most: int | None, param: str) -> None:
+    """Check that a prompt, the field `param` of a request, is not too long.
 
     Raises:
         ApiError: 400 context_length_exceeded.
     """
     if most is not None and len(ids) > most:
+        context = backend.info.max_positions
+        room = "" if most == context else ", and the answer needs room, too"
         raise ApiError(
-            f"the prompt has {len(ids)} tokens, but this model reads at most {most} and needs room "
-            f"for an answer (its context is {backend.info.max_positions} tokens); shorten the prompt",
-            param="messages",
+            f"the prompt has {len(ids)} tokens, but the context of this model is {context} tokens"
+            f"{room}; shorten the prompt",
+            param=param,
             code="context_length_exceeded",
         )
 
@@ -124,11 +126,20 @@ class Usage:
         prompt_tokens: of all prompts.
         completion_tokens: of all answers, without end tokens.
         cached_tokens: of the prompts, that did not have to be computed.
+        reasoning_tokens: of the answers.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def take(self, update: Update) -> None:
+        """Count what is new; another server counts for itself, at the end."""
+        self.completion_tokens += len(update.token_ids)
+        if update.remote is not None:
+            self.completion_tokens += update.remote.new_tokens or 0
+            self.prompt_tokens += update.remote.prompt_tokens or 0
 
     def body(self) -> dict[str, Any]:
         """As completions and chats report it."""
@@ -137,4 +148,5 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }

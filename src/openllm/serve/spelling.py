@@ -25,13 +25,17 @@ class Spelling:
         name = self._names.get(index)
         return self._tokenizer.token_bytes(index) if name is None else name.encode()
 
-    def token(self, index: int) -> str:
-        """The text of a token, U+FFFD for a part of a character."""
-        return self.bytes_of(index).decode("utf-8", "replace")
+    def is_control(self, spelled: bytes) -> bool:
+        """Whether bytes are the name of a control token, which adds nothing to a text."""
+        return spelled.decode("utf-8", "replace") in self._tokenizer.controls
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of tokens, control tokens included."""
         return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._tokenizer.encode(text))
 
     def ids_of(self, markers: Sequence[str]) -> frozenset[int]:
         """The ids of those markers that are control tokens."""
@@ -54,23 +58,40 @@ class Spelling:
             marked, text, after = self._names[index] + text[cut:] + marked, text[:cut], []
         return text + marked
 
-    def chat_logprob(self, one: TokenLogprob) -> dict[str, Any]:
-        """A log-probability as chats report it."""
-        top = sorted(one.top.items(), key=lambda pair: -pair[1])
-        shown = [self._entry(index, value) for index, value in top]
-        return {**self._entry(one.token_id, one.logprob), "top_logprobs": shown}
 
-    def _entry(self, index: int, logprob: float) -> dict[str, Any]:
-        raw = self.bytes_of(index)
+def _spelled(one: TokenLogprob, spelling: Spelling | None, index: int) -> bytes:
+    """The bytes of a token; another server says them itself."""
+    if one.spellings is not None:
+        return one.spellings[index]
+    assert spelling is not None, "only another server has no tokenizer here"
+    return spelling.bytes_of(index)
+
+
+def chat_logprob(one: TokenLogprob, spelling: Spelling | None) -> dict[str, Any]:
+    """A log-probability as chats report it."""
+
+    def entry(index: int, logprob: float) -> dict[str, Any]:
+        raw = _spelled(one, spelling, index)
         token = raw.decode("utf-8", "replace")
         return {"token": token, "logprob": finite(logprob), "bytes": list(raw)}
 
-    def top(self, one: TokenLogprob) -> dict[str, float]:
-        """The likeliest tokens as completions report them; the likelier of equal spellings."""
-        found: dict[str, float] = {}
-        for index, value in sorted(one.top.items(), key=lambda pair: -pair[1]):
-            found.setdefault(self.token(index), finite(value))
-        return found
+    top = sorted(one.top.items(), key=lambda pair: -pair[1])
+    shown = [entry(index, value) for index, value in top]
+    return {**entry(one.token_id, one.logprob), "top_logprobs": shown}
+
+
+def top_logprobs(one: TokenLogprob, spelling: Spelling | None) -> dict[str, float]:
+    """The likeliest tokens as completions report them; the likelier of equal spellings."""
+    found: dict[str, float] = {}
+    for index, value in sorted(one.top.items(), key=lambda pair: -pair[1]):
+        name = _spelled(one, spelling, index).decode("utf-8", "replace")
+        found.setdefault(name, finite(value))
+    return found
+
+
+def token_of(one: TokenLogprob, spelling: Spelling | None) -> bytes:
+    """The bytes of the token that a log-probability is of."""
+    return _spelled(one, spelling, one.token_id)
 
 
 def finite(logprob: float) -> float:

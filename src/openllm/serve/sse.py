@@ -78,6 +78,7 @@ class _EventStream(Response):
         self._first, self._events = first, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all."""
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}
         try:
             await send({**start, "headers": self.raw_headers})

@@ -21,6 +21,7 @@ PYTHON_TAG = "<|python_tag|>"
 MARKERS = (OPEN, CLOSE, MISTRAL, ARGS, PYTHON_TAG)
 
 _NAME_AND_ARGS = re.compile(r"\s*([a-zA-Z0-9_.-]+)\s*(?:\[ARGS\])?\s*(?={)")
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -107,7 +108,8 @@ def _calls(values: Sequence[Any], form: CallFormat) -> list[Call] | None:
         if isinstance(arguments, str):
             parsed = _first_json(arguments)
             arguments = parsed[0] if parsed is not None and not parsed[1] < len(arguments) else None
-        if not isinstance(name, str) or not isinstance(arguments, dict):
+        good = isinstance(name, str) and _NAME.fullmatch(name)
+        if not good or not isinstance(arguments, dict):
             return None
         found.append(Call(call_id(form), name, json.dumps(arguments, ensure_ascii=False)))
     return found or None

@@ -8,24 +8,39 @@
 #include <cstdint>
 #include <cstring>
 
-struct Words {
-  uint32_t at[4];
-};
-
-static inline Words philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key) {
+// The words of N counters (position, first + i, sample, 0), in order. Stages are loops over the
+// counters, which vectorise.
+template <int N>
+static inline void philox_tile(uint32_t first, uint32_t position, uint32_t sample, uint64_t key,
+                               uint32_t* words) {
+  uint32_t c0[N], c1[N], c2[N], c3[N];
+  for (int i = 0; i < N; i++) {
+    c0[i] = position;
+    c1[i] = first + i;
+    c2[i] = sample;
+    c3[i] = 0;
+  }
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
 #pragma GCC unroll 10
   for (int round = 0; round < 10; round++) {
-    uint64_t left = static_cast<uint64_t>(0xD2511F53u) * c0;
-    uint64_t right = static_cast<uint64_t>(0xCD9E8D57u) * c2;
-    c0 = static_cast<uint32_t>(right >> 32) ^ c1 ^ k0;
-    c2 = static_cast<uint32_t>(left >> 32) ^ c3 ^ k1;
-    c1 = static_cast<uint32_t>(right);
-    c3 = static_cast<uint32_t>(left);
+#pragma omp simd
+    for (int i = 0; i < N; i++) {
+      uint64_t left = static_cast<uint64_t>(0xD2511F53u) * c0[i];
+      uint64_t right = static_cast<uint64_t>(0xCD9E8D57u) * c2[i];
+      c0[i] = static_cast<uint32_t>(right >> 32) ^ c1[i] ^ k0;
+      c2[i] = static_cast<uint32_t>(left >> 32) ^ c3[i] ^ k1;
+      c1[i] = static_cast<uint32_t>(right);
+      c3[i] = static_cast<uint32_t>(left);
+    }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  return {{c0, c1, c2, c3}};
+  for (int i = 0; i < N; i++) {
+    words[4 * i] = c0[i];
+    words[4 * i + 1] = c1[i];
+    words[4 * i + 2] = c2[i];
+    words[4 * i + 3] = c3[i];
+  }
 }
 
 // -log(-log(1 - u)) with u = (word + 1/2) / 2^32: between -3.14 and 22.88

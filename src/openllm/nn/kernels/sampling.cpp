@@ -21,7 +21,7 @@ constexpr float NONE = -std::numeric_limits<float>::infinity();
 constexpr double REACH = 26.1;
 // Error of the fast noise and of float scores; nearer ones are computed again in double.
 constexpr float DOUBT = 1e-4f;
-constexpr int64_t FEW = 512;  // as many are drawn from one by one
+constexpr int64_t FEW = 1024;  // as many are drawn from one by one
 constexpr int64_t BINS = 256;
 
 // As `_Row` in sampling.py: eight bytes each.
@@ -140,6 +140,8 @@ void list_best(const float* x, int64_t size, int64_t k, Scratch& s) {
 struct Scale {
   double top, inverse;
   double z(float logit) const { return (logit - top) * inverse; }
+  // in float32, where neither zero nor infinity may meet its opposite
+  float slope() const { return std::min(std::max(inverse, 1e-37), 1e38); }
 };
 
 double weigh(std::vector<Item>& items, Scale scale) {
@@ -186,7 +188,7 @@ void keep_mass(Scratch& s, double target) {
 
 // List tokens until their share of the whole mass reaches top_p, or all that can be drawn.
 double list_mass(const float* x, int64_t size, Scale scale, double share, Scratch& s) {
-  double all = mass_of_all(x, size, scale.top, std::min(scale.inverse, 1e38));
+  double all = mass_of_all(x, size, scale.top, scale.slope());
   for (double depth : {5., 12., REACH}) {
     list(x, size, scale.top - depth / scale.inverse, s);
     double sum = weigh(s.items, scale);
@@ -234,29 +236,28 @@ struct Best {
   double score = -std::numeric_limits<double>::infinity();
 
   void offer(const Row& row, Scale scale, int64_t token, float logit) {
-    uint32_t word = philox(row.position, token / 4, row.sample, 0, row.seed).at[token % 4];
-    double value = scale.z(logit) + gumbel(word);
+    uint32_t words[4];
+    philox_tile<1>(token / 4, row.position, row.sample, row.seed, words);
+    double value = scale.z(logit) + gumbel(words[token % 4]);
     if (value > score || (value == score && token < id)) *this = {token, value};
   }
 };
 
 // The argmax of z + noise over all tokens.
 int64_t draw(const Row& row, const float* x, int64_t size, Scale scale, Scratch& s) {
-  constexpr int64_t TILE = 64;
+  constexpr int TILE = 64;
   s.score.resize(size + TILE);
-  float *score = s.score.data(), inverse = std::min(scale.inverse, 1e38), top = scale.top;
+  float *score = s.score.data(), slope = scale.slope(), top = scale.top;
   for (int64_t start = 0; start < size; start += TILE) {
+    uint32_t words[TILE];
+    philox_tile<TILE / 4>(start / 4, row.position, row.sample, row.seed, words);
     float noise[TILE];
-    uint32_t first = start / 4;
 #pragma omp simd
-    for (uint32_t i = 0; i < TILE / 4; i++) {
-      Words words = philox(row.position, first + i, row.sample, 0, row.seed);
-      for (int64_t w = 0; w < 4; w++) noise[4 * i + w] = fast_gumbel(words.at[w]);
-    }
-    int64_t count = std::min(TILE, size - start);
+    for (int64_t i = 0; i < TILE; i++) noise[i] = fast_gumbel(words[i]);
+    int64_t count = std::min<int64_t>(TILE, size - start);
 #pragma omp simd
     for (int64_t i = 0; i < count; i++)
-      score[start + i] = (x[start + i] - top) * inverse + noise[i];
+      score[start + i] = (x[start + i] - top) * slope + noise[i];
   }
   int64_t n = collect(score, size, largest(score, size) - DOUBT, s.found);
   Best best;

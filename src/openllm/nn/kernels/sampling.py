@@ -102,8 +102,13 @@ def sample_reference(logits_RV: Tensor, rows: Sequence[RowSettings]) -> Drawn:
     logprobs_RV = scores_RV.log_softmax(1)
     for row, scores in zip(rows, scores_RV, strict=True):
         scores[row.banned.to(device)] = -torch.inf
-    width = max((row.num_top for row in rows), default=0)
-    listed = scores_RV.sort(dim=1, descending=True, stable=True)[1][:, : max(width, 0)]
+    width_R1 = torch.tensor([[max(0, row.num_top)] for row in rows], device=device)
+    width = min(vocab, int(width_R1.max()))
+    ordered_RV, order_RV = scores_RV.sort(dim=1, descending=True, stable=True)
+    unlisted_RN = ordered_RV[:, :width] == -torch.inf
+    unlisted_RN |= torch.arange(width, device=device) >= width_R1
+    best_RN = order_RV[:, :width]
+    best_logprobs_RN = logprobs_RV.gather(1, best_RN)
     for row, scores in zip(rows, scores_RV, strict=True):
         _adjust(row, scores)
     top_R = scores_RV.amax(1)
@@ -120,11 +125,8 @@ def sample_reference(logits_RV: Tensor, rows: Sequence[RowSettings]) -> Drawn:
     drawn_R[top_R == -torch.inf] = ALL_FORBIDDEN
     drawn_R[top_R.isnan() | (top_R == torch.inf)] = NOT_FINITE
     chosen_R = logprobs_RV.gather(1, drawn_R.clamp_min(0)[:, None])[:, 0]
-    best_logprobs_RN = logprobs_RV.gather(1, listed)
-    for index, row in enumerate(rows):
-        allowed = vocab - len(row.banned.unique())
-        listed[index, min(max(row.num_top, 0), allowed) :] = -1
-    results = (drawn_R, chosen_R.float(), listed, best_logprobs_RN.float())
+    best_RN = best_RN.masked_fill(unlisted_RN, -1)
+    results = (drawn_R, chosen_R.float(), best_RN, best_logprobs_RN.float())
     return Drawn(*(result.cpu() for result in results))
 
 
@@ -173,7 +175,7 @@ def _filtered(rows: Sequence[RowSettings], scores_RV: Tensor, top_R: Tensor) -> 
     z_RV = z_RV.masked_fill(z_RV < column("min_p").log(), -torch.inf)
     restored_RV = torch.full_like(z_RV, -torch.inf).scatter(1, order_RV, z_RV)
     typical = column("typical_p")
-    if bool((typical < 1).all(0)) or bool((typical < 1).any()):
+    if any(row.typical_p < 1 for row in rows):
         restored_RV = _keep_typical(restored_RV, typical)
     return restored_RV
 
@@ -238,7 +240,7 @@ def sample(logits_RV: Tensor, rows: Sequence[RowSettings]) -> Drawn:
         return sample_reference(logits_RV, rows)
     logits_RV = logits_RV.contiguous()
     count, vocab = logits_RV.shape
-    width = max(0, *(row.num_top for row in rows))
+    width = min(vocab, max(0, *(row.num_top for row in rows)))
     drawn = Drawn(
         torch.empty(count, dtype=torch.int64),
         torch.empty(count),
