@@ -17,7 +17,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from openllm.core.errors import ConfigError, EngineError, OpenLLMError
+from openllm.core.errors import BusyError, ConfigError, OpenLLMError
 from openllm.serve.body import Body, read
 from openllm.serve.errors import ApiError
 from openllm.serve.lifecycle import Lifecycle
@@ -207,8 +207,9 @@ async def _done(work: Awaitable[None]) -> None:
         await work
     except ConfigError as error:
         raise ApiError(str(error)) from None
-    except EngineError as error:
-        raise ApiError(str(error), status=503, headers={"retry-after": "5"}) from None
+    except BusyError as error:
+        later = {"retry-after": str(max(1, round(error.retry_after)))}
+        raise ApiError(str(error), status=503, code="try_again", headers=later) from None
     except OpenLLMError as error:
         raise ApiError(str(error), status=422, code="cannot_load") from None
 
