@@ -3,7 +3,7 @@
 """The application: every endpoint over one service."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -16,13 +16,28 @@ from openllm.serve.openapi import install_openapi
 from openllm.serve.service import Service
 
 
-def create_app(service: Service, settings: ServeSettings) -> FastAPI:
-    """The ASGI application; it closes the service when it ends."""
+def create_app(
+    service: Service,
+    settings: ServeSettings,
+    *,
+    startup: Callable[[], Awaitable[None]] | None = None,
+) -> FastAPI:
+    """The ASGI application; it closes the service when it ends.
+
+    Args:
+        service: the models.
+        settings: of the server.
+        startup: what must be done before the first request is answered, such as loading models.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await service.close()
+        try:
+            if startup is not None:
+                await startup()
+            yield
+        finally:
+            await service.close()
 
     # The pages that FastAPI makes of the schema load scripts from elsewhere; docs/api.md is ours.
     app = FastAPI(
