@@ -17,7 +17,7 @@ from tests.serve.asgi import add_key
 from tests.serve.live import Live, live, read_all
 
 from openllm.core.errors import ConfigError
-from openllm.serve.listen import listen
+from openllm.serve.listen import handed_over, listen
 
 pytestmark = pytest.mark.integration
 
@@ -340,8 +340,22 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         listen("203.0.113.1", 0)
 
 
-def test_a_socket_can_be_handed_over() -> None:
-    with listen("127.0.0.1", 0) as first:
-        port = first.getsockname()[1]
-        with listen("127.0.0.1", 0, descriptor=os.dup(first.fileno())) as second:
-            assert second.getsockname()[1] == port
+def test_a_socket_that_was_handed_over_keeps_waiting_requests(tmp_path: Path) -> None:
+    """Two servers after each other on one socket, which stays open: nobody is turned away."""
+    with listen("127.0.0.1", 0) as sock:
+        port = sock.getsockname()[1]
+        for round in range(2):
+            early = socket.create_connection(("127.0.0.1", port))
+            early.sendall(request("/health", "Connection: close"))
+            with live(tmp_path / f"log{round}", sock=sock) as server:
+                assert server.port == port
+                assert read_all(early).startswith(b"HTTP/1.1 200")
+                assert server.stop() == 0
+            early.close()
+
+
+def test_sockets_for_other_processes_are_left_alone() -> None:
+    assert handed_over({}) is None
+    assert handed_over({"LISTEN_FDS": "1", "LISTEN_PID": "1"}) is None
+    assert handed_over({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}) is None
+    assert handed_over({"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}) == 3

@@ -112,7 +112,8 @@ class ModelPool:
         Raises:
             ConfigError: there is no such model.
         """
-        return self._find(name).info
+        entry = self._find(name)
+        return entry.info if entry.backend is None else entry.backend.info
 
     def loaded(self) -> dict[str, Backend]:
         """The backends that are loaded now, to read their counters; use `lease` to run them."""

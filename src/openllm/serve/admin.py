@@ -132,9 +132,7 @@ def _add_models(router: APIRouter, models: Models) -> None:
     @router.post("/models/load")
     async def load(request: Request) -> Response:
         managed, wish = _managed(models), await read(request, LoadModel)
-        if wish.source is not None:
-            await _done(_sync(managed.add, wish.name, wish.source, pinned=wish.pinned))
-        await _done(managed.load(wish.name))
+        await _done(_load(managed, wish))
         return JSONResponse({"loaded": wish.name})
 
     @router.post("/models/unload")
@@ -191,6 +189,18 @@ def _host(backend: object, name: str) -> AdapterHost:
     if not isinstance(host, AdapterHost):
         raise ApiError(f"the model '{name}' takes no adapters", status=409, code="no_adapters")
     return host
+
+
+async def _load(models: ManagedModels, wish: LoadModel) -> None:
+    """Load a model; a new one that cannot be loaded is forgotten."""
+    if wish.source is not None:
+        models.add(wish.name, wish.source, pinned=wish.pinned)
+    try:
+        await models.load(wish.name)
+    except BaseException:
+        if wish.source is not None:
+            await models.remove(wish.name)
+        raise
 
 
 async def _sync(function: Any, *args: Any, **settings: Any) -> None:
