@@ -85,12 +85,22 @@ def read_all(sock: socket.socket, quiet_s: float | None = None) -> bytes:
     return found
 
 
+def with_socket(command: list[str], sock: socket.socket) -> list[str]:
+    """A command that finds a listening socket where systemd would put it."""
+    hand_over = f'exec env LISTEN_FDS=1 LISTEN_PID=$$ "$@" 3<&{sock.fileno()}'
+    return ["/bin/bash", "-c", hand_over, "bash", *command]
+
+
 @contextmanager
-def live(log: Path, **settings: Any) -> Iterator[Live]:
-    """A running server, whose output is in `log`."""
-    command = [sys.executable, "-m", "tests.serve.live", json.dumps(settings)]
+def live(log: Path, *, sock: socket.socket | None = None, **settings: Any) -> Iterator[Live]:
+    """A running server, whose output is in `log`; on `sock`, if there is one already."""
+    command, inherited = [sys.executable, "-m", "tests.serve.live", json.dumps(settings)], []
+    if sock is not None:
+        command, inherited = with_socket(command, sock), [sock.fileno()]
     with open(log, "w") as err:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=err, text=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=err, text=True, pass_fds=inherited
+        )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
