@@ -230,6 +230,7 @@ class LLM:
         """The asynchronous interface. From now on, the engine runs in a thread of its own."""
         if self._backend is None:
             self._backend = LocalBackend(self._engine, self.tokenizer, self.template, self.info)
+            self._backend.adapter_host = self
         return self._backend
 
     def _read(
