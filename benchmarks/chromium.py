@@ -142,6 +142,25 @@ class Chromium:
                 raise TimeoutError(f"{condition}: {self.messages}")
             time.sleep(0.1)
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file of the disk in a field for files."""
+        root = self._ask("DOM.getDocument")["root"]["nodeId"]
+        node = self._ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._ask("DOM.setFileInputFiles", nodeId=node, files=[str(file.resolve())])
+
+    def download_to(self, folder: Path) -> None:
+        """Where files are saved that the page offers."""
+        where = str(folder.resolve())
+        self._ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=where)
+
+    def widgets(self) -> list[tuple[str, str]]:
+        """Role and name, as a screen reader hears them, of all that can be used."""
+        used = {"button", "textbox", "combobox", "spinbutton", "link", "checkbox"}
+        nodes = self._ask("Accessibility.getFullAXTree")["nodes"]
+        shown = [node for node in nodes if not node.get("ignored")]
+        pairs = [(node["role"]["value"], node["name"]["value"]) for node in shown if "name" in node]
+        return [pair for pair in pairs if pair[0] in used]
+
     def screenshot(self, path: Path) -> None:
         """Save a PNG of what is seen."""
         path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))

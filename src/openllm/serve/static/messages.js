@@ -29,7 +29,7 @@ class Answer {
     this.thoughts.set(reasoning);
     this.details.hidden = !reasoning;
     const { thought } = this.message;
-    this.summary.textContent = thought === undefined ? "Thinking…" : `Thought for ${thought.toFixed(1)} s`;
+    this.summary.textContent = thought === undefined ? "Thinking…" : `Thought for ${time(thought)}`;
     this.node.classList.toggle("running", running);
     this.node.classList.toggle("waiting", running && !content && !reasoning);
     const problem = error ?? { length: "Cut off at the most tokens allowed.", stopped: "Stopped." }[finish];
@@ -40,9 +40,11 @@ class Answer {
   }
 }
 
+const time = (seconds) => (seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`);
+
 function facts({ first, seconds, tokens }) {
   const parts = [];
-  if (first !== undefined) parts.push(`first token ${first < 1 ? `${Math.round(first * 1000)} ms` : `${first.toFixed(1)} s`}`);
+  if (first !== undefined) parts.push(`first token ${time(first)}`);
   if (tokens !== undefined) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
   if (tokens > 1 && seconds > 0) parts.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
   return parts.join(" · ");

@@ -298,6 +298,7 @@ function start() {
     $("question").focus();
   });
   for (const name of [...NUMBERS, "system", "model"]) $(name).addEventListener("change", readSettings);
+  $("wishes").addEventListener("submit", (event) => event.preventDefault());
   $("key").value = store.key.get();
   $("key").addEventListener("change", () => {
     store.key.set($("key").value.trim());
