@@ -41,8 +41,8 @@ HOSTILE = """<script>window.hacked = 1</script>
 
 THOUGHT = "The user wants a number.\n\n- first **add**\n- then check"
 
-SHOWCASE = """A prefix cache keeps the **keys and values** of text that was read before, so that it \
-need not be read again. With a system prompt of 800 tokens, only the question itself is new:
+SHOWCASE = """A prefix cache keeps the **keys and values** of text that was read before, so that \
+it need not be read again. With a system prompt of 800 tokens, only the question itself is new:
 
 | | First request | Later requests |
 |---|--:|--:|

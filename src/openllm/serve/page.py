@@ -3,6 +3,7 @@
 """The chat page: its files in `static/`, with headers that let them do nothing but talk to us."""
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from importlib import resources
 
 from fastapi import APIRouter, Request, Response
@@ -59,7 +60,7 @@ def page_router() -> APIRouter:
     return router
 
 
-def _endpoint(content: bytes, kind: str):  # noqa: ANN202
+def _endpoint(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**HEADERS, "ETag": tag}
 
