@@ -49,6 +49,11 @@ def copy_model(
     with progress(f"copying {target.name.strip('.')}", total, "MB") as meter:
         planned = source.planned(dtype, lambda count: meter.advance(count / 1e6))
         write_weights(target, planned, max_shard_bytes)
+    copy_companions(source, target, config)
+
+
+def copy_companions(source: Source, target: Path, config: dict[str, Any]) -> None:
+    """Write the tokenizer's files and generation defaults."""
     for path in tokenizer_files(source.folder):
         shutil.copyfile(path, target / path.name)
     generation = {name: config[name] for name in IDS if config[name] is not None}

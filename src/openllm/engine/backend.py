@@ -91,6 +91,7 @@ class BackendInfo:
         precision: of the weights in memory, such as bf16 or int4.
         parameters: number of weights; none if unknown.
         num_bytes: memory that the model takes, without its cache.
+        cache_bytes: memory that its cache takes.
         adapters: names of the loaded adapters.
     """
 
@@ -100,6 +101,7 @@ class BackendInfo:
     precision: str | None = None
     parameters: int | None = None
     num_bytes: int = 0
+    cache_bytes: int = 0
     adapters: Sequence[str] = ()
 
 

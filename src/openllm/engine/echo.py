@@ -2,6 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """An engine without a model: it repeats the prompt, token by token, to test clients and servers."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from openllm.core.errors import ConfigError
@@ -13,7 +15,13 @@ from openllm.text.chat import ChatTemplate
 from openllm.text.stream import StreamDecoder
 from openllm.text.tokenizer import Tokenizer
 
-TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+TEMPLATE = (
+    "{# A call of one of the tools that comes back: <tool_call>{...}</tool_call> #}"
+    "{% for message in messages %}{{ message['content'] or '' }}\n{% endfor %}"
+)
+
+WIDTH = 8
+"""Dimensions of the vectors."""
 
 
 class EchoEngine:
@@ -70,7 +78,7 @@ class EchoEngine:
             return [Update(request.id, logprobs=certain, finish_reason="stop")]
         if request.kind == "embed":
             del self._requests[request.id]
-            return [Update(request.id, vector=[1.0], finish_reason="stop")]
+            return [Update(request.id, vector=_vector(request.prompt), finish_reason="stop")]
         done = self._done[request.id]
         limit = min(request.params.max_new_tokens, self.max_positions - len(request.prompt))
         ids = list(request.prompt[done : done + 1]) if done < limit else []
@@ -88,6 +96,13 @@ class EchoEngine:
 
     def _copies(self, request: Request, update: Update) -> list[Update]:
         return [replace(update, index=index) for index in range(request.params.n)]
+
+
+def _vector(ids: Sequence[int]) -> list[float]:
+    """How often the remainders of the ids occur, of length 1."""
+    counts = [sum(index % WIDTH == part for index in ids) for part in range(WIDTH)]
+    length = math.hypot(*counts)
+    return [count / length for count in counts]
 
 
 def echo_backend(name: str = "echo", *, max_positions: int = 4096) -> LocalBackend:

@@ -36,7 +36,7 @@ class LocalBackend:
     ) -> AsyncIterator[Update]:
         """See `Backend.generate`."""
         ids = await self.encode(prompt)
-        async for update in self._run(Request(next(self._ids), ids, params, adapter=adapter)):
+        async for update in self.run(Request(next(self._ids), ids, params, adapter=adapter)):
             yield update
 
     async def chat(
@@ -50,7 +50,7 @@ class LocalBackend:
     ) -> AsyncIterator[Update]:
         """See `Backend.chat`."""
         ids = await self.encode_chat(messages, tools=tools, variables=variables)
-        async for update in self._run(Request(next(self._ids), ids, params, adapter=adapter)):
+        async for update in self.run(Request(next(self._ids), ids, params, adapter=adapter)):
             yield update
 
     async def encode_chat(
@@ -88,13 +88,13 @@ class LocalBackend:
         """See `Backend.score`."""
         ids = await self.encode(prompt)
         request = Request(next(self._ids), ids, kind="score", adapter=adapter, top=top)
-        return [one async for update in self._run(request) for one in update.logprobs or ()]
+        return [one async for update in self.run(request) for one in update.logprobs or ()]
 
     async def embed(self, prompt: Prompt, *, adapter: str | None = None) -> list[float]:
         """See `Backend.embed`."""
         ids = await self.encode(prompt)
         request = Request(next(self._ids), ids, kind="embed", adapter=adapter)
-        return [x async for update in self._run(request) for x in update.vector or ()]
+        return [x async for update in self.run(request) for x in update.vector or ()]
 
     def stats(self) -> EngineStats:
         """See `Backend.stats`."""
@@ -112,7 +112,7 @@ class LocalBackend:
         """See `Backend.close`."""
         await asyncio.to_thread(self._worker.close)
 
-    async def _run(self, request: Request) -> AsyncIterator[Update]:
+    async def run(self, request: Request) -> AsyncIterator[Update]:
         async for update in self._worker.stream(request):
             yield update
 

@@ -7,23 +7,12 @@
 import torch
 from torch import Tensor, nn
 
-from openllm.nn.cache import KVCache
+from openllm.nn.cache import Cache
 from openllm.nn.config import ModelConfig
 from openllm.nn.context import AttentionContext
-from openllm.nn.kernels.attention import ScoreRule, attend, attention
+from openllm.nn.kernels.attention import ScoreRule, attention
 from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.rms_norm import RMSNorm
-
-
-def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int, rule: ScoreRule) -> Tensor:
-    """Attend from T new tokens to all tokens of their row, whose keys are already in the cache."""
-    new = q_BTNH.shape[1]
-    out = []
-    for row, before in enumerate(cache.lengths):
-        k, v = cache.read(layer, row, before + new)
-        q_NTH, k_KSH, v_KSH = (x.transpose(0, 1) for x in (q_BTNH[row], k, v))
-        out.append(attend(q_NTH[None], k_KSH[None], v_KSH[None], rule)[0].transpose(0, 1))
-    return torch.stack(out)
 
 
 class Attention(nn.Module):
@@ -52,7 +41,7 @@ class Attention(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         context: AttentionContext,
-        cache: KVCache | None,
+        cache: Cache | None,
         extra_value: Tensor | None = None,
     ) -> Tensor:
         """Attend within each document, (B, T, D)."""
@@ -67,7 +56,7 @@ class Attention(nn.Module):
                 out_BTNH = attention(*rows, context, self.rule).view_as(q_BTNH)
         else:
             cache.write(self.layer, k_BTKH, v_BTKH)
-            out_BTNH = attend_cached(q_BTNH, cache, self.layer, self.rule)
+            out_BTNH = cache.attend(self.layer, q_BTNH, self.rule)
         return self.o_proj(out_BTNH.flatten(2))
 
     def place(

@@ -23,8 +23,8 @@ import torch
 from openllm.core.download import cache_folder
 from openllm.core.log import say, warn
 
-SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp")
-HEADERS = ("simd.h", "product.h")
+SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp", "sampling.cpp")
+HEADERS = ("simd.h", "product.h", "philox.h")
 COMPILERS = ("c++", "g++", "clang++")
 # Sums may be reordered, so that loops vectorise; NaN and infinity keep their meaning.
 FLAGS = [

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""The JSON body of a request: read strictly, then checked against a schema."""
+
+import json
+import math
+import re
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from openllm.serve.errors import ApiError
+
+MAX_DEPTH = 64
+"""Deepest nesting of a request; JSON schemas of tools are the deepest part of real ones."""
+
+MAX_SHOWN = 64
+"""Longest part of a field's name in an error."""
+
+REFUSED = {
+    "audio": "answers are text only",
+    "function_call": "use 'tool_choice'",
+    "functions": "use 'tools'",
+    "modalities": "answers are text only",
+    "suffix": "text cannot be filled in before a suffix",
+}
+"""Fields of OpenAI's API that are not offered -> what to know."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class Body(BaseModel):
+    """A request. Values are never converted, so the schema says exactly what is accepted."""
+
+    model_config: ClassVar = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def parse(cls, values: Any) -> Self:
+        """Check plain values, as JSON gives them.
+
+        Raises:
+            ApiError: 400, with the field that is wrong.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            # Deep in a union is where the values came closest to a schema.
+            problems = error.errors(include_url=False, include_input=False)
+            raise _explain(max(problems, key=lambda problem: len(problem["loc"]))) from None
+
+
+Parsed = TypeVar("Parsed", bound=Body)
+
+
+async def read(request: Request, schema: type[Parsed]) -> Parsed:
+    """The body of a request.
+
+    Raises:
+        ApiError: 415, it is not declared as JSON; 400, it is not, or it breaks the schema.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # A page of another site can post anything else to this server without being asked (no CORS).
+    if kind != "application/json" and not (kind[:12] == "application/" and kind[-5:] == "+json"):
+        raise ApiError(
+            "send the header 'Content-Type: application/json' and a JSON body",
+            status=415,
+            code="unsupported_media_type",
+        )
+    try:
+        raw = await request.body()
+    except ClientDisconnect:
+        raise ApiError("the client left before the end of its request") from None
+    return schema.parse(parse_json(raw))
+
+
+def parse_json(raw: bytes) -> Any:
+    """Plain values of strict JSON.
+
+    Raises:
+        ApiError: it is not UTF-8, not JSON, or has values that no text or number can hold.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        _refuse(f"the body is not valid UTF-8 at byte {error.start}")
+    try:
+        values = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        _refuse(f"the body is not valid JSON: {error.msg} at character {error.pos}")
+    except RecursionError:
+        _refuse(f"the body is nested deeper than {MAX_DEPTH} levels")
+    except ValueError as error:  # ours, or an integer of thousands of digits
+        ours = isinstance(error, _BadNumber)
+        _refuse(str(error) if ours else "the body has an integer with too many digits")
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(values, MAX_DEPTH) < 0:
+        _refuse(f"the body is nested deeper than {MAX_DEPTH} levels")
+    if _SURROGATE.search(raw):
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            _refuse("the body has half of a surrogate pair, which is not a character")
+    return values
+
+
+class _BadNumber(ValueError):
+    pass
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _BadNumber(f"the body is not valid JSON: {name} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _BadNumber("the body has a number that is too large")
+    return value
+
+
+def _depth(value: Any, left: int) -> int:
+    """Levels that are left below a value, negative if it is too deep."""
+    if isinstance(value, dict):
+        return min((_depth(part, left - 1) for part in value.values()), default=left - 1)
+    if isinstance(value, list):
+        return min((_depth(part, left - 1) for part in value), default=left - 1)
+    return left
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ApiError(message, code="invalid_json")
+
+
+def _explain(problem: Any) -> ApiError:
+    """The error for one validation problem; it never repeats values, which may be private."""
+    keys = [str(key)[:MAX_SHOWN] for key in problem["loc"]]
+    path = ".".join(keys)
+    if problem["type"] == "missing":
+        return ApiError(f"the field '{path}' is missing", param=path, code="missing_field")
+    hint = REFUSED.get(keys[-1]) if len(keys) == 1 else None
+    if hint is not None:
+        return ApiError(f"'{path}' is not offered: {hint}", param=path, code="unsupported_field")
+    if problem["type"] == "extra_forbidden":
+        return ApiError(f"unknown field '{path}'; remove it", param=path, code="unknown_field")
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["discriminator"], problem["ctx"]["expected_tags"]
+        return ApiError(f"'{path}': {tag} must be one of {known}", param=path)
+    message = problem["msg"].removeprefix("Value error, ")
+    where = f"'{path}': " if path else "the body: "
+    return ApiError(f"{where}{message[0].lower()}{message[1:]}", param=path or None)
