@@ -18,10 +18,15 @@ from typing import Any
 
 from chat_server import HOSTILE, SHOWCASE, chat_app, serving
 from chromium import Chromium
+from fastapi import FastAPI
 from record import RESULTS, record
 
 from openllm.core.log import say
+from openllm.engine.echo import echo_backend
+from openllm.serve.app import create_app
+from openllm.serve.config import ServeSettings
 from openllm.serve.page import page_files
+from openllm.serve.service import FixedModels, Service
 
 LAST = "document.querySelector('.answer:last-child {part}')"
 IDLE = "!document.body.classList.contains('busy')"
@@ -312,12 +317,30 @@ def access(page: Page) -> None:
     unnamed = [role for role, name in page.browser.widgets() if not name]
     assert unnamed == []
     page.browser.look(320, 600)
+    page.browser.run("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
     assert page.browser.run("document.scrollingElement.scrollWidth") <= 320
     page.click("#open-sidebar")
     assert page.browser.run("document.getElementById('sidebar').contains(document.activeElement)")
     page.browser.press("Escape")
     assert page.browser.run("document.activeElement.id") == "open-sidebar"
     page.browser.look(1280, 860)
+
+
+def real_server() -> FastAPI:
+    """The application that `openllm serve echo` runs."""
+    return create_app(Service(FixedModels({"echo": echo_backend()})), ServeSettings())
+
+
+def talk_to_server(browser: Chromium) -> None:
+    """The page that the server itself serves talks to it."""
+    with serving(real_server()) as url:
+        page = Page(browser, url, [])
+        page.fresh()
+        page.ask("hello **world**")
+        assert page.answer() == "hello world"
+        assert "16 tokens" in page.answer(".facts") and "tokens/s" in page.answer(".facts")
+        page.ask("x" * 5000)
+        assert "context" in page.answer(".error")
 
 
 CHECKS: dict[str, Callable[..., None]] = {
@@ -374,6 +397,8 @@ def main() -> None:
                 run_check(name, page, Path(folder))
             passed[name] = " ".join((CHECKS[name].__doc__ or "").split())
             say(f"{name}: passed")
+        talk_to_server(browser)
+        passed["server"] = " ".join((talk_to_server.__doc__ or "").split())
         pictures(page)
         facts = {
             "browser": browser.run("navigator.userAgent"),

@@ -133,3 +133,10 @@ def test_no_check_is_forgotten(page: Any) -> None:
     from chat_page import CHECKS as known
 
     assert list(known) == CHECKS.split()
+
+
+@pytest.mark.slow
+def test_the_page_talks_to_the_server(page: Any) -> None:
+    from chat_page import talk_to_server
+
+    talk_to_server(page.browser)

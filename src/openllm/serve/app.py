@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from openllm import __version__
-from openllm.serve import chat, completions, embeddings, models, native
+from openllm.serve import chat, completions, embeddings, models, native, page
 from openllm.serve.config import ServeSettings
 from openllm.serve.errors import install_errors
 from openllm.serve.service import Service
@@ -35,6 +35,6 @@ def create_app(service: Service, settings: ServeSettings) -> FastAPI:
     app.state.service, app.state.settings = service, settings
     app.state.started = int(time.time())
     install_errors(app)
-    for part in (models, chat, completions, embeddings, native):
+    for part in (models, chat, completions, embeddings, native, page):
         app.include_router(part.router)
     return app

@@ -75,3 +75,6 @@ def _endpoint(content: bytes, kind: str) -> Callable[[Request], Awaitable[Respon
 
 def _tags(request: Request) -> list[str]:
     return ",".join(request.headers.getlist("If-None-Match")).split(",")
+
+
+router = page_router()

@@ -46,7 +46,9 @@ function facts({ first, seconds, tokens }) {
   const parts = [];
   if (first !== undefined) parts.push(`first token ${time(first)}`);
   if (tokens !== undefined) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
-  if (tokens > 1 && seconds > 0) parts.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
+  // an answer that came all at once has no time between its tokens
+  const speed = seconds > 0 ? (tokens - 1) / seconds : tokens / first;
+  if (tokens > 1) parts.push(`${speed.toFixed(1)} tokens/s`);
   return parts.join(" · ");
 }
 
