@@ -264,7 +264,9 @@ def test_a_model_without_bos(imported: Path) -> None:
 def test_a_vocabulary_of_which_nothing_is_banned(imported: Path) -> None:
     tokenizer = load_tokenizer(imported)
     cfg = SHAPES["gpt2"].model_copy(update={"vocab_size": tokenizer.vocab_size})
-    answer = LLM(random_model(cfg), tokenizer, FP32).generate(["Anna"], SamplingParams(max_new_tokens=3))
+    answer = LLM(random_model(cfg), tokenizer, FP32).generate(
+        ["Anna"], SamplingParams(max_new_tokens=3)
+    )
     assert len(answer) == 1
 
 

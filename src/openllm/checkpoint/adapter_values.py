@@ -57,6 +57,7 @@ HARMLESS = frozenset(
 KEPT_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
 """Values of `init_lora_weights` that leave the base's weights as they are."""
 
+MOST_ALPHA = 1e9
 PLAIN = re.compile(r"\^?[\w.]+\$?")
 ALL = "all-linear"
 
@@ -171,7 +172,8 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
         )
     used = [
         key for key, value in given.items()
-        if key not in READ | HARMLESS and value not in (None, False, "") and value not in ([], {})
+        if key not in READ | HARMLESS and value is not None and value is not False
+        and value not in ("", [], {})
     ]  # fmt: skip
     if given.get("bias", "none") != "none":
         used.append("bias")
@@ -218,14 +220,18 @@ def _pattern(given: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 def _rank(key: str, value: Any) -> int:
     if type(value) is not int or not 1 <= value <= 2**20:
-        raise CheckpointError(f"{key!r} is {reprlib.repr(value)}, which is no rank; copy it again")
+        raise CheckpointError(
+            f"{key!r} is {reprlib.repr(value)}, which is no rank; copy the file again"
+        )
     return value
 
 
 def _alpha(key: str, value: Any) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value):
-        raise CheckpointError(f"{key!r} is {reprlib.repr(value)}, not a number; copy it again")
+    if not good or not abs(value) <= MOST_ALPHA:  # also: NaN
+        raise CheckpointError(
+            f"{key!r} is {reprlib.repr(value)}, not a number that makes sense; copy the file again"
+        )
     return float(value)
 
 
@@ -238,7 +244,7 @@ def _dropout(value: Any) -> float:
 
 def _flag(given: Mapping[str, Any], key: str) -> bool:
     value = given.get(key, False)
-    if value not in (True, False, None):
+    if value is not None and not isinstance(value, bool):
         raise CheckpointError(f"{key!r} is {reprlib.repr(value)}; it must be true or false")
     return bool(value)
 

@@ -7,7 +7,7 @@ Pickled adapters are never read.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from openllm.checkpoint.adapter_modules import Base
 from openllm.checkpoint.adapter_values import AdapterValues, read_values
-from openllm.checkpoint.source import FLOATS
+from openllm.checkpoint.source import FLOATS, first_few, size_text
 from openllm.checkpoint.tensors import NAMES, Stored, read_header, read_tensor, save_tensors
 from openllm.core.errors import CheckpointError
 from openllm.core.files import atomic_folder, read_json
@@ -120,7 +120,7 @@ def _by_module(path: Path) -> Parts:
             parts.setdefault(match["module"], {})[part] = place
     if strange:
         raise CheckpointError(
-            f"{path} holds more than LoRA of linear layers: {_first(strange)}; {MERGE}"
+            f"{path} holds more than LoRA of linear layers: {first_few(strange)}; {MERGE}"
         )
     if not parts:
         raise CheckpointError(f"{path} holds no tensors; copy the adapter again")
@@ -145,7 +145,7 @@ def _misplaced(parts: Parts, values: AdapterValues, base: Base) -> list[str]:
             module for module, given in parts.items() if set(given) != wanted
         ],
     }
-    return [f"{what}: {_first(items)}" for what, items in lists.items() if items]
+    return [f"{what}: {first_few(items)}" for what, items in lists.items() if items]
 
 
 def _misshapen(parts: Parts, values: AdapterValues, base: Base) -> list[str]:
@@ -157,11 +157,13 @@ def _misshapen(parts: Parts, values: AdapterValues, base: Base) -> list[str]:
         needed = {A: (rank, width), B: (height, rank), MAGNITUDE: (height,)}
         for part, place in given.items():
             if place.shape != needed[part]:
-                shapes.append(f"{module}.{part} is {_text(place.shape)}, not {_text(needed[part])}")
+                shapes.append(
+                    f"{module}.{part} is {size_text(place.shape)}, not {size_text(needed[part])}"
+                )
             elif place.dtype not in FLOATS:
                 kinds.append(f"{module}.{part} is {NAMES[place.dtype]}")
     lists = {"of another shape": shapes, "not of floating point": kinds}
-    return [f"{what}: {_first(items)}" for what, items in lists.items() if items]
+    return [f"{what}: {first_few(items)}" for what, items in lists.items() if items]
 
 
 def _read(module: str, part: str, place: Stored) -> Tensor:
@@ -171,12 +173,3 @@ def _read(module: str, part: str, place: Stored) -> Tensor:
             f"{place.path}: {module}.{part} holds NaN or infinity; use another checkpoint of it"
         )
     return tensor
-
-
-def _text(shape: Sequence[int]) -> str:
-    return " x ".join(f"{size}" for size in shape) or "a single number"
-
-
-def _first(items: Sequence[str]) -> str:
-    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
-    return ", ".join(item[:120] for item in items[:5]) + more

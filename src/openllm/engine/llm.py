@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,7 @@ class LLM:
         """
         adapter = self._engine.read_adapter(Path(folder))
         self._between_steps(lambda: self._engine.bank.load(name, adapter))
+        self._tell_adapters()
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter.
@@ -208,6 +210,12 @@ class LLM:
             ConfigError: there is none of this name.
         """
         self._between_steps(lambda: self._engine.bank.unload(name))
+        self._tell_adapters()
+
+    def _tell_adapters(self) -> None:
+        self.info = replace(self.info, adapters=tuple(self._engine.bank.names))
+        if self._backend is not None:
+            self._backend.info = self.info
 
     def stats(self) -> EngineStats:
         """Counters of the engine."""
@@ -217,6 +225,7 @@ class LLM:
         """The asynchronous interface. From now on, the engine runs in a thread of its own."""
         if self._backend is None:
             self._backend = LocalBackend(self._engine, self.tokenizer, self.template, self.info)
+            self._backend.adapter_host = self
         return self._backend
 
     def _read(

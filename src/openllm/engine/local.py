@@ -16,7 +16,12 @@ from openllm.text.tokenizer import Tokenizer
 
 
 class LocalBackend:
-    """Text in, text out, over an engine that runs in a thread of its own."""
+    """Text in, text out, over an engine that runs in a thread of its own.
+
+    Attributes:
+        adapter_host: what loads and unloads adapters by `load_adapter` and `unload_adapter`, if the
+            engine takes any.
+    """
 
     def __init__(
         self,
@@ -28,6 +33,7 @@ class LocalBackend:
         self.info = info
         self.tokenizer = tokenizer
         self.template = template
+        self.adapter_host: Any = None
         self._worker = EngineWorker(engine)
         self._ids = map("request-{}".format, itertools.count())
 
@@ -113,6 +119,7 @@ class LocalBackend:
         await asyncio.to_thread(self._worker.close)
 
     async def run(self, request: Request) -> AsyncIterator[Update]:
+        """Run a request of token ids; closing the iterator cancels it."""
         async for update in self._worker.stream(request):
             yield update
 

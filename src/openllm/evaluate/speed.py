@@ -14,6 +14,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 from torch import nn
 from torch.nn import functional as F
 
+from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.nn.config import ModelConfig
@@ -176,7 +177,7 @@ def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Deco
     model, tokenizer = build_model(cfg), stand_in_tokenizer(cfg.vocab_size)
     with torch.no_grad():
         model.head.weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
-    llm = LLM(model, tokenizer)
+    llm = LLM(model, tokenizer, EngineConfig(precision="fp32"))
     params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
     llm.generate(["a"], params)
     rates, products = [], [product_seconds(model)]

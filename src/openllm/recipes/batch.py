@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from openllm.core.errors import ConfigError, EngineError, OpenLLMError, UsageError
 from openllm.core.log import progress, say
 from openllm.core.plugins import require
-from openllm.recipes.backends import MODEL_HELP, is_url, open_backend, open_counter
+from openllm.engine.config import EngineConfig
+from openllm.recipes.backend import SOURCES, SourceLoader, default_name, is_url, open_counter
 
 if TYPE_CHECKING:
     from openllm.core.log import Meter
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("input", type=Path, metavar="IN", help="requests, one JSON object a line")
     parser.add_argument("output", type=Path, metavar="OUT", help="results, one JSON object a line")
-    parser.add_argument("--model", required=True, help=MODEL_HELP)
+    parser.add_argument("--model", required=True, help=SOURCES)
     parser.add_argument("--ordered", action="store_true", help="write in the order of the input")
     parser.add_argument("--concurrency", type=int, default=64, help="requests at a time")
     parser.add_argument("--seed", type=int, help="for requests without one, plus their number")
@@ -139,7 +140,8 @@ def _run(args: argparse.Namespace, requests: "Requests") -> int:
 def _answer_all(
     args: argparse.Namespace, requests: "Requests", results: "Results", counts: Counts
 ) -> None:
-    backend = _open(args)
+    loader = SourceLoader(EngineConfig(exact=args.exact), key_file=args.api_key_file)
+    backend = loader.load(default_name(args.model), args.model)
 
     from openllm.serve.service import FixedModels, Service
 
@@ -168,16 +170,6 @@ def _answer_all(
 def _to_go_on(results: "Results", counts: Counts) -> str:
     left = counts.requests - len(results.done)
     return f"{len(results.done):,} results are written, {left:,} are left; repeat the command"
-
-
-def _open(args: argparse.Namespace) -> Any:
-    if is_url(args.model):
-        from openllm.integrations.remote_openai import read_key
-
-        return open_backend(args.model, api_key=read_key(args.api_key_file))
-    from openllm.engine.config import EngineConfig
-
-    return open_backend(args.model, cfg=EngineConfig(exact=args.exact))
 
 
 def _show(meter: "Meter", counts: Counts, line: dict[str, Any], began: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.log import say
 from openllm.serve.keys import DEFAULT_SCOPES, SCOPES, Key, KeyFile, usage_file
-from openllm.serve.usage import Use, UsageBook
+from openllm.serve.usage import UsageBook, Use
 
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -124,7 +124,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"openllm keys {command}",
         description=description,
-        epilog="Without --file, the keys are in $OPENLLM_KEYS, else in ~/.config/openllm/keys.json.",
+        epilog="Without --file: in $OPENLLM_KEYS, else in ~/.config/openllm/keys.json.",
     )
     parser.add_argument("--file", help="file of the keys, made if missing", type=_path)
     parser.set_defaults(file=default_file())

@@ -21,8 +21,11 @@ MAX_SHOWN = 64
 REFUSED = {
     "audio": "answers are text only",
     "function_call": "use 'tool_choice'",
+    "background": "the answer comes at once",
+    "conversation": "nothing is stored; send the whole conversation as 'input'",
     "functions": "use 'tools'",
     "modalities": "answers are text only",
+    "previous_response_id": "nothing is stored; send the whole conversation as 'input'",
     "suffix": "text cannot be filled in before a suffix",
 }
 """Fields of OpenAI's API that are not offered -> what to know."""
@@ -47,9 +50,8 @@ class Body(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            # Deep in a union is where the values came closest to a schema.
             problems = error.errors(include_url=False, include_input=False)
-            raise _explain(max(problems, key=lambda problem: len(problem["loc"]))) from None
+            raise _explain(max(problems, key=_closeness), values) from None
 
 
 Parsed = TypeVar("Parsed", bound=Body)
@@ -133,18 +135,38 @@ def _refuse(message: str) -> NoReturn:
     raise ApiError(message, code="invalid_json")
 
 
-def _explain(problem: Any) -> ApiError:
+def _closeness(problem: Any) -> tuple[bool, int]:
+    """How near the values came to the schema of a union that this problem is of."""
+    return not problem["type"].endswith("_type"), len(problem["loc"])
+
+
+def _path(problem: Any, values: Any) -> str:
+    """The field that is wrong: only what the client wrote, not the names of schemas in a union."""
+    found: list[str] = []
+    *inner, last = problem["loc"] or ("",)
+    for key in inner:
+        if isinstance(values, dict) and key in values:
+            values = values[key]
+            found.append(str(key)[:MAX_SHOWN])
+        elif isinstance(values, list) and isinstance(key, int) and key < len(values):
+            values = values[key]
+            found.append(str(key))
+    inside = isinstance(values, dict) and (last in values or problem["type"] == "missing")
+    inside = inside or (isinstance(values, list) and isinstance(last, int))
+    return ".".join([*found, str(last)[:MAX_SHOWN]] if inside else found)
+
+
+def _explain(problem: Any, values: Any) -> ApiError:
     """The error for one validation problem; it never repeats values, which may be private."""
-    keys = [str(key)[:MAX_SHOWN] for key in problem["loc"]]
-    path = ".".join(keys)
-    if problem["type"] == "missing":
+    path, kind = _path(problem, values), problem["type"]
+    if kind == "missing":
         return ApiError(f"the field '{path}' is missing", param=path, code="missing_field")
-    hint = REFUSED.get(keys[-1]) if len(keys) == 1 else None
+    hint = REFUSED.get(path)
     if hint is not None:
         return ApiError(f"'{path}' is not offered: {hint}", param=path, code="unsupported_field")
-    if problem["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         return ApiError(f"unknown field '{path}'; remove it", param=path, code="unknown_field")
-    if problem["type"] == "union_tag_invalid":
+    if kind == "union_tag_invalid":
         tag, known = problem["ctx"]["discriminator"], problem["ctx"]["expected_tags"]
         return ApiError(f"'{path}': {tag} must be one of {known}", param=path)
     message = problem["msg"].removeprefix("Value error, ")

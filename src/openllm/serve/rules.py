@@ -39,7 +39,6 @@ RULES: tuple[Rule, ...] = (
     Rule("/favicon.ico", None),
     Rule("/health", None),
     Rule("/ready", None),
-    Rule("/docs", None),
     Rule("/openapi.json", None),
     Rule("/metrics", "metrics"),
     Rule("/info", "models"),

@@ -127,7 +127,8 @@ class Service:
 
     def adapters(self, name: str) -> Sequence[str]:
         """Names of a model's adapters."""
-        info = self.models.info(name)
+        loaded = self.models.loaded().get(name)
+        info = loaded.info if loaded is not None else self.models.info(name)
         return info.adapters if info is not None else ()
 
     def lease(self, choice: Choice) -> AbstractAsyncContextManager[Backend]:

@@ -33,6 +33,10 @@ class Spelling:
         """The text of tokens, control tokens included."""
         return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
 
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._tokenizer.encode(text))
+
     def ids_of(self, markers: Sequence[str]) -> frozenset[int]:
         """The ids of those markers that are control tokens."""
         controls = self._tokenizer.controls

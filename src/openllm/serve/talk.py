@@ -48,7 +48,6 @@ class Answer:
         self.calls: list[Call] = []
         self.logprobs: list[TokenLogprob] | None = None
         self.finish_reason: str | None = None
-        self.reasoning_tokens = 0
 
     def take(self, update: Update) -> dict[str, Any]:
         """Add what is new; returns it as the `delta` of a chunk."""
@@ -66,8 +65,6 @@ class Answer:
         if self._one_call:
             calls = calls[: 1 - len(self.calls)]
         if reasoning:
-            if not content:
-                self.reasoning_tokens += len(update.token_ids)
             self.reasoning.append(reasoning)
             delta["reasoning_content"] = reasoning
         if content:
@@ -105,6 +102,11 @@ class Answer:
             "finish_reason": self.finish_reason,
         }
 
+    def reasoning_tokens(self) -> int:
+        """Tokens of the reasoning's text."""
+        text = "".join(self.reasoning)
+        return self._spelling.count(text) if text and self._spelling else 0
+
     def show(self, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
         """Log-probabilities as they are reported."""
         if logprobs is None:
@@ -125,9 +127,9 @@ class Talk:
         self.usage.take(update)
         self.usage.cached_tokens = max(self.usage.cached_tokens, update.cached_tokens)
         one = self.answers[update.index]
-        before = one.reasoning_tokens
         delta = one.take(update)
-        self.usage.reasoning_tokens += one.reasoning_tokens - before
+        if update.finish_reason is not None:
+            self.usage.reasoning_tokens += one.reasoning_tokens()
         return delta
 
     def chunks(self, updates: Sequence[Update]) -> list[bytes]:
