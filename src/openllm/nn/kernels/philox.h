@@ -6,7 +6,6 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 // The words of N counters (position, first + i, sample, 0), in order. Stages are loops over the
 // counters, which vectorise.
@@ -47,28 +46,4 @@ static inline void philox_tile(uint32_t first, uint32_t position, uint32_t sampl
 static inline double gumbel(uint32_t word) {
   double u = (word + 0.5) * 0x1p-32;
   return -std::log(-std::log1p(-u));
-}
-
-// Of a positive normal number; absolute error below 1e-6 up to 100.
-static inline float fast_log(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  // mantissa between sqrt(1/2) and sqrt(2)
-  int32_t power = static_cast<int32_t>(bits - 0x3f3504f3u) >> 23;
-  bits -= static_cast<uint32_t>(power) << 23;
-  float m;
-  memcpy(&m, &bits, 4);
-  float s = (m - 1) / (m + 1), q = s * s;
-  float series = 2 + q * (0.66666667f + q * (0.4f + q * (0.2857143f + q * 0.2222222f)));
-  return s * series + power * 0.69314718f;
-}
-
-// Within 2e-5 of `gumbel`, in loops that vectorise.
-static inline float fast_gumbel(uint32_t word) {
-  // each of u and 1 - u from the integer, so that neither loses the digits of a small value
-  float u = (static_cast<float>(word) + 0.5f) * 0x1p-32f;
-  float rest = (static_cast<float>(~word) + 0.5f) * 0x1p-32f;
-  float small = u * (1 + u * (0.5f + u * (0.33333333f + u * 0.25f)));
-  float large = -fast_log(rest);
-  return -fast_log(u < 0.015625f ? small : large);
 }
