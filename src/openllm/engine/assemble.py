@@ -4,7 +4,6 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +16,7 @@ from openllm.engine.compiled_runner import CompiledRunner, why_not_compiled
 from openllm.engine.config import EngineConfig, Kind
 from openllm.engine.core import ModelEngine
 from openllm.engine.runner import Runner
+from openllm.engine.speculation import Drafter, ModelDrafter, NgramDrafter
 from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
@@ -24,9 +24,6 @@ from openllm.nn.quantized import QuantizedTensor
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.transform.adapter_bank import AdapterBank
 from openllm.transform.precision import has_fast_bf16
-
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
 
 WEIGHT_BYTES: dict[Kind, float] = {"fp32": 4, "bf16": 2, "int8": 1.13, "int4": 0.63}
 """About as many bytes as a weight takes, with its share of the scales."""
@@ -219,12 +216,10 @@ def free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def _drafter(cfg: EngineConfig, tokenizer: Tokenizer) -> "Drafter | None":
+def _drafter(cfg: EngineConfig, tokenizer: Tokenizer) -> Drafter | None:
     wanted = cfg.speculation
     if wanted is None:
         return None
-    from openllm.engine.speculation import ModelDrafter, NgramDrafter
-
     if wanted.model is None:
         return NgramDrafter(wanted.tokens)
     folder = Path(wanted.model)

@@ -10,7 +10,6 @@ what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:230
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,12 +25,11 @@ from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
+from openllm.engine.speculation import Drafter
+from openllm.engine.structured import compile_structure
 from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
-
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
 
 SCORED_LOGITS = 2**22
 """Logits computed at a time for requests that want those of their prompt."""
@@ -55,7 +53,7 @@ class ModelEngine:
         num_blocks: int,
         cfg: EngineConfig,
         bank: AdapterBank,
-        drafter: "Drafter | None" = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.max_positions = max_positions
         self.bank = bank
@@ -224,8 +222,6 @@ class ModelEngine:
         state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
-            from openllm.engine.structured import compile_structure
-
             grammar = compile_structure(params.structure, self._tokenizer, self._vocab_size).start()
         limit = most - len(request.prompt)
         output = Output(self._tokenizer, params, self._tokenizer.end_ids, limit)
