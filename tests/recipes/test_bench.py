@@ -49,7 +49,9 @@ def measured(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         speed, "measure_training", lambda cfg, peak, s: Training(64.0, 128, 10**10, 10**9, peak)
     )
     monkeypatch.setattr(
-        speed, "measure_decoding", lambda cfg, bandwidth, s: Decoding(50.0, 0.001, 10**8, bandwidth)
+        speed,
+        "measure_decoding",
+        lambda cfg, bandwidth, s: Decoding(50.0, "bf16", 10**8, bandwidth),
     )
 
 

@@ -20,7 +20,7 @@ from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
@@ -96,6 +96,11 @@ class ModelEngine:
         for live in lives:
             self._live[live.sequence] = live
             self._scheduler.add(live.sequence)
+
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+        if params.structure is not None:
+            compile_structure(params.structure, self._tokenizer, self._vocab_size)
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
@@ -316,7 +321,8 @@ class ModelEngine:
 
     def _take(self, live: Live, choice: Choice) -> None:
         if choice.failure is not None:
-            live.failure = str(choice.failure)
+            reason = None if live.grammar is None else live.grammar.failure
+            live.failure = reason or str(choice.failure)
             live.output.end("error")
             return
         logprob = None

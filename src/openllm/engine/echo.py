@@ -9,7 +9,7 @@ from dataclasses import replace
 from openllm.core.errors import ConfigError
 from openllm.engine.backend import BackendInfo, EngineStats
 from openllm.engine.local import LocalBackend
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.text.byte_tokenizer import ByteTokenizer
 from openllm.text.chat import ChatTemplate
 from openllm.text.stream import StreamDecoder
@@ -48,6 +48,9 @@ class EchoEngine:
         self._decoders[request.id] = StreamDecoder(self._tokenizer)
         total = self._stats.prompt_tokens + len(request.prompt)
         self._stats = replace(self._stats, prompt_tokens=total)
+
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
