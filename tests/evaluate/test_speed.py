@@ -87,14 +87,6 @@ def test_the_decoding_rate_is_the_median_of_tokens_over_time(
     assert found.share_of_limit == pytest.approx(found.tokens_per_second / found.limit)
 
 
-@pytest.mark.parametrize("name", sorted(SHAPES))
-def test_all_weights_of_a_token_are_multiplied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    monkeypatch.setattr(speed.F, "linear", lambda row, weight: sizes.append(weight.numel()))
-    assert speed.product_seconds(build_model(SHAPES[name])) > 0
-    assert sum(sizes) == matmul_parameters(SHAPES[name])
-
-
 def test_a_training_step_is_what_the_rate_says(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 

@@ -51,7 +51,7 @@ def measured(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         speed,
         "measure_decoding",
-        lambda cfg, bandwidth, s: Decoding(50.0, "bf16", 10**8, bandwidth),
+        lambda cfg, rate, s: Decoding(50.0, "bf16", 10**8, rate),
     )
 
 
@@ -107,7 +107,7 @@ def test_people_read_a_table(measured: None, capsys: pytest.CaptureFixture[str])
         "1,000 tokens in 16s",
         "2 epochs",
         "25% of 200",
-        "- decoding `little` is limited by per-operation overhead",
+        "- decoding `little` is limited by the work between the matrix products",
         "- training `a-wide` is limited by",
         "no bf16 instructions",
     ):
