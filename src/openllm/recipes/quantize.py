@@ -294,7 +294,7 @@ class _Quantizer:
                 least = sum(min(c.size for c in given) for given in choices.values())
                 raise ConfigError(
                     f"--max-size: even at 4 bits the weights take "
-                    f"{(least + self._rest_bytes()) / 1e6:,.1f} MB; allow more"
+                    f"{(least + self._rest_bytes()) / 1e6:.3g} MB; allow more"
                 )
             self._take(chosen, every)
             self._calibrate(model)
