@@ -5,9 +5,6 @@
 import json
 
 import pytest
-
-from openllm.engine.echo import echo_backend
-from openllm.text.byte_tokenizer import ByteTokenizer
 from tests.serve.live import (
     AdapterEngine,
     FaultyEngine,
@@ -17,6 +14,9 @@ from tests.serve.live import (
     error_of,
     events_of,
 )
+
+from openllm.engine.echo import echo_backend
+from openllm.text.byte_tokenizer import ByteTokenizer
 
 PATH = "/v1/chat/completions"
 FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}

@@ -3,9 +3,9 @@
 """`/v1/completions` over a model that repeats its prompt."""
 
 import pytest
+from tests.serve.live import client_of, error_of, events_of
 
 from openllm.serve.schemas import MAX_TEXTS
-from tests.serve.live import client_of, error_of, events_of
 
 PATH = "/v1/completions"
 

@@ -7,7 +7,6 @@ import math
 import struct
 
 import pytest
-
 from tests.serve.live import client_of, error_of
 
 PATH = "/v1/embeddings"

@@ -5,10 +5,10 @@
 import json
 
 import pytest
+from tests.serve.live import AdapterEngine, backend_of, client_of, echo_app, error_of
 
 from openllm import __version__
 from openllm.text.byte_tokenizer import ByteTokenizer
-from tests.serve.live import AdapterEngine, backend_of, client_of, echo_app, error_of
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@
 import json
 
 import pytest
+from tests.serve.live import FaultyEngine, backend_of, client_of, echo_app, error_of
 
 from openllm.serve.responses_chat import as_chat
 from openllm.serve.responses_schemas import ResponsesRequest
-from tests.serve.live import FaultyEngine, backend_of, client_of, echo_app, error_of
 
 PATH = "/v1/responses"
 FIND = {"type": "function", "name": "find", "parameters": {"type": "object"}}
