@@ -26,6 +26,7 @@ from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
+from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
 
@@ -132,6 +133,31 @@ class ModelEngine:
             steps=totals["steps"],
         )
 
+    def load_adapter(self, name: str, adapter: Adapter) -> None:
+        """Add an adapter, or replace the one of this name.
+
+        Raises:
+            ConfigError: it does not fit the model, or what runs the model.
+        """
+        self.bank.load(name, adapter)
+        try:
+            self._runner.set_adapters(self.bank)
+        except ConfigError:
+            self.unload_adapter(name)
+            raise
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ConfigError: there is none of this name, or a request uses it.
+        """
+        used = any(sequence.request.adapter == name for sequence in self._scheduler)
+        if used:
+            raise ConfigError(f"the adapter '{name}' is in use; try again when it is not")
+        self.bank.unload(name)
+        self._runner.set_adapters(self.bank)
+
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace weights, under our names; what was read with the old ones is read again.
 
@@ -143,6 +169,7 @@ class ModelEngine:
         finally:
             # part of the weights may have changed even if one was refused
             self.bank.refresh()
+            self._runner.set_adapters(self.bank)
             self._scheduler.restart()
 
     @torch.inference_mode()
