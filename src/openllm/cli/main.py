@@ -54,6 +54,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "openllm.recipes.import_model:main",
     ),
     "merge": ("put a LoRA adapter into the weights of its base", "openllm.recipes.merge:main"),
+    "quantize": (
+        "make a smaller model of 8- and 4-bit integers",
+        "openllm.recipes.quantize:main",
+    ),
     "export": (
         "write a model for other programs, with a certificate",
         "openllm.recipes.export:export_main",

@@ -10,7 +10,6 @@ what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:230
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,11 +25,11 @@ from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
+from openllm.engine.speculation import Drafter
+from openllm.engine.structured import compile_structure
+from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
-
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
 
 SCORED_LOGITS = 2**22
 """Logits computed at a time for requests that want those of their prompt."""
@@ -54,7 +53,7 @@ class ModelEngine:
         num_blocks: int,
         cfg: EngineConfig,
         bank: AdapterBank,
-        drafter: "Drafter | None" = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.max_positions = max_positions
         self.bank = bank
@@ -132,6 +131,31 @@ class ModelEngine:
             steps=totals["steps"],
         )
 
+    def load_adapter(self, name: str, adapter: Adapter) -> None:
+        """Add an adapter, or replace the one of this name.
+
+        Raises:
+            ConfigError: it does not fit the model, or what runs the model.
+        """
+        self.bank.load(name, adapter)
+        try:
+            self._runner.set_adapters(self.bank)
+        except ConfigError:
+            self.unload_adapter(name)
+            raise
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ConfigError: there is none of this name, or a request uses it.
+        """
+        used = any(sequence.request.adapter == name for sequence in self._scheduler)
+        if used:
+            raise ConfigError(f"the adapter '{name}' is in use; try again when it is not")
+        self.bank.unload(name)
+        self._runner.set_adapters(self.bank)
+
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace weights, under our names; what was read with the old ones is read again.
 
@@ -143,6 +167,7 @@ class ModelEngine:
         finally:
             # part of the weights may have changed even if one was refused
             self.bank.refresh()
+            self._runner.set_adapters(self.bank)
             self._scheduler.restart()
 
     @torch.inference_mode()
@@ -197,8 +222,6 @@ class ModelEngine:
         state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
-            from openllm.engine.structured import compile_structure
-
             grammar = compile_structure(params.structure, self._tokenizer, self._vocab_size).start()
         limit = most - len(request.prompt)
         output = Output(self._tokenizer, params, self._tokenizer.end_ids, limit)

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from openllm.checkpoint.adapters import read_adapter
 from openllm.core.errors import ConfigError, EngineError, TemplateError
 from openllm.engine.assemble import assemble, assemble_folder
 from openllm.engine.backend import BackendInfo, EngineStats
@@ -61,7 +62,7 @@ class LLM:
             ConfigError: the tokenizer is not the model's, or the settings do not fit it.
         """
         engine, info = assemble(model, tokenizer, cfg or EngineConfig(), name=name)
-        self._set_up(engine, tokenizer, template, info)
+        self._set_up(engine, tokenizer, template, info, None)
 
     @classmethod
     def load(
@@ -84,7 +85,7 @@ class LLM:
         except TemplateError:
             template = None
         made = cls.__new__(cls)
-        made._set_up(engine, tokenizer, template, info)
+        made._set_up(engine, tokenizer, template, info, folder)
         return made
 
     def _set_up(
@@ -93,11 +94,13 @@ class LLM:
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
         info: BackendInfo,
+        base: Path | None,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.info = info
         self._engine = engine
+        self._base = base
         self._backend: LocalBackend | None = None
         self._ids = map("call-{}".format, itertools.count())
 
@@ -199,9 +202,9 @@ class LLM:
             CheckpointError: it is missing or damaged.
             ConfigError: it does not fit the model.
         """
-        adapter = self._engine.read_adapter(Path(folder))
-        self._between_steps(lambda: self._engine.bank.load(name, adapter))
-        self._tell_adapters()
+        adapter = read_adapter(Path(folder), self._base or self._engine.bank.cfg)
+        self._between_steps(lambda: self._engine.load_adapter(name, adapter))
+        self._note_adapters()
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter.
@@ -209,10 +212,10 @@ class LLM:
         Raises:
             ConfigError: there is none of this name.
         """
-        self._between_steps(lambda: self._engine.bank.unload(name))
-        self._tell_adapters()
+        self._between_steps(lambda: self._engine.unload_adapter(name))
+        self._note_adapters()
 
-    def _tell_adapters(self) -> None:
+    def _note_adapters(self) -> None:
         self.info = replace(self.info, adapters=tuple(self._engine.bank.names))
         if self._backend is not None:
             self._backend.info = self.info

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from openllm.transform.adapter_bank import AdapterBank
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -74,6 +76,10 @@ class Runner(Protocol):
         """
         ...
 
-    def set_adapters(self, bank: Any) -> None:
-        """Use the adapters of an `AdapterBank` from now on."""
+    def set_adapters(self, bank: AdapterBank) -> None:
+        """Take note of the adapters that an `AdapterBank` holds now.
+
+        Raises:
+            ConfigError: it holds one of a kind that this runner does not compute.
+        """
         ...

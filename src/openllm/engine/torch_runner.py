@@ -17,6 +17,7 @@ from openllm.engine.paged import BatchCache, PagedCache
 from openllm.engine.runner import Batch
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
+from openllm.transform.adapter_bank import AdapterBank
 
 TILE = 16
 """Rows of a matrix product in exact mode, always so many, since their number decides its order."""
@@ -37,7 +38,7 @@ class TorchRunner:
         self.token_bytes = (
             2 * model.cfg.num_layers * shape.kv_heads * shape.head_dim * weight.element_size()
         )
-        self._bank: Any = None
+        self._bank: AdapterBank | None = None
 
     def allocate(self, num_blocks: int, block_size: int) -> None:
         """See `Runner.allocate`."""
@@ -88,7 +89,7 @@ class TorchRunner:
                 )
             own[name].copy_(value)
 
-    def set_adapters(self, bank: Any) -> None:
+    def set_adapters(self, bank: AdapterBank) -> None:
         """See `Runner.set_adapters`."""
         self._bank = bank
 
@@ -103,11 +104,11 @@ class TorchRunner:
             return self.model(tokens, positions=positions, cache=cache).x[0]
 
     def _adapted(self, batch: Batch, missing: int) -> contextlib.AbstractContextManager[None]:
-        if max(batch.adapters) < 0:
+        if self._bank is None or max(batch.adapters) < 0:
             return contextlib.nullcontext()
         pairs = zip(batch.adapters, batch.counts, strict=True)
         indices = [index for index, count in pairs for _ in range(count)]
-        return self._bank.rows([*indices, *[-1] * missing])
+        return self._bank.rows([*indices, *[-1] * missing], exact=self.exact)
 
 
 def tiles(batch: Batch) -> Iterable[Batch]:

@@ -6,6 +6,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from openllm.nn.cache import Cache
 from openllm.nn.config import ModelConfig
@@ -13,6 +14,14 @@ from openllm.nn.context import AttentionContext
 from openllm.nn.kernels.attention import ScoreRule, attention
 from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.rms_norm import RMSNorm
+
+
+def wide(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise in float32, whatever the dtype of the input and of the norm's weights."""
+    if isinstance(norm, nn.LayerNorm):
+        weights = (None if w is None else w.float() for w in (norm.weight, norm.bias))
+        return F.layer_norm(x.float(), norm.normalized_shape, *weights, norm.eps).to(x.dtype)
+    return norm(x.float()).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -64,13 +73,13 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Split into heads (B, T, N, H), normalise and rotate by position."""
         if norm is not None and self.norm_all:
-            x_BTD, norm = norm(x_BTD.float()).to(x_BTD.dtype), None
+            x_BTD, norm = wide(norm, x_BTD), None
         x_BTNH = x_BTD.unflatten(-1, (-1, self.head_dim))
         gain, eps = None, 0.0
         if rope is not None and isinstance(norm, RMSNorm) and self._rotates_all(rope):
             gain, eps = norm.gain, norm.eps
         elif norm is not None:
-            x_BTNH = norm(x_BTNH.float()).to(x_BTNH.dtype)
+            x_BTNH = wide(norm, x_BTNH)
         if rope is None:
             return x_BTNH
         if not self._rotates_all(rope):

@@ -111,7 +111,9 @@ class PackedMatrix:
 
     def _numbers(self) -> Tensor:
         """What is stored, (N, K), before scaling; integers lie around zero."""
-        panels, steps = (-(-size // unit) for size, unit in zip(self.shape, (LANES, STEP)))
+        panels, steps = (
+            -(-size // unit) for size, unit in zip(self.shape, (LANES, STEP), strict=True)
+        )
         match self.kind:
             case "fp32":
                 spread = self.data.view(panels, steps, STEP, LANES).permute(0, 3, 1, 2)
