@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 MAX_FAILURES = 3
 """Steps in a row that may fail before the worker gives up."""
 
+STOPPED = "the engine has stopped; start the server again"
+
 
 def continuations(request: Request) -> int:
     """Number of final updates that a request brings."""
@@ -44,6 +46,7 @@ class EngineWorker:
         self._boxes: dict[str, _Mailbox] = {}
         self._failures = 0
         self._closed = False
+        self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -68,8 +71,8 @@ class EngineWorker:
             self.engine.add(request)
             self._boxes[request.id] = box
 
-        await self.call(begin)
         try:
+            await self.call(begin)
             while box.unread:
                 update = await box.updates.get()
                 if update.finish_reason == "error":
@@ -86,7 +89,11 @@ class EngineWorker:
         done: Future[Result] = Future()
 
         def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
             try:
+                if self._closed:
+                    raise EngineError(STOPPED)
                 done.set_result(function())
             except BaseException as error:
                 done.set_exception(error)
@@ -102,22 +109,29 @@ class EngineWorker:
             self._thread.join()
 
     def _post(self, call: Callable[[], None]) -> None:
-        if not self.healthy():
-            raise EngineError("the engine has stopped; start the server again")
-        self._calls.put(call)
+        with self._ending:
+            if not self.healthy():
+                raise EngineError(STOPPED)
+            self._calls.put(call)
 
     def _forget(self, request_id: str) -> None:
         self.engine.abort(request_id)
         self._boxes.pop(request_id, None)
 
     def _run(self) -> None:
-        while not self._closed:
-            if not self._take_calls():
-                break
-            if self.engine.has_work():
-                self._deliver(self._step())
-        self._closed = True
-        self._deliver(self._failed("the engine was stopped"))
+        try:
+            while not self._closed:
+                if not self._take_calls():
+                    break
+                if self.engine.has_work():
+                    self._deliver(self._step())
+        finally:
+            with self._ending:  # what is posted before is answered below, nothing is after it
+                self._closed = True
+            self._deliver(self._failed("the engine was stopped"))
+            while not self._calls.empty():
+                if (call := self._calls.get()) is not None:
+                    call()
 
     def _take_calls(self) -> bool:
         """Run what others asked for, waiting for it if there is nothing else to do."""
