@@ -244,6 +244,8 @@ def test_unload_and_remove() -> None:
         await pool.load("a")
         await pool.unload("a")
         assert (machine.used, pool.status()[0].state) == (0, "unloaded")
+        info = pool.info("a")
+        assert info is not None and info.name == "a", "it is still known"
         async with pool.lease("a"):
             with pytest.raises(BusyError, match="'a' is in use"):
                 await pool.unload("a")

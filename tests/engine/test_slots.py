@@ -18,7 +18,8 @@ from openllm.core.errors import ConfigError, EngineError
 from openllm.engine.backend import BackendInfo
 from openllm.engine.request import SamplingParams, Update
 from openllm.engine.runner import Batch
-from openllm.engine.slots import Piece, SlotBackend, SlotRunner
+from openllm.engine.slot_backend import SlotBackend
+from openllm.engine.slots import Piece, SlotRunner
 from openllm.text.byte_tokenizer import ByteTokenizer
 
 VOCAB = 260
@@ -291,4 +292,4 @@ def test_the_tokenizer_must_fit() -> None:
     model = HashModel()
     model.vocab_size = 100
     with pytest.raises(ConfigError, match="vocabulary size is 100"):
-        SlotBackend(model, ByteTokenizer(), None, BackendInfo("m", "fake"))
+        SlotBackend(model, ByteTokenizer(), None, BackendInfo("m", "fake"), slots=1)

@@ -15,13 +15,16 @@ from tests.tolerances import assert_close
 from openllm.checkpoint.adapters import read_adapter, write_adapter
 from openllm.checkpoint.families.registry import architecture
 from openllm.checkpoint.model_dir import load_model, read_lineage, write_model
+from openllm.checkpoint.quantized_copy import copy_quantized
 from openllm.checkpoint.source import open_source
 from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
 from openllm.cli.main import main
 from openllm.evaluate.training_text import read_lineage as read_training
+from openllm.nn.quantized import Scheme
 from openllm.transform.lora import adapter_of, apply_lora, attach, lora_state, merge_lora
 from openllm.transform.lora_config import LoraConfig
+from openllm.transform.quantize import quantize
 
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
 
@@ -109,6 +112,23 @@ def test_other_dtypes_and_shards(folders: Path) -> None:
     assert main([*arguments, "--dtype", "bf16"]) == 0
     for name, tensor in load_model(out, dtype=torch.bfloat16).state_dict().items():
         assert torch.equal(tensor, exact[name].bfloat16())
+
+
+def test_a_quantised_base(folders: Path) -> None:
+    """What it stands for, with the adapter; in floating point, for sums do not fit its grid."""
+    source, target = open_source(folders / "base"), folders / "quantised"
+    target.mkdir()
+    state = load_model(folders / "base").state_dict()
+    names = ("layers.0.self_attn.q_proj.weight", "layers.1.mlp.up_proj.weight")
+    copy_quantized(source, target, {name: quantize(state[name], Scheme(8, 16)) for name in names})
+    out = folders / "out"
+    assert main(["merge", str(target), str(folders / "poems"), str(out)]) == 0
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+    adapter = read_adapter(folders / "poems", folders / "base")
+    expected = merge_lora(attach(load_model(target), adapter)).state_dict()
+    merged = load_model(out).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in merged.items())
+    assert not torch.equal(load_model(target).state_dict()[names[1]], state[names[1]])
 
 
 def test_values_beyond_fp16_are_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,123 +1,112 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A live server of a slow echo, in a process of its own: `python -m tests.serve.live SETTINGS`."""
+"""Servers to test with: in this process, or listening on a port of this machine."""
 
 import json
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from openllm.core.errors import ConfigError
+from openllm.engine.backend import Backend, BackendInfo
+from openllm.engine.echo import TEMPLATE, EchoEngine, echo_backend
+from openllm.engine.local import LocalBackend
+from openllm.engine.request import Request, Update
+from openllm.serve.app import create_app
+from openllm.serve.config import ServeSettings
+from openllm.serve.service import FixedModels, Service
+from openllm.text.byte_tokenizer import ByteTokenizer
+from openllm.text.chat import ChatTemplate
 
 
-def main(text: str) -> int:
-    from tests.serve.asgi import slow_backend
-
-    from openllm.serve.app import create_app
-    from openllm.serve.config import ServeSettings
-    from openllm.serve.listen import listen, run_server
-    from openllm.serve.operations import install_operations
-    from openllm.serve.service import FixedModels, Service
-
-    values = json.loads(text)
-    backend, engine = slow_backend(values.pop("step_s", 0.0))
-    die = values.pop("die", False)
-    settings = ServeSettings.parse({"port": 0, **values}, "live")
-    service = Service(FixedModels({"echo": backend}))
-    app = create_app(service, settings)
-    operations = install_operations(app, service, settings)
-    sock = listen(settings.host, settings.port)
-
-    def started() -> None:
-        if die:
-            engine.step = lambda: [][0]  # type: ignore[method-assign]
-        sys.stdout.write(f"{sock.getsockname()[1]}\n")
-        sys.stdout.flush()
-
-    try:
-        run_server(app, sock, operations.lifecycle, settings.limits, started=started)
-    finally:
-        operations.close()
-    return 0
-
-
-class Live:
-    """The process, and connections to it."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process, self.port = process, port
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def connect(self, timeout: float = 10) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
-
-    def raw(self, data: bytes, *, quiet_s: float | None = None) -> bytes:
-        """Send bytes; returns what comes back until the server closes, or says nothing for long."""
-        with self.connect() as sock:
-            sock.sendall(data)
-            return read_all(sock, quiet_s)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-
-def read_all(sock: socket.socket, quiet_s: float | None = None) -> bytes:
-    """Until the other side closes; a reset counts as its end, as does silence after an answer."""
-    found = b""
-    try:
-        while part := sock.recv(65536):
-            found += part
-            sock.settimeout(quiet_s or sock.gettimeout())
-    except ConnectionError:
-        pass
-    except TimeoutError:
-        if quiet_s is None:
-            raise
-    return found
-
-
-def with_socket(command: list[str], sock: socket.socket) -> list[str]:
-    """A command that finds a listening socket where systemd would put it."""
-    hand_over = f'exec env LISTEN_FDS=1 LISTEN_PID=$$ "$@" 3<&{sock.fileno()}'
-    return ["/bin/bash", "-c", hand_over, "bash", *command]
+def echo_app(
+    backends: Mapping[str, Backend] | None = None, aliases: Mapping[str, str] | None = None
+) -> FastAPI:
+    """An application over echo, or over other backends."""
+    models = FixedModels(backends or {"echo": echo_backend()})
+    return create_app(Service(models, aliases), ServeSettings())
 
 
 @contextmanager
-def live(log: Path, *, sock: socket.socket | None = None, **settings: Any) -> Iterator[Live]:
-    """A running server, whose output is in `log`; on `sock`, if there is one already."""
-    command, inherited = [sys.executable, "-m", "tests.serve.live", json.dumps(settings)], []
-    if sock is not None:
-        command, inherited = with_socket(command, sock), [sock.fileno()]
-    with open(log, "w") as err:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=err, text=True, pass_fds=inherited
-        )
+def client_of(app: FastAPI | None = None) -> Iterator[TestClient]:
+    """Calls an application without a network."""
+    with TestClient(app or echo_app()) as client:
+        yield client
+
+
+@contextmanager
+def live(app: Any) -> Iterator[str]:
+    """Serve an application on a free port; yields its address."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.01)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.strip().isdigit(), log.read_text()
-        yield Live(process, int(line))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        server.should_exit = True
+        thread.join()
 
 
-if __name__ == "__main__":
-    from openllm.core.errors import OpenLLMError
+def events_of(text: str) -> list[Any]:
+    """The data of a stream's events, without the end."""
+    data = [line[len("data: ") :] for line in text.splitlines() if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(one) for one in data]
 
-    try:
-        sys.exit(main(sys.argv[1]))
-    except OpenLLMError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+
+def error_of(response: Any, status: int = 400) -> dict[str, Any]:
+    """The error of a response, whose form is checked."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return error
+
+
+class FaultyEngine(EchoEngine):
+    """Fails after some tokens, saying what must not get out."""
+
+    SECRET = "the secret inside of /etc/model"
+
+    def __init__(self, after: int) -> None:
+        super().__init__(ByteTokenizer())
+        self._left = after
+
+    def step(self) -> list[Update]:
+        if self._left <= 0:
+            raise RuntimeError(self.SECRET)
+        self._left -= 1
+        return super().step()
+
+
+class AdapterEngine(EchoEngine):
+    """Has an adapter that answers in capital letters."""
+
+    def add(self, request: Request) -> None:
+        if request.adapter not in (None, "loud"):
+            raise ConfigError("there is no such adapter")
+        super().add(replace(request, adapter=None))
+        if request.adapter == "loud":
+            text = bytes(request.prompt).decode().upper()
+            super().add(replace(request, adapter=None, prompt=list(text.encode())))
+
+
+def backend_of(
+    engine: EchoEngine, name: str = "echo", *, template: str | None = TEMPLATE, **facts: Any
+) -> LocalBackend:
+    """A backend over an engine of bytes."""
+    info = BackendInfo(name, "echo", engine.max_positions, **facts)
+    made = None if template is None else ChatTemplate(template)
+    return LocalBackend(engine, ByteTokenizer(), made, info)

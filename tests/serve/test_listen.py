@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.serve.asgi import add_key
-from tests.serve.live import Live, live, read_all
+from tests.serve.live_process import Live, live, read_all
 
 from openllm.core.errors import ConfigError
 from openllm.serve.listen import handed_over, listen

@@ -89,6 +89,20 @@ def test_tokens_of_a_packed_row_and_of_cached_decoding() -> None:
         layer(x)
 
 
+def test_exact_rows_do_not_depend_on_the_adapters_of_others() -> None:
+    model = base("qwen3")
+    bank = AdapterBank(model)
+    for number, kind in enumerate(("lora", "dora", "rslora")):
+        bank.load(kind, make_adapter("qwen3", number, kind))
+    layer, x = model.get_submodule("layers.1.mlp.down_proj"), torch.randn(1, 16, 96)
+    for mine in range(3):
+        found = []
+        for others in ([NONE] * 15, [mine] * 15, [0, 1, 2, NONE, 2] * 3):
+            with bank.rows([*others[:7], mine, *others[7:]], exact=True), torch.no_grad():
+                found.append(layer(x)[0, 7])
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 def test_bfloat16_base() -> None:
     adapters = [make_adapter("llama", 0), make_adapter("llama", 1, "dora")]
     model = base("llama").to(torch.bfloat16)

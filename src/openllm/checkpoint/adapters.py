@@ -7,7 +7,7 @@ Pickled adapters are never read.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from openllm.checkpoint.adapter_modules import Base
 from openllm.checkpoint.adapter_values import AdapterValues, read_values
+from openllm.checkpoint.families.registry import FAMILIES
 from openllm.checkpoint.source import FLOATS, first_few, size_text
 from openllm.checkpoint.tensors import NAMES, Stored, read_header, read_tensor, save_tensors
 from openllm.core.errors import CheckpointError
 from openllm.core.files import atomic_folder, read_json
+from openllm.nn.config import ModelConfig
 from openllm.nn.lora import Adapter, LowRank
 
 CONFIG = "adapter_config.json"
@@ -40,12 +42,13 @@ Parts = Mapping[str, Mapping[str, Stored]]
 """Where the tensors of each module are, by `A`, `B` and `MAGNITUDE`."""
 
 
-def read_adapter(folder: Path | str, base: Path | str | Base) -> Adapter:
+def read_adapter(folder: Path | str, base: Path | str | Base | ModelConfig) -> Adapter:
     """Read an adapter in float32.
 
     Args:
         folder: as PEFT or `write_adapter` writes it.
-        base: the folder of the model that it is for.
+        base: the folder of the model that it is for; or, if that is not known, its config: then
+            modules may be named as in any family that fits it.
 
     Raises:
         CheckpointError: missing or damaged files, a feature that is not supported, or an adapter
@@ -54,7 +57,6 @@ def read_adapter(folder: Path | str, base: Path | str | Base) -> Adapter:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the folder of an adapter")
-    target = base if isinstance(base, Base) else Base.read(Path(base))
     mend = f"give the folder of an adapter, with {CONFIG} and {WEIGHTS}"
     path = folder / CONFIG
     values = read_values(read_json(path, CheckpointError, mend), str(path))
@@ -64,6 +66,7 @@ def read_adapter(folder: Path | str, base: Path | str | Base) -> Adapter:
             "load the adapter with PEFT and save it again with safe_serialization=True"
         )
     parts = _by_module(folder / WEIGHTS)
+    target = _base(base, parts)
     problems = _misplaced(parts, values, target) or _misshapen(parts, values, target)
     if problems:
         raise CheckpointError(
@@ -106,6 +109,15 @@ def write_adapter(
     with atomic_folder(folder) as place:
         (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_tensors(place / WEIGHTS, state)
+
+
+def _base(given: Path | str | Base | ModelConfig, modules: Iterable[str]) -> Base:
+    if isinstance(given, Base):
+        return given
+    if not isinstance(given, ModelConfig):
+        return Base.read(Path(given))
+    bases = [Base.of(given, family) for family in FAMILIES.values() if family.fits(given)]
+    return next((base for base in bases if base.modules.keys() >= set(modules)), bases[0])
 
 
 def _by_module(path: Path) -> Parts:

@@ -4,7 +4,6 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +16,7 @@ from openllm.engine.compiled_runner import CompiledRunner, why_not_compiled
 from openllm.engine.config import EngineConfig, Kind
 from openllm.engine.core import ModelEngine
 from openllm.engine.runner import Runner
+from openllm.engine.speculation import Drafter, ModelDrafter, NgramDrafter
 from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
@@ -25,8 +25,8 @@ from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.transform.adapter_bank import AdapterBank
 from openllm.transform.precision import has_fast_bf16
 
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
+WEIGHT_BYTES: dict[Kind, float] = {"fp32": 4, "bf16": 2, "int8": 1.13, "int4": 0.63}
+"""About as many bytes as a weight takes, with its share of the scales."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -144,12 +144,13 @@ def _engine(
     with torch.device("meta"):
         shell = Transformer(model_cfg)
     base = runner.model if isinstance(runner, TorchRunner) else shell
+    num_blocks = count_blocks(cfg, model_cfg.max_positions, runner.token_bytes)
     engine = ModelEngine(
         runner,
         tokenizer,
         max_positions=model_cfg.max_positions,
         vocab_size=model_cfg.vocab_size,
-        num_blocks=count_blocks(cfg, model_cfg.max_positions, runner.token_bytes),
+        num_blocks=num_blocks,
         cfg=cfg,
         bank=AdapterBank(base),
         drafter=_drafter(cfg, tokenizer),
@@ -162,8 +163,27 @@ def _engine(
         kind,
         parameters,
         runner.num_bytes,
+        num_blocks * cfg.block_size * runner.token_bytes,
     )
     return engine, info
+
+
+def estimate_bytes(folder: Path, cfg: EngineConfig) -> int:
+    """Memory that a model folder's engine will take, weights and cache, by its config.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged.
+    """
+    model_cfg = read_model_config(folder)
+    device = choose_device(cfg.device)
+    kind = choose_kind(cfg.precision, device, stored=stored_kind(folder))
+    with torch.device("meta"):
+        parameters = sum(weight.numel() for weight in Transformer(model_cfg).parameters())
+    shape = model_cfg.attention
+    width = 4 if kind == "fp32" else 2
+    token_bytes = 2 * model_cfg.num_layers * shape.kv_heads * shape.head_dim * width
+    tokens = cache_tokens(cfg, model_cfg.max_positions, token_bytes)
+    return int(parameters * WEIGHT_BYTES[kind]) + tokens * token_bytes
 
 
 def count_blocks(cfg: EngineConfig, max_positions: int, token_bytes: int) -> int:
@@ -172,16 +192,21 @@ def count_blocks(cfg: EngineConfig, max_positions: int, token_bytes: int) -> int
     Raises:
         ConfigError: there is not enough memory for one full context.
     """
-    tokens = cfg.cache_tokens
-    if tokens is None:
-        most = free_memory() // 4 // token_bytes
-        tokens = min(cfg.max_sequences * max_positions, most)
-        if tokens < min(max_positions, 2048):
-            raise ConfigError(
-                f"there is memory for {tokens} tokens in the cache only; free some memory, or set "
-                "cache_tokens"
-            )
+    tokens = cache_tokens(cfg, max_positions, token_bytes)
+    if cfg.cache_tokens is None and tokens < min(max_positions, 2048):
+        raise ConfigError(
+            f"there is memory for {tokens} tokens in the cache only; free some memory, or set "
+            "cache_tokens or cache_bytes"
+        )
     return max(1, tokens // cfg.block_size)
+
+
+def cache_tokens(cfg: EngineConfig, max_positions: int, token_bytes: int) -> int:
+    """Tokens that the cache may hold."""
+    if cfg.cache_tokens is not None:
+        return cfg.cache_tokens
+    most = free_memory() // 4 if cfg.cache_bytes is None else cfg.cache_bytes
+    return min(cfg.max_sequences * max_positions, most // token_bytes)
 
 
 def free_memory() -> int:
@@ -191,12 +216,10 @@ def free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def _drafter(cfg: EngineConfig, tokenizer: Tokenizer) -> "Drafter | None":
+def _drafter(cfg: EngineConfig, tokenizer: Tokenizer) -> Drafter | None:
     wanted = cfg.speculation
     if wanted is None:
         return None
-    from openllm.engine.speculation import ModelDrafter, NgramDrafter
-
     if wanted.model is None:
         return NgramDrafter(wanted.tokens)
     folder = Path(wanted.model)

@@ -40,8 +40,14 @@ class EngineConfig(Config):
     cache_tokens: int | None = Field(
         None,
         ge=1,
-        description="tokens in the cache; none: what 64 full contexts need, at most a quarter of "
-        "the free memory",
+        description="tokens in the cache; none: what 64 full contexts need, as far as cache_bytes "
+        "allow",
+    )
+    cache_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="most memory of the cache if cache_tokens is not given; none: a quarter of the "
+        "free memory",
     )
     max_batch_tokens: int = Field(512, ge=1, description="most tokens computed in one run")
     max_sequences: int = Field(64, ge=1, description="most continuations computed at a time")

@@ -10,7 +10,6 @@ what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:230
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,17 +20,16 @@ from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
+from openllm.engine.speculation import Drafter
+from openllm.engine.structured import compile_structure
 from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
-
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
 
 SCORED_LOGITS = 2**22
 """Logits computed at a time for requests that want those of their prompt."""
@@ -55,7 +53,7 @@ class ModelEngine:
         num_blocks: int,
         cfg: EngineConfig,
         bank: AdapterBank,
-        drafter: "Drafter | None" = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.max_positions = max_positions
         self.bank = bank
@@ -98,6 +96,11 @@ class ModelEngine:
         for live in lives:
             self._live[live.sequence] = live
             self._scheduler.add(live.sequence)
+
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+        if params.structure is not None:
+            compile_structure(params.structure, self._tokenizer, self._vocab_size)
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
@@ -224,8 +227,6 @@ class ModelEngine:
         state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
-            from openllm.engine.structured import compile_structure
-
             grammar = compile_structure(params.structure, self._tokenizer, self._vocab_size).start()
         limit = most - len(request.prompt)
         output = Output(self._tokenizer, params, self._tokenizer.end_ids, limit)
@@ -320,7 +321,8 @@ class ModelEngine:
 
     def _take(self, live: Live, choice: Choice) -> None:
         if choice.failure is not None:
-            live.failure = str(choice.failure)
+            reason = None if live.grammar is None else live.grammar.failure
+            live.failure = reason or str(choice.failure)
             live.output.end("error")
             return
         logprob = None

@@ -5,7 +5,6 @@
 # T tokens, D model, V vocabulary
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +13,7 @@ from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
 from openllm.engine.sampler import SamplerState
 from openllm.engine.sequence import Sequence
-
-if TYPE_CHECKING:
-    from openllm.engine.structured import GrammarState
+from openllm.engine.structured import GrammarState
 
 
 @dataclass(eq=False)
@@ -29,7 +26,7 @@ class Live:
     sequence: Sequence
     output: Output
     state: SamplerState
-    grammar: "GrammarState | None" = None
+    grammar: GrammarState | None = None
     failure: str | None = None
 
     def banned_ends(self) -> frozenset[int]:

@@ -202,9 +202,7 @@ class LLM:
             CheckpointError: it is missing or damaged.
             ConfigError: it does not fit the model.
         """
-        if self._base is None:
-            raise ConfigError("adapters can be loaded for a model from a folder; use LLM.load")
-        adapter = read_adapter(Path(folder), self._base)
+        adapter = read_adapter(Path(folder), self._base or self._engine.bank.cfg)
         self._between_steps(lambda: self._engine.load_adapter(name, adapter))
         self._note_adapters()
 

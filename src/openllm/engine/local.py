@@ -85,7 +85,7 @@ class LocalBackend:
     async def encode(self, prompt: Prompt) -> list[int]:
         """See `Backend.encode`."""
         if not isinstance(prompt, str):
-            return list(prompt)
+            return encode_prompt(self.tokenizer, prompt)
         return await asyncio.to_thread(encode_prompt, self.tokenizer, prompt)
 
     async def score(
@@ -139,10 +139,10 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
             "the prompt is empty, and this model has no token for the beginning of a document; "
             "give a prompt"
         )
-    beyond = [index for index in ids if not 0 <= index < tokenizer.vocab_size]
-    if beyond:
+    beyond = max(ids) if min(ids) >= 0 else min(ids)
+    if not 0 <= beyond < tokenizer.vocab_size:
         raise ConfigError(
-            f"the prompt has token {beyond[0]}, but the vocabulary ends at "
+            f"the prompt has token {beyond}, but the vocabulary ends at "
             f"{tokenizer.vocab_size - 1}; use the model's own tokenizer"
         )
     return ids

@@ -10,65 +10,15 @@ import gc
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from openllm.core.errors import BusyError, ConfigError, EngineError, OpenLLMError
 from openllm.core.log import say, warn
 from openllm.engine.backend import Backend, BackendInfo
-from openllm.engine.pool_status import Loader, ModelStatus, PoolStats
+from openllm.engine.pool_state import Entry, Loader, ModelStatus, PoolStats, Signal
 
-
-@dataclass(eq=False)
-class _Entry:
-    """A model; `waiting` and `users` are leases before and after they got it."""
-
-    name: str
-    source: str
-    pinned: bool
-    info: BackendInfo | None = None
-    backend: Backend | None = None
-    num_bytes: int = 0
-    waiting: int = 0
-    users: int = 0
-    last_use: int = 0
-    error: str | None = None
-    removed: bool = False
-    loading: "asyncio.Task[None] | None" = None
-    freeing: "asyncio.Task[None] | None" = None
-
-    @property
-    def idle(self) -> bool:
-        return self.backend is not None and not (self.users or self.waiting or self.pinned)
-
-    def status(self) -> ModelStatus:
-        state = "unloaded" if self.error is None else "failed"
-        if self.loading is not None:
-            state = "loading"
-        elif self.freeing is not None:
-            state = "unloading"
-        elif self.backend is not None:
-            state = "loaded"
-        return ModelStatus(
-            self.name, self.source, state, self.num_bytes, self.users, self.pinned, self.error
-        )
-
-
-@dataclass
-class _Signal:
-    """Wakes all who wait for a change."""
-
-    _event: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def send(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, seconds: float) -> None:
-        """Return at the next change, or after some time."""
-        try:
-            await asyncio.wait_for(self._event.wait(), seconds)
-        except TimeoutError:
-            return
+WORTH_COLLECTING = 2**20
+"""Bytes from which on Python is asked to free them at once, for which everything else must wait."""
 
 
 class ModelPool:
@@ -87,10 +37,10 @@ class ModelPool:
         self._loader = loader
         self._budget = budget_bytes
         self._patience = patience
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._stats = PoolStats(budget_bytes=budget_bytes)
         self._clock = itertools.count(1)
-        self._changed = _Signal()
+        self._changed = Signal()
         # who waits for room does so in turn, lest small models starve a large one
         self._turn = asyncio.Lock()
 
@@ -127,7 +77,7 @@ class ModelPool:
         """
         if name in self._entries:
             raise ConfigError(f"there is a model '{name}' already; give another name")
-        self._entries[name] = _Entry(name, source, pinned)
+        self._entries[name] = Entry(name, source, pinned)
 
     def pin(self, name: str, pinned: bool = True) -> None:
         """Never free a model to make room for another, or do so again.
@@ -192,7 +142,7 @@ class ModelPool:
         await asyncio.gather(*loading, return_exceptions=True)
         await asyncio.gather(*map(self._free, entries))
 
-    async def _unload(self, entry: _Entry) -> None:
+    async def _unload(self, entry: Entry) -> None:
         deadline = self._now() + self._patience
         while entry.users or entry.waiting or entry.loading is not None:
             if self._now() >= deadline:
@@ -200,13 +150,13 @@ class ModelPool:
             await self._changed.wait(deadline - self._now())
         await self._free(entry)
 
-    def _find(self, name: str) -> _Entry:
+    def _find(self, name: str) -> Entry:
         entry = self._entries.get(name)
         if entry is None or entry.removed:
             raise ConfigError(f"there is no model '{name}'; there is: {', '.join(self._entries)}")
         return entry
 
-    async def _enter(self, entry: _Entry) -> Backend:
+    async def _enter(self, entry: Entry) -> Backend:
         entry.waiting += 1
         try:
             if entry.backend is not None and not entry.backend.healthy() and not entry.users:
@@ -225,14 +175,14 @@ class ModelPool:
         finally:
             entry.waiting -= 1
 
-    async def _load_once(self, entry: _Entry) -> None:
+    async def _load_once(self, entry: Entry) -> None:
         """Load, or wait until another has; goes on if the caller is cancelled."""
         if entry.loading is None:
             entry.loading = asyncio.create_task(self._load(entry))
             entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(entry.loading)
 
-    async def _load(self, entry: _Entry) -> None:
+    async def _load(self, entry: Entry) -> None:
         entry.error = None
         try:
             size = await asyncio.to_thread(self._loader.num_bytes, entry.source)
@@ -254,13 +204,13 @@ class ModelPool:
             self._stats = replace(self._stats, failures=self._stats.failures + 1)
             raise
         else:
-            entry.backend, entry.info = backend, backend.info
+            entry.backend = backend
             self._stats = replace(self._stats, loads=self._stats.loads + 1)
         finally:
             entry.loading = None
             self._changed.send()
 
-    async def _make_room(self, entry: _Entry, size: int, patience: float) -> None:
+    async def _make_room(self, entry: Entry, size: int, patience: float) -> None:
         """Free idle models until `size` bytes more fit; waits for those in use."""
         if self._budget is None:
             return
@@ -286,19 +236,20 @@ class ModelPool:
             else:
                 await self._changed.wait(deadline - self._now())
 
-    async def _free(self, entry: _Entry) -> None:
+    async def _free(self, entry: Entry) -> None:
         """Close a model if it is loaded, to the end even if the caller is cancelled."""
         if entry.freeing is None and entry.backend is not None:
             entry.freeing = asyncio.create_task(self._close(entry, entry.backend))
-            entry.backend = None
+            entry.backend, entry.info = None, entry.backend.info
         if entry.freeing is not None:
             await asyncio.shield(entry.freeing)
 
-    async def _close(self, entry: _Entry, backend: Backend) -> None:
+    async def _close(self, entry: Entry, backend: Backend) -> None:
         try:
             await backend.close()
             del backend
-            await asyncio.to_thread(gc.collect)  # models are cycles of objects
+            if entry.num_bytes >= WORTH_COLLECTING:
+                await asyncio.to_thread(gc.collect)  # models are cycles of objects
         finally:
             entry.num_bytes = 0
             entry.freeing = None

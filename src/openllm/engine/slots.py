@@ -18,15 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openllm.core.errors import ConfigError
-from openllm.engine.backend import BackendInfo
-from openllm.engine.config import EngineConfig
-from openllm.engine.core import ModelEngine
-from openllm.engine.local import LocalBackend
-from openllm.engine.request import Prompt
 from openllm.engine.runner import Batch
-from openllm.nn.lora import Adapter
-from openllm.text.chat import ChatTemplate
-from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import AdapterBank
 
 WORTH_COPYING = 16
@@ -194,77 +186,6 @@ class SlotRunner:
         for slot, text in texts.items():
             self._texts[slot] = text
         return rows_WV
-
-
-class NoAdapters(AdapterBank):
-    """The adapters of a model that cannot have any."""
-
-    def __init__(self) -> None:
-        self._slots = []
-        self._matrices = {}
-
-    def load(self, name: str, adapter: Adapter) -> int:
-        """See `AdapterBank.load`.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(
-            "an exported model takes no adapters; merge them into the model and export it again"
-        )
-
-
-class SlotBackend(LocalBackend):
-    """A backend over a foreign runtime."""
-
-    def __init__(
-        self,
-        model: SlotModel,
-        tokenizer: Tokenizer,
-        template: ChatTemplate | None,
-        info: BackendInfo,
-        *,
-        slots: int = 8,
-    ) -> None:
-        """Run a model for up to `slots` texts at a time; more requests wait.
-
-        Raises:
-            ConfigError: the tokenizer is not the model's.
-        """
-        if model.vocab_size < tokenizer.vocab_size:
-            raise ConfigError(
-                f"the model's vocabulary size is {model.vocab_size}, but the tokenizer's is "
-                f"{tokenizer.vocab_size}; use the tokenizer that the model was trained with"
-            )
-        self._model = model
-        engine = ModelEngine(
-            SlotRunner(model),
-            tokenizer,
-            max_positions=model.max_positions,
-            vocab_size=model.vocab_size,
-            num_blocks=slots,
-            cfg=EngineConfig(
-                block_size=model.max_positions, max_sequences=slots, prefix_cache=False
-            ),
-            bank=NoAdapters(),
-        )
-        super().__init__(engine, tokenizer, template, info)
-
-    async def embed(self, prompt: Prompt, *, adapter: str | None = None) -> list[float]:
-        """See `Backend.embed`.
-
-        Raises:
-            ConfigError: always, the runtime makes logits only.
-        """
-        raise ConfigError(
-            f"'{self.info.name}' runs in {self.info.kind}, which shows no hidden states; serve the "
-            "model folder to embed texts"
-        )
-
-    async def close(self) -> None:
-        """See `Backend.close`."""
-        await super().close()
-        self._model.close()
 
 
 def _pieces(batch: Batch) -> list[Piece]:

@@ -108,7 +108,7 @@ class TorchRunner:
             return contextlib.nullcontext()
         pairs = zip(batch.adapters, batch.counts, strict=True)
         indices = [index for index, count in pairs for _ in range(count)]
-        return self._bank.rows([*indices, *[-1] * missing])
+        return self._bank.rows([*indices, *[-1] * missing], exact=self.exact)
 
 
 def tiles(batch: Batch) -> Iterable[Batch]:

@@ -5,16 +5,20 @@
 import asyncio
 import json
 import random
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 from openllm.core.errors import ConfigError, OpenLLMError, RemoteError
 from openllm.core.plugins import require
+from openllm.integrations.http_values import (
+    base_url,
+    checked_key,
+    content_type,
+    harmless,
+    seconds_of,
+)
 
 PASSING = frozenset({408, 425, 429, 502, 503, 504})
 """HTTP statuses worth a retry."""
@@ -61,9 +65,9 @@ class OpenAIClient:
             ConfigError: that is not an address, or the key is not one.
             MissingExtra: httpx is not installed.
         """
-        self.url = _base(url)
+        self.url = base_url(url)
         self.reachable = True
-        self._key = _checked(key)
+        self._key = checked_key(key)
         self._timeout, self._attempts = timeout, attempts
         self._pause, self._longest_pause = pause, longest_pause
         self._httpx: ModuleType = require("httpx")
@@ -97,7 +101,7 @@ class OpenAIClient:
             RemoteError: unreachable, refused, broken off, or not a stream of JSON.
         """
         async with self._open("POST", path, body) as response:
-            kind = _kind(response)
+            kind = content_type(response)
             if kind != "text/event-stream":
                 raise RemoteError(
                     f"{self.url} answers with {kind} where a stream of events is expected; "
@@ -221,13 +225,14 @@ class OpenAIClient:
         return RemoteError(
             f"{self.url} answers {status} ({reason}); {advice}",
             status=status,
-            retry_after=_seconds(response.headers.get("retry-after")),
+            retry_after=seconds_of(response.headers.get("retry-after")),
         )
 
     async def _json(self, response: Any) -> Any:
-        if _kind(response) != "application/json":
+        kind = content_type(response)
+        if kind != "application/json":
             raise RemoteError(
-                f"{self.url} answers with {_kind(response)} where JSON is expected; is this the "
+                f"{self.url} answers with {kind} where JSON is expected; is this the "
                 "address of an API like OpenAI's?"
             )
         return self._parse(await self._bytes(response, MOST_BYTES))
@@ -276,55 +281,4 @@ class OpenAIClient:
         text = found if isinstance(found, str) else json.dumps(found)
         if self._key:
             text = text.replace(self._key, "***")
-        return _plain(" ".join(text.split())[:300])
-
-
-def _base(url: str) -> str:
-    """The address that paths are appended to."""
-    parts = urlsplit(url)
-    try:
-        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine:
-        raise ConfigError("give a server as http://HOST:PORT/v1 or https://HOST/v1")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ConfigError(
-            "the address of a server must not hold a name, password or query; "
-            "set its key as OPENAI_API_KEY"
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
-
-
-def _checked(key: str | None) -> str | None:
-    """A key that can be sent; the error must not tell it."""
-    if key is None:
-        return None
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError("the server's key must be one word of ASCII characters; correct it")
-    return key
-
-
-def _kind(response: Any) -> str:
-    found = response.headers.get("content-type", "no content type")
-    return _plain(found.partition(";")[0].strip().lower()[:100])
-
-
-def _plain(text: str) -> str:
-    """Without what could steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def _seconds(header: str | None) -> float | None:
-    """How long `Retry-After` says to wait: seconds, or a date."""
-    if not header:
-        return None
-    try:
-        found = float(header)
-    except ValueError:
-        try:
-            found = parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-        found = max(found, 0.0)
-    return found if 0 <= found < float("inf") else None
+        return harmless(" ".join(text.split())[:300])

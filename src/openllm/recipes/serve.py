@@ -32,8 +32,9 @@ def main(argv: list[str]) -> int:
     if bad := [name for name in names if NAME.fullmatch(name) is None]:
         raise UsageError(f"'{bad[0]}' cannot be a model's name; give another with --name")
     cfg = EngineConfig.parse(parse_overrides(args.engine), "engine settings")
-    loader = SourceLoader(cfg, _adapters(args.adapter, names))
-    pool = ModelPool(loader, None if args.memory is None else _bytes(args.memory))
+    budget = None if args.memory is None else _bytes(args.memory)
+    loader = SourceLoader(cfg, _adapters(args.adapter, names), budget_bytes=budget)
+    pool = ModelPool(loader, budget)
     for name, source in zip(names, args.model, strict=True):
         pool.add(name, source)
     run(pool, settings, aliases=_pairs(args.alias, "--alias"), lazy=args.memory is not None)

@@ -119,6 +119,7 @@ class AnswerParser:
         calls = read_calls(inside, "hermes")
         if calls is None:
             self._parts.content += OPEN + inside + CLOSE
+            self._fresh = False
         else:
             self._parts.calls += calls
             self._fresh = True

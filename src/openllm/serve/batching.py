@@ -56,7 +56,9 @@ async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]
     tasks = [asyncio.create_task(work) for work in works]
     try:
         if tasks:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         return [task.result() for task in tasks]
     finally:
         for task in tasks:

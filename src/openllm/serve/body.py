@@ -89,7 +89,7 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         _refuse(f"the body is not valid UTF-8 at byte {error.start}")
     try:
-        values = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        values = json.loads(text, parse_constant=_no_constant, parse_float=_number)
     except json.JSONDecodeError as error:
         _refuse(f"the body is not valid JSON: {error.msg} at character {error.pos}")
     except RecursionError:
@@ -115,11 +115,12 @@ def _no_constant(name: str) -> NoReturn:
     raise _BadNumber(f"the body is not valid JSON: {name} is not a number")
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float | int:
+    """A number with a point or exponent; 2.0 is an integer in JSON."""
     value = float(text)
     if not math.isfinite(value):
         raise _BadNumber("the body has a number that is too large")
-    return value
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _depth(value: Any, left: int) -> int:

@@ -4,14 +4,26 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from openllm.serve.body import Body
 from openllm.serve.generation import RESERVED
 from openllm.serve.schemas import Count, JSONSchemaFormat, Sampling
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-Variable = Annotated[str, Field(min_length=1, json_schema_extra={"not": {"enum": list(RESERVED)}})]
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError("this name is a field of the request")
+    return name
+
+
+Variable = Annotated[
+    str,
+    Field(min_length=1, json_schema_extra={"not": {"enum": list(RESERVED)}}),
+    AfterValidator(_not_reserved),
+]
 
 
 class TextPart(Body):

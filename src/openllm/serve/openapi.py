@@ -58,6 +58,13 @@ REASONS = {
 }
 """HTTP status of an error -> what it means."""
 
+EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+"""A server-sent event; its data are JSON, or [DONE] at the end."""
+
 OPEN = ("/", "/health", "/ready", "/openapi.json")
 """Paths that need no key."""
 
@@ -111,7 +118,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         if answer is not None:
             content["application/json"] = {"schema": {"$ref": REF + answer.__name__}}
         if streams:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
+            content["text/event-stream"] = {"schema": EVENT}
         responses["200"] = {"description": "The answer.", "content": content}
         operation["requestBody"] = {
             "required": True,

@@ -4,11 +4,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from openllm.serve.body import Body
 from openllm.serve.chat_schemas import FunctionName, JSONObjectFormat, TextFormat
 from openllm.serve.schemas import Count, JSONSchemaFormat, Sampling
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("not offered")
+    return value
+
+
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "enum": [False]})]
+"""A switch that can only be off; a literal would take 0 as well."""
 
 
 class InputText(Body):
@@ -132,7 +142,7 @@ class ResponsesRequest(Sampling):
     include: list[str] | None = Field(
         None, description="'message.output_text.logprobs'; others have no effect"
     )
-    background: Literal[False] | None = Field(None, description="not offered")
+    background: Off | None = Field(None, description="not offered")
     previous_response_id: None = Field(None, description="not offered")
     conversation: None = Field(None, description="not offered")
     truncation: Literal["disabled"] | None = Field(None, description="too long is an error")

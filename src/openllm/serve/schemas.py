@@ -18,6 +18,9 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 StopString = Annotated[str, Field(min_length=1)]
 TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[
+    dict[TokenIdText, Bias], Field(json_schema_extra={"additionalProperties": False})
+]
 
 MAX_TEXTS = 2048
 """Most texts in one request."""
@@ -80,7 +83,7 @@ class Sampling(Body):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="token id -> bias")
+    logit_bias: Biases | None = Field(None, description="token id -> bias")
     stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
     stop_token_ids: list[TokenId] | None = None
     ignore_eos: bool | None = None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openllm.core.errors import ConfigError
+from openllm.nn.config import ModelConfig
 from openllm.nn.lora import Adapter, LowRank, adaptable
 from openllm.nn.model import Transformer
 from openllm.transform.lora import check_fit
@@ -20,7 +21,9 @@ from openllm.transform.lora import check_fit
 NONE = -1
 """The index of rows without an adapter."""
 
-INSTEAD = "merge it into its base with 'openllm merge', or use the torch runner"
+INSTEAD = (
+    "merge it into its base with 'openllm merge', or run the base without the compiled kernels"
+)
 
 Triple = tuple[Tensor, Tensor, float]
 """A (R, K), B (N, R) and the scale of their product."""
@@ -50,6 +53,11 @@ class AdapterBank:
         self._slots: list[_Slot | None] = []
         self._matrices: dict[str, list[Triple]] = {}
         self._loads = 0
+
+    @property
+    def cfg(self) -> ModelConfig:
+        """The architecture of the base."""
+        return self._model.cfg
 
     @property
     def names(self) -> list[str]:
@@ -133,12 +141,14 @@ class AdapterBank:
         return self._matrices[name]
 
     @contextmanager
-    def rows(self, indices: Sequence[int]) -> Iterator[None]:
+    def rows(self, indices: Sequence[int], *, exact: bool = False) -> Iterator[None]:
         """Forward passes inside use these adapters; other rows keep their bits.
 
         Args:
             indices: of the adapter of each row, or `NONE`. Either of the rows of the batch, or of
                 all tokens, if there are as many of them.
+            exact: compute each adapter for all tokens and keep what is wanted, so that a token's
+                bits depend on the number of tokens alone, not on who else has its adapter.
 
         Raises:
             ConfigError: no adapter has such an index, or the model is compiled.
@@ -148,7 +158,7 @@ class AdapterBank:
             raise ConfigError(
                 "a compiled model cannot switch adapters between steps; load it without compile"
             )
-        rows = _Rows(indices, self._device)
+        rows = _Rows(indices, self._device, exact)
         with ExitStack() as stack:
             for module_name, module in adaptable(self._model).items():
                 name = f"{module_name}.weight"
@@ -206,7 +216,8 @@ class AdapterBank:
 class _Rows:
     """Which tokens have which adapter."""
 
-    def __init__(self, indices: Sequence[int], device: torch.device) -> None:
+    def __init__(self, indices: Sequence[int], device: torch.device, exact: bool) -> None:
+        self.exact = exact
         self._indices = torch.tensor(indices, device=device)
         self._found: dict[tuple[int, int], Tensor] = {}
 
@@ -233,8 +244,11 @@ class _Hook:
         x_MK, y_MN = inputs[0].flatten(0, -2), y.view(-1, y.shape[-1])
         for index, (change, factors_N) in self._parts.items():
             mine = self._rows.of(index, len(x_MK))
-            old, low = y_MN[mine].float(), F.linear(x_MK[mine].float(), change.a_RK)
-            added = change.scale * F.linear(low, change.b_NR)
+            read = x_MK if self._rows.exact else x_MK[mine]
+            added = change.scale * F.linear(F.linear(read.float(), change.a_RK), change.b_NR)
+            if self._rows.exact:
+                added = added[mine]
+            old = y_MN[mine].float()
             if factors_N is not None:
                 product = old if module.bias is None else old - module.bias.float()
                 added = (factors_N - 1) * product + factors_N * added

@@ -19,8 +19,7 @@ namespace {
 constexpr float NONE = -std::numeric_limits<float>::infinity();
 // Noise spans 26.02, so a token further below the best one is never drawn.
 constexpr double REACH = 26.1;
-// Error of the fast noise and of float scores; nearer ones are computed again in double.
-constexpr float DOUBT = 1e-4f;
+constexpr float SLACK = 1e-3f;  // more than float32 may err by
 constexpr int64_t FEW = 1024;  // as many are drawn from one by one
 constexpr int64_t BINS = 256;
 
@@ -55,7 +54,7 @@ bool better(const Item& a, const Item& b) {
 bool earlier(const Item& a, const Item& b) { return a.key != b.key ? a.key < b.key : a.id < b.id; }
 
 struct Scratch {
-  std::vector<float> raw, score, block;
+  std::vector<float> raw, block;
   std::vector<int32_t> found;
   std::vector<Item> items, part;
 };
@@ -186,15 +185,25 @@ void keep_mass(Scratch& s, double target) {
   }
 }
 
-// List tokens until their share of the whole mass reaches top_p, or all that can be drawn.
+// List enough of the best tokens for their share of the whole mass to reach top_p; returns it.
 double list_mass(const float* x, int64_t size, Scale scale, double share, Scratch& s) {
+  constexpr int DEPTHS = 6;
+  constexpr float depths[DEPTHS] = {2, 4, 6, 8, 10, 13};
   double all = mass_of_all(x, size, scale.top, scale.slope());
-  for (double depth : {5., 12., REACH}) {
-    list(x, size, scale.top - depth / scale.inverse, s);
-    double sum = weigh(s.items, scale);
-    if (depth == REACH || sum > share * all * (1 + 1e-5)) break;
+  float top = scale.top, slope = scale.slope();
+  double depth = REACH, nearer = share * all * (1 + 1e-4);
+  for (int d = 0; d < DEPTHS && depth == REACH; d++) {
+    float least = -depths[d], sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < size; i++) {
+      float z = (x[i] - top) * slope;
+      sum += z < least ? 0.f : fast_exp(z);
+    }
+    if (sum > nearer) depth = depths[d];
   }
-  return all;
+  list(x, size, scale.top - depth / scale.inverse, s);
+  double sum = weigh(s.items, scale);
+  return depth == REACH ? sum : all;
 }
 
 // List the tokens that top-k, top-p, min-p and typical-p keep, one after the other.
@@ -207,8 +216,8 @@ void filter(const Row& row, const float* x, int64_t size, Scale scale, Scratch& 
   } else if (row.top_p < 1) {
     sum = list_mass(x, size, scale, row.top_p, s);
   } else {
-    list(x, size, scale.top - REACH / scale.inverse, s);
-    sum = weigh(items, scale);
+    double depth = row.min_p > 0 ? std::min(REACH, SLACK - std::log(row.min_p)) : REACH;
+    list(x, size, scale.top - depth / scale.inverse, s);
   }
   if (row.top_p < 1) {
     for (Item& item : items) item.key = scale.top - item.logit;
@@ -235,33 +244,35 @@ struct Best {
   int64_t id = -1;
   double score = -std::numeric_limits<double>::infinity();
 
-  void offer(const Row& row, Scale scale, int64_t token, float logit) {
-    uint32_t words[4];
-    philox_tile<1>(token / 4, row.position, row.sample, row.seed, words);
-    double value = scale.z(logit) + gumbel(words[token % 4]);
+  void offer(int64_t token, double z, uint32_t word) {
+    double value = z + gumbel(word);
     if (value > score || (value == score && token < id)) *this = {token, value};
   }
 };
 
-// The argmax of z + noise over all tokens.
-int64_t draw(const Row& row, const float* x, int64_t size, Scale scale, Scratch& s) {
+// The argmax of z + noise over all tokens. Noise above g needs a word below exp(-g) 2^32, so only
+// the few words that could beat the best so far are turned into noise.
+int64_t draw(const Row& row, const float* x, int64_t size, Scale scale) {
   constexpr int TILE = 64;
-  s.score.resize(size + TILE);
-  float *score = s.score.data(), slope = scale.slope(), top = scale.top;
+  float top = scale.top, slope = scale.slope();
+  Best best;
   for (int64_t start = 0; start < size; start += TILE) {
+    int64_t count = std::min<int64_t>(TILE, size - start);
     uint32_t words[TILE];
     philox_tile<TILE / 4>(start / 4, row.position, row.sample, row.seed, words);
-    float noise[TILE];
-#pragma omp simd
-    for (int64_t i = 0; i < TILE; i++) noise[i] = fast_gumbel(words[i]);
-    int64_t count = std::min<int64_t>(TILE, size - start);
-#pragma omp simd
+    float most = NONE;
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < count; i++) most = std::max(most, (x[start + i] - top) * slope);
+    double least = best.score - most - SLACK;
+    if (most == NONE) continue;
+    uint32_t limit = least > 0 ? std::min(fast_exp(-least) * 1.001f, 0.999f) * 0x1p32f : ~0u;
+    int hit = 0;
+#pragma omp simd reduction(| : hit)
+    for (int64_t i = 0; i < count; i++) hit |= words[i] <= limit;
+    if (!hit) continue;
     for (int64_t i = 0; i < count; i++)
-      score[start + i] = (x[start + i] - top) * slope + noise[i];
+      if (words[i] <= limit) best.offer(start + i, scale.z(x[start + i]), words[i]);
   }
-  int64_t n = collect(score, size, largest(score, size) - DOUBT, s.found);
-  Best best;
-  for (int64_t i = 0; i < n; i++) best.offer(row, scale, s.found[i], x[s.found[i]]);
   return best.id;
 }
 
@@ -302,16 +313,20 @@ int64_t choose(const Row& row, float* x, int64_t size, Scratch& s) {
   Scale scale{top, std::min(1 / row.temperature, 1e300)};
   bool all = (row.top_k <= 0 || row.top_k >= size) && row.top_p >= 1 && row.min_p <= 0 &&
              row.typical_p >= 1;
-  if (all) return draw(row, x, size, scale, s);
+  if (all) return draw(row, x, size, scale);
   filter(row, x, size, scale, s);
   if (static_cast<int64_t>(s.items.size()) <= FEW) {
     Best best;
-    for (const Item& item : s.items) best.offer(row, scale, item.id, item.logit);
+    for (const Item& item : s.items) {
+      uint32_t words[4];
+      philox_tile<1>(item.id / 4, row.position, row.sample, row.seed, words);
+      best.offer(item.id, scale.z(item.logit), words[item.id % 4]);
+    }
     return best.id;
   }
   std::fill(x, x + size, NONE);
   for (const Item& item : s.items) x[item.id] = item.logit;
-  return draw(row, x, size, scale, s);
+  return draw(row, x, size, scale);
 }
 
 }  // namespace
