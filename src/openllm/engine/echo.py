@@ -54,7 +54,8 @@ class EchoEngine:
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
-        self._requests.pop(request_id, None)
+        for kept in (self._requests, self._done, self._decoders):
+            kept.pop(request_id, None)
 
     def has_work(self) -> bool:
         """See `Engine.has_work`."""
@@ -66,7 +67,8 @@ class EchoEngine:
 
     def reset(self) -> None:
         """See `Engine.reset`."""
-        self._requests.clear()
+        for kept in (self._requests, self._done, self._decoders):
+            kept.clear()
 
     def step(self) -> list[Update]:
         """See `Engine.step`."""
@@ -76,19 +78,19 @@ class EchoEngine:
 
     def _advance(self, request: Request) -> list[Update]:
         if request.kind == "score":
-            del self._requests[request.id]
+            self.abort(request.id)
             certain = [_certain(index, request.top) for index in request.prompt[1:]]
             return [Update(request.id, logprobs=certain, finish_reason="stop")]
         if request.kind == "embed":
-            del self._requests[request.id]
+            self.abort(request.id)
             return [Update(request.id, vector=_vector(request.prompt), finish_reason="stop")]
         done = self._done[request.id]
         limit = min(request.params.max_new_tokens, self.max_positions - len(request.prompt))
         ids = list(request.prompt[done : done + 1]) if done < limit else []
         if not ids:
-            del self._requests[request.id]
             reason = "stop" if done == len(request.prompt) else "length"
             text = self._decoders[request.id].finish()
+            self.abort(request.id)
             return self._copies(request, Update(request.id, text=text, finish_reason=reason))
         self._done[request.id] += 1
         self._stats = replace(self._stats, new_tokens=self._stats.new_tokens + 1)
