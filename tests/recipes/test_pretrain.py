@@ -119,13 +119,15 @@ def test_a_batch_may_grow_and_is_resumed_where_it_was(
 def test_a_shape_without_a_public_architecture_is_trained_and_used(
     inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from openllm.checkpoint.model_dir import read_model_config
     from openllm.engine.llm import LLM
     from openllm.engine.request import SamplingParams
 
     train(inputs, tmp_path / "run", model__norm__kind="layer")
     assert "only OpenLLM will be able to load its folder" in capsys.readouterr().err
     llm = LLM.load(tmp_path / "run" / "model")
-    assert (llm.model.cfg.norm.kind, llm.model.cfg.mlp.kind) == ("layer", "swiglu")
+    shape = read_model_config(tmp_path / "run" / "model")
+    assert (shape.norm.kind, shape.mlp.kind) == ("layer", "swiglu")
     assert len(llm.generate(["Anna found"], SamplingParams(max_new_tokens=4))) == 1
 
 

@@ -6,7 +6,7 @@ Quantised matrices look like matrices in float32; `read_quantized` gives them as
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,12 +249,14 @@ def _problems(source: Source) -> list[str]:
             continue
         needed = link.shape(source.shapes)
         if stored.shape != needed:
-            shapes.append(f"{names[link.theirs]} is {_text(stored.shape)}, not {_text(needed)}")
+            shapes.append(
+                f"{names[link.theirs]} is {size_text(stored.shape)}, not {size_text(needed)}"
+            )
         elif stored.dtype not in FLOATS:
             kinds.append(f"{names[link.theirs]} is {NAMES.get(stored.dtype, stored.dtype)}")
     missing = [name for name in names.values() if name not in tensors]
     return [
-        f"{what}: {_first(items)}"
+        f"{what}: {first_few(items)}"
         for what, items in (
             ("missing", missing),
             ("not expected", extra),
@@ -265,11 +267,13 @@ def _problems(source: Source) -> list[str]:
     ]
 
 
-def _text(shape: Iterable[int]) -> str:
+def size_text(shape: Iterable[int]) -> str:
+    """`(3, 4)` -> `3 x 4`."""
     return " x ".join(f"{size}" for size in shape) or "a single number"
 
 
-def _first(items: list[str]) -> str:
+def first_few(items: Sequence[str]) -> str:
+    """The first ten of many names, for an error."""
     more = f" and {len(items) - 10} more" if len(items) > 10 else ""
     return ", ".join(item[:120] for item in items[:10]) + more
 

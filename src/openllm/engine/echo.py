@@ -2,18 +2,26 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """An engine without a model: it repeats the prompt, token by token, to test clients and servers."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from openllm.core.errors import ConfigError
 from openllm.engine.backend import BackendInfo, EngineStats
 from openllm.engine.local import LocalBackend
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.text.byte_tokenizer import ByteTokenizer
 from openllm.text.chat import ChatTemplate
 from openllm.text.stream import StreamDecoder
 from openllm.text.tokenizer import Tokenizer
 
-TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+TEMPLATE = (
+    "{# A call of one of the tools that comes back: <tool_call>{...}</tool_call> #}"
+    "{% for message in messages %}{{ message['content'] or '' }}\n{% endfor %}"
+)
+
+WIDTH = 8
+"""Dimensions of the vectors."""
 
 
 class EchoEngine:
@@ -41,6 +49,9 @@ class EchoEngine:
         total = self._stats.prompt_tokens + len(request.prompt)
         self._stats = replace(self._stats, prompt_tokens=total)
 
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
         self._requests.pop(request_id, None)
@@ -66,11 +77,11 @@ class EchoEngine:
     def _advance(self, request: Request) -> list[Update]:
         if request.kind == "score":
             del self._requests[request.id]
-            certain = [TokenLogprob(index, 0.0, {index: 0.0}) for index in request.prompt[1:]]
+            certain = [_certain(index, request.top) for index in request.prompt[1:]]
             return [Update(request.id, logprobs=certain, finish_reason="stop")]
         if request.kind == "embed":
             del self._requests[request.id]
-            return [Update(request.id, vector=[1.0], finish_reason="stop")]
+            return [Update(request.id, vector=_vector(request.prompt), finish_reason="stop")]
         done = self._done[request.id]
         limit = min(request.params.max_new_tokens, self.max_positions - len(request.prompt))
         ids = list(request.prompt[done : done + 1]) if done < limit else []
@@ -82,12 +93,24 @@ class EchoEngine:
         self._done[request.id] += 1
         self._stats = replace(self._stats, new_tokens=self._stats.new_tokens + 1)
         text = self._decoders[request.id].feed(*ids)
-        wanted = request.params.logprobs is not None
-        certain = [TokenLogprob(ids[0], 0.0, {ids[0]: 0.0})] if wanted else None
+        top = request.params.logprobs
+        certain = None if top is None else [_certain(ids[0], top)]
         return self._copies(request, Update(request.id, text=text, token_ids=ids, logprobs=certain))
 
     def _copies(self, request: Request, update: Update) -> list[Update]:
         return [replace(update, index=index) for index in range(request.params.n)]
+
+
+def _certain(index: int, top: int) -> TokenLogprob:
+    """A token that no other could stand in the place of."""
+    return TokenLogprob(index, 0.0, {index: 0.0} if top else {})
+
+
+def _vector(ids: Sequence[int]) -> list[float]:
+    """How often the remainders of the ids occur, of length 1."""
+    counts = [sum(index % WIDTH == part for index in ids) for part in range(WIDTH)]
+    length = math.hypot(*counts)
+    return [count / length for count in counts]
 
 
 def echo_backend(name: str = "echo", *, max_positions: int = 4096) -> LocalBackend:

@@ -62,6 +62,8 @@ class EngineWorker:
             ConfigError: the engine refuses it.
             EngineError: the engine failed.
         """
+        if request.params.structure is not None:
+            await asyncio.to_thread(self.engine.prepare, request.params)
         box = _Mailbox(request)
 
         def begin() -> None:

@@ -23,8 +23,11 @@ import torch
 from openllm.core.download import cache_folder
 from openllm.core.log import say, warn
 
-SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp")
-HEADERS = ("simd.h", "product.h")
+SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp", "sampling.cpp", "decoder.cpp")
+HEADERS = (
+    *("simd.h", "product.h", "philox.h", "vectors.h", "packed.h", "packed_amx.h", "packed_int.h"),
+    *("decoder.h", "elementwise.h", "paged.h", "team.h", "step.h"),
+)
 COMPILERS = ("c++", "g++", "clang++")
 # Sums may be reordered, so that loops vectorise; NaN and infinity keep their meaning.
 FLAGS = [
@@ -32,6 +35,10 @@ FLAGS = [
     *("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-fassociative-math", "-freciprocal-math"),
 ]
+EXACT = {
+    "decoder.cpp": ("-fno-associative-math", "-fno-reciprocal-math", "-ffp-contract=off"),
+}
+"""Flags of sources in which the order of every sum is written out."""
 
 
 @cache
@@ -82,7 +89,7 @@ def built(compiler: str) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor() as pool:
         sources = {Path(folder) / f"{name}.o": Path(__file__).parent / name for name in SOURCES}
         commands = [
-            [compiler, *flags, "-c", str(source), "-o", str(made)]
+            [compiler, *flags, *EXACT.get(source.name, ()), "-c", str(source), "-o", str(made)]
             for made, source in sources.items()
         ]
         list(pool.map(_run, commands))
@@ -101,7 +108,7 @@ def _key(settings: list[str], compiler: str) -> str:
     here = Path(__file__).parent
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
     parts = [*((here / name).read_bytes() for name in (*SOURCES, *HEADERS)), version]
-    parts += [" ".join(settings).encode(), _instructions().encode()]
+    parts += [f"{EXACT} {' '.join(settings)}".encode(), _instructions().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
 

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+// Copyright (C) 2024-2026 The OpenLLM Authors
+// The parts of a decoder layer that are not products, for one row.
+
+#pragma once
+#include "decoder.h"
+
+namespace {
+
+// x / rms(x) * gain, or (x - mean) / deviation * gain + bias
+void normalise(const float* x, const Norm& norm, int64_t dim, const Model& model, float* out) {
+  Floats sum{}, squares{};
+  float mean = 0;
+  if (model.layer_norm) {
+    for (int64_t d = 0; d < dim; d += LANES) sum += load(x + d, dim - d);
+    mean = total(sum) / dim;
+  }
+  for (int64_t d = 0; d < dim; d += LANES) {
+    int64_t count = std::min(LANES, dim - d);
+    Floats off = load(x + d, count) - mean;
+    if (mean != 0 && count < LANES)
+      for (int64_t i = count; i < LANES; i++) off[i] = 0;
+    squares = fma(off, off, squares);
+  }
+  float inverse = 1 / std::sqrt(total(squares) / dim + model.eps);
+  for (int64_t d = 0; d < dim; d += LANES) {
+    Floats y = (load(x + d, dim - d) - mean) * inverse * load(norm.gain + d, dim - d);
+    if (norm.bias) y += load(norm.bias + d, dim - d);
+    store(out + d, y, dim - d);
+  }
+}
+
+// Rotates the pairs (i, i + half) of a head.
+void rotate(float* x, const float* cosines, const float* sines, int64_t half) {
+  for (int64_t i = 0; i < half; i += LANES) {
+    int64_t count = half - i;
+    Floats left = load(x + i, count), right = load(x + half + i, count);
+    Floats cos = load(cosines + i, count), sin = load(sines + i, count);
+    store(x + i, left * cos - right * sin, count);
+    store(x + half + i, right * cos + left * sin, count);
+  }
+}
+
+void activate(int64_t kind, const float* gate, float* up, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += LANES) {
+    Floats y = load(up + d, dim - d);
+    switch (kind) {
+      case SWIGLU: y = silu(load(gate + d, dim - d)) * y; break;
+      case GEGLU: y = gelu(load(gate + d, dim - d)) * y; break;
+      case GELU: y = gelu(y); break;
+      default: y = larger(y, Floats{}) * larger(y, Floats{});
+    }
+    store(up + d, y, dim - d);
+  }
+}
+
+}  // namespace
