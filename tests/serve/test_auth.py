@@ -213,7 +213,7 @@ def bad_credentials(good: str) -> dict[str, list[tuple[bytes, bytes]]]:
         "list": [(auth, b"Bearer " + key + b",Bearer " + key)],
         "unicode digits": [(auth, "Bearer ollm_１２３".encode())],
         "latin": [(auth, b"Bearer " + key[:-1] + b"\xe9")],
-        "wide": [(auth, "Bearer ".encode() + good.replace("o", "ｏ").encode())],
+        "wide": [(auth, b"Bearer " + good.replace("o", "ｏ").encode())],
         "surrogates": [(auth, b"Bearer \xed\xa0\x80" + key)],
         "wildcard": [(auth, b"Bearer *")],
         "null word": [(auth, b"Bearer null")],

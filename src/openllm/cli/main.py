@@ -46,12 +46,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train a model from a recipe, or resume a run", "openllm.recipes.pretrain:main"),
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
     "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
+    "chat": ("talk to a model in the terminal", "openllm.recipes.chat.command:main"),
+    "batch": ("answer a file of requests", "openllm.recipes.batch:main"),
     "serve": ("serve models to clients of OpenAI's API", "openllm.recipes.serve:main"),
     "import": (
         "make a model folder of one from transformers",
         "openllm.recipes.import_model:main",
     ),
     "merge": ("put a LoRA adapter into the weights of its base", "openllm.recipes.merge:main"),
+    "quantize": (
+        "make a smaller model of 8- and 4-bit integers",
+        "openllm.recipes.quantize:main",
+    ),
     "export": (
         "write a model for other programs, with a certificate",
         "openllm.recipes.export:export_main",

@@ -101,7 +101,7 @@ def _folder(args: argparse.Namespace) -> Iterator[Path]:
         yield folder
 
 
-def read_size(text: str) -> int:
+def read_size(text: str, option: str = "--max-shard") -> int:
     """`500MB` -> 500,000,000.
 
     Raises:
@@ -110,7 +110,7 @@ def read_size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?B)?", text.strip().upper())
     size = int(float(match[1]) * UNITS[match[2] or ""]) if match else 0
     if size < 10**6:
-        raise UsageError(f"--max-shard {text}: give a size of at least 1MB, such as 500MB or 4GB")
+        raise UsageError(f"{option} {text}: give a size of at least 1MB, such as 500MB or 4GB")
     return size
 
 

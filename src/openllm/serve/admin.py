@@ -17,7 +17,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from openllm.core.errors import ConfigError, EngineError, OpenLLMError
+from openllm.core.errors import BusyError, ConfigError, OpenLLMError
 from openllm.serve.body import Body, read
 from openllm.serve.errors import ApiError
 from openllm.serve.lifecycle import Lifecycle
@@ -132,9 +132,7 @@ def _add_models(router: APIRouter, models: Models) -> None:
     @router.post("/models/load")
     async def load(request: Request) -> Response:
         managed, wish = _managed(models), await read(request, LoadModel)
-        if wish.source is not None:
-            await _done(_sync(managed.add, wish.name, wish.source, pinned=wish.pinned))
-        await _done(managed.load(wish.name))
+        await _done(_load(managed, wish))
         return JSONResponse({"loaded": wish.name})
 
     @router.post("/models/unload")
@@ -193,6 +191,18 @@ def _host(backend: object, name: str) -> AdapterHost:
     return host
 
 
+async def _load(models: ManagedModels, wish: LoadModel) -> None:
+    """Load a model; a new one that cannot be loaded is forgotten."""
+    if wish.source is not None:
+        models.add(wish.name, wish.source, pinned=wish.pinned)
+    try:
+        await models.load(wish.name)
+    except BaseException:
+        if wish.source is not None:
+            await models.remove(wish.name)
+        raise
+
+
 async def _sync(function: Any, *args: Any, **settings: Any) -> None:
     function(*args, **settings)
 
@@ -207,8 +217,9 @@ async def _done(work: Awaitable[None]) -> None:
         await work
     except ConfigError as error:
         raise ApiError(str(error)) from None
-    except EngineError as error:
-        raise ApiError(str(error), status=503, headers={"retry-after": "5"}) from None
+    except BusyError as error:
+        later = {"retry-after": str(max(1, round(error.retry_after)))}
+        raise ApiError(str(error), status=503, code="try_again", headers=later) from None
     except OpenLLMError as error:
         raise ApiError(str(error), status=422, code="cannot_load") from None
 

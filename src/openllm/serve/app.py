@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from openllm import __version__
-from openllm.serve import chat, completions, embeddings, models, native, responses
+from openllm.serve import chat, completions, embeddings, models, native, page, responses
 from openllm.serve.config import ServeSettings
 from openllm.serve.errors import install_errors
 from openllm.serve.openapi import install_openapi
@@ -51,7 +51,7 @@ def create_app(
     app.state.service, app.state.settings = service, settings
     app.state.started = int(time.time())
     install_errors(app)
-    for part in (models, chat, completions, responses, embeddings, native):
+    for part in (models, chat, completions, responses, embeddings, native, page):
         app.include_router(part.router)
     install_openapi(app)
     return app

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -25,23 +25,34 @@ from openllm.serve.operations_config import LimitSettings
 WATCH_S = 1.0
 """Seconds between two looks at the health of the models."""
 
+FIRST_DESCRIPTOR = 3
+"""Where systemd puts the sockets that it hands over."""
+
 PATIENCE_S = 10.0
 """Seconds that models may be unhealthy before the server gives up."""
 
 
-def listen(host: str, port: int, *, descriptor: int | None = None, backlog: int = 1024) -> Any:
+def handed_over(environment: Mapping[str, str] = os.environ) -> int | None:
+    """The descriptor of a listening socket that systemd opened for this process, if it did.
+
+    It stays open while the server is started again, so that no client is turned away.
+    """
+    ours = environment.get("LISTEN_PID") == str(os.getpid())
+    return FIRST_DESCRIPTOR if ours and environment.get("LISTEN_FDS") == "1" else None
+
+
+def listen(host: str, port: int, *, backlog: int = 1024) -> socket.socket:
     """A listening socket; requests that come before the server is ready wait in it.
 
     Args:
         host: address; one with colons is of IPv6.
         port: 0: any that is free.
-        descriptor: of a socket that another program listens on and handed to this process.
         backlog: connections that may wait to be accepted.
 
     Raises:
         ConfigError: the address is not of this machine, or the port is taken.
     """
-    if descriptor is not None:
+    if (descriptor := handed_over()) is not None:
         return socket.socket(fileno=descriptor)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)

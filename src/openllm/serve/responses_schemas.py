@@ -17,9 +17,7 @@ def _off(value: bool) -> bool:
     return value
 
 
-Off = Annotated[
-    bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "enum": [False]})
-]
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "enum": [False]})]
 """A switch that can only be off; a literal would take 0 as well."""
 
 

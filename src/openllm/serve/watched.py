@@ -3,7 +3,7 @@
 """Models as one request sees them: only those that its key may use, and each token is counted."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -139,15 +139,19 @@ class WatchedBackend:
             self._exchange.prompt_tokens += len(prompt)
 
     async def _counted(self, stream: AsyncIterator[Update]) -> AsyncIterator[Update]:
-        cached = 0
+        exchange, cached, seen = self._exchange, 0, 0
         try:
             async for update in stream:
                 if update.token_ids or update.text:
-                    self._exchange.saw_tokens(len(update.token_ids))
+                    exchange.saw_tokens(len(update.token_ids))
+                    seen += len(update.token_ids)
                 if update.cached_tokens > cached:
-                    self._exchange.cached_tokens += update.cached_tokens - cached
+                    exchange.cached_tokens += update.cached_tokens - cached
                     cached = update.cached_tokens
+                if update.remote is not None:  # only the other server knows
+                    exchange.prompt_tokens += update.remote.prompt_tokens or 0
+                    exchange.new_tokens += max(0, (update.remote.new_tokens or 0) - seen)
                 yield update
         finally:
-            if hasattr(stream, "aclose"):
+            if isinstance(stream, AsyncGenerator):
                 await stream.aclose()

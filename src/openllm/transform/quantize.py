@@ -5,11 +5,12 @@
 # N rows, K columns, G groups of a row, C columns of a group
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from openllm.nn.model import Transformer
 from openllm.nn.quantized import LIMITS, QuantizedTensor, Scheme, round_to
 
 GROUPS = (128, 64, 32)
@@ -17,6 +18,9 @@ GROUPS = (128, 64, 32)
 
 SHRINKS = tuple(1 - 0.02 * step for step in range(20))
 """Scales that are tried at 4 bits, as shares of the one that reaches the largest weight."""
+
+INPUT_STEPS = 127.0
+"""Of a token's largest activation, as in vLLM."""
 
 KINDS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -29,7 +33,8 @@ KINDS = {
 They have the same scheme, because some architectures store and some engines run them as one matrix.
 """
 
-ENDS = {"embed": "embed_tokens.weight", "head": "lm_head.weight"}
+HEAD = "lm_head.weight"
+ENDS = {"embed": "embed_tokens.weight", "head": HEAD}
 """Units outside of the layers; a tied embedding is also the head."""
 
 
@@ -70,18 +75,33 @@ def quantize(weight_NK: Tensor, scheme: Scheme) -> QuantizedTensor:
     return round_to(weight_NK, scales(weight_NK, scheme), scheme.bits)
 
 
-def scales(weight_NK: Tensor, scheme: Scheme) -> Tensor:
-    """The scale of each group, (N, G), in float16 if its range is enough.
+def largest_scales(weight_NK: Tensor, scheme: Scheme) -> Tensor:
+    """The scale of each group that just reaches its largest weight, (N, G).
 
-    At 8 bits the largest weight sets it. At 4 bits it may be negative, so that the largest weight
-    may become -8, which has no counterpart; and smaller scales are tried, which clip it.
+    In float16, if its range is enough. At 4 bits that weight becomes -8, which has no counterpart,
+    so the scale may be negative.
     """
-    group = weight_NK.shape[1] if scheme.group is None else scheme.group
-    weight_NGC = weight_NK.float().unflatten(1, (-1, group))
+    weight_NGC = _grouped(weight_NK, scheme)
     if scheme.bits == 8:
         return _narrowed(weight_NGC.abs().amax(-1) / LIMITS[8][1])
     place = weight_NGC.abs().argmax(-1, keepdim=True)
-    whole_NG = weight_NGC.gather(-1, place)[..., 0] / LIMITS[4][0]
+    return _narrowed(weight_NGC.gather(-1, place)[..., 0] / LIMITS[4][0])
+
+
+def _grouped(weight_NK: Tensor, scheme: Scheme) -> Tensor:
+    group = weight_NK.shape[1] if scheme.group is None else scheme.group
+    return weight_NK.float().unflatten(1, (-1, group))
+
+
+def scales(weight_NK: Tensor, scheme: Scheme) -> Tensor:
+    """The scale of each group with the least squared error, (N, G).
+
+    At 8 bits it reaches the largest weight. At 4 bits both signs and smaller ones are tried.
+    """
+    if scheme.bits == 8:
+        return largest_scales(weight_NK, scheme)
+    weight_NGC = _grouped(weight_NK, scheme)
+    whole_NG = largest_scales(weight_NK, scheme).float()
     best_NG = torch.full_like(whole_NG, torch.inf)
     chosen_NG = _narrowed(whole_NG)
     for sign in (1, -1):
@@ -105,11 +125,18 @@ def _narrowed(scale: Tensor) -> Tensor:
     return narrow if bool(narrow.isfinite().all()) else scale.float()
 
 
-def with_matrices(
-    state: Mapping[str, Tensor], matrices: Mapping[str, QuantizedTensor]
-) -> dict[str, Tensor]:
-    """The weights of a model in which quantised matrices stand for the originals."""
-    return {
-        name: matrices[name].dequantize(tensor.dtype) if name in matrices else tensor
-        for name, tensor in state.items()
-    }
+def round_inputs(model: Transformer) -> None:
+    """Let linear layers see their inputs as 8-bit integers, each token's with a scale of its own.
+
+    What engines do with weights of 8 bits, in ordinary arithmetic. A tied head keeps its inputs.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            module.register_forward_pre_hook(lambda _, args: (_rounded(args[0]), *args[1:]))
+    if model.lm_head is not None:  # which is applied outside of the model
+        model.norm.register_forward_hook(lambda module, args, result: _rounded(result))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    steps = x.abs().amax(-1, keepdim=True) / INPUT_STEPS
+    return torch.where(steps == 0, x, (x / steps).round().clamp(-128, 127) * steps)

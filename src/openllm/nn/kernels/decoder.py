@@ -184,27 +184,19 @@ def pack_model(
 def _step_layout(step: Step, out: Tensor, scratch: int) -> StepLayout:
     k_cache = step.k_cache
     layout = StepLayout(
-        rows=len(step.tokens),
-        sequences=step.tables.shape[0],
-        max_blocks=step.tables.shape[1],
-        num_blocks=k_cache.shape[1],
-        block_size=k_cache.shape[3],
-        half_cache=k_cache.dtype == torch.bfloat16,
-        wanted=len(step.wanted),
-        tokens=step.tokens.data_ptr(),
-        positions=step.positions.data_ptr(),
-        owners=step.sequences.data_ptr(),
-        tables=step.tables.data_ptr(),
-        wanted_rows=step.wanted.data_ptr(),
-        keys=k_cache.data_ptr(),
-        values=step.v_cache.data_ptr(),
-        out=out.data_ptr(),
-        scratch=scratch,
+        len(step.tokens),
+        *step.tables.shape,
+        k_cache.shape[1],
+        k_cache.shape[3],
+        k_cache.dtype == torch.bfloat16,
+        len(step.wanted),
+        *(x.data_ptr() for x in (*step[:5], k_cache, step.v_cache, out)),
+        scratch,
     )
     if step.adapters is not None:
         adapters = step.adapters.adapters
         pointers = (ctypes.c_void_p * len(adapters))(*(ctypes.addressof(a.table) for a in adapters))
-        layout.pointers = pointers  # kept alive
+        layout.kept = pointers
         layout.additions = ctypes.addressof(pointers)
         layout.adapters = step.adapters.rows.data_ptr()
         layout.num_adapters = len(adapters)
@@ -212,7 +204,7 @@ def _step_layout(step: Step, out: Tensor, scratch: int) -> StepLayout:
 
 
 def _int32(x: Tensor) -> Tensor:
-    return x.to(torch.int32).contiguous()
+    return x.to("cpu", torch.int32).contiguous()
 
 
 def _check_names(

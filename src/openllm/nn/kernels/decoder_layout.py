@@ -81,8 +81,8 @@ class StepLayout(ctypes.Structure):
         *(
             (name, c_void_p)
             for name in (
-                *("tokens", "positions", "owners", "tables", "wanted_rows"),
-                *("keys", "values", "out", "scratch", "additions", "adapters"),
+                *("tokens", "positions", "owners", "tables", "wanted_rows", "keys", "values"),
+                *("out", "scratch", "additions", "adapters"),
             )
         ),
         ("num_adapters", c_int64),

@@ -2,12 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """What a decoder is told in one step, checked before anything is computed."""
 
-# R rows, S sequences, M blocks of a sequence, W wanted rows
+# N outputs, r rank
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,74 +71,76 @@ def check_step(step: Step, cfg: ModelConfig) -> int:
         EngineError: an argument is out of range or of the wrong shape.
     """
     _check_cache(step, cfg)
-    rows = len(step.tokens)
+    rows, limit = len(step.tokens), step.tables.shape[-1] * step.k_cache.shape[3]
     adapters = () if step.adapters is None else (step.adapters.rows,)
     if any(x.shape != (rows,) for x in (step.positions, step.sequences, *adapters)):
         raise EngineError("tokens, positions and sequences of a step must be equally many")
     if step.tables.ndim != 2 or step.wanted.ndim != 1:
         raise EngineError("block tables must have two axes, wanted rows one")
-    tokens, positions, owners, tables, wanted = (x.numpy() for x in step[:5])
-    limit = min(cfg.max_positions, tables.shape[1] * step.k_cache.shape[3])
-    _check_range("token", tokens, cfg.vocab_size)
-    _check_range("position", positions, limit)
-    _check_range("sequence", owners, len(tables))
-    _check_range("wanted row", wanted, rows)
+    # lists, because most steps are so small that one call of an array library takes longer
+    positions, owners = step.positions.tolist(), step.sequences.tolist()
+    _check_range("token", step.tokens.tolist(), cfg.vocab_size)
+    _check_range("position", positions, min(cfg.max_positions, limit))
+    _check_range("sequence", owners, len(step.tables))
+    _check_range("wanted row", step.wanted.tolist(), rows)
     if step.adapters is not None:
-        _check_range("adapter", step.adapters.rows.numpy(), len(step.adapters.adapters), low=-1)
-    if rows == 0:
-        return -1
-    new = np.flatnonzero(owners[1:] != owners[:-1]) + 1
-    firsts, lasts = np.append(0, new), np.append(new, rows) - 1
-    if len(np.unique(owners[firsts])) < len(firsts):
-        raise EngineError("the rows of a sequence must be neighbours in a step")
-    if (positions[lasts] - positions[firsts] != lasts - firsts).any() or (
-        np.diff(positions) != 1
-    ).sum() > len(new):
-        raise EngineError("the rows of a sequence must have consecutive positions in a step")
-    _check_blocks(step, cfg, firsts, lasts)
-    return int(positions.max())
+        _check_range("adapter", adapters[0].tolist(), len(step.adapters.adapters), low=-1)
+    _check_blocks(step, cfg, _spans(positions, owners))
+    return max(positions, default=-1)
 
 
 def _check_cache(step: Step, cfg: ModelConfig) -> None:
-    caches = step.k_cache, step.v_cache
-    shape, heads, dim = caches[0].shape, cfg.attention.kv_heads, cfg.attention.head_dim
+    keys, values = step.k_cache, step.v_cache
+    shape, heads, dim = keys.shape, cfg.attention.kv_heads, cfg.attention.head_dim
     if (
         len(shape) != 5
         or (shape[0], shape[2], shape[4]) != (cfg.num_layers, heads, dim)
         or shape[3] == 0
         or shape[3] % UNIT
-        or caches[1].shape != shape
+        or values.shape != shape
     ):
         raise EngineError(
             f"the cache is {tuple(shape)}, not ({cfg.num_layers}, blocks, {heads}, a multiple of "
             f"{UNIT}, {dim})"
         )
-    if {x.dtype for x in caches} not in ({torch.float32}, {torch.bfloat16}):
+    if keys.dtype not in (torch.float32, torch.bfloat16) or keys.dtype != values.dtype:
         raise EngineError("the cache must be float32 or bfloat16, keys and values alike")
-    if not all(x.is_contiguous() and x.device.type == "cpu" for x in caches):
+    if not (keys.is_contiguous() and values.is_contiguous() and keys.device.type == "cpu"):
         raise EngineError("the cache must be contiguous and in the memory of the CPU")
 
 
-def _check_range(what: str, numbers: np.ndarray, limit: int, low: int = 0) -> None:
-    wrong = (numbers < low) | (numbers >= limit)
-    if wrong.any():
-        raise EngineError(
-            f"{what} {numbers[wrong][0]} in a decoder step: must be in {low} ... {limit - 1}"
-        )
+def _check_range(what: str, numbers: list[int], limit: int, low: int = 0) -> None:
+    for number in (min(numbers, default=low), max(numbers, default=low)):
+        if numbers and not low <= number < limit:
+            raise EngineError(f"{what} {number} in a decoder step: {low} ... {limit - 1} are valid")
 
 
-def _check_blocks(step: Step, cfg: ModelConfig, firsts: np.ndarray, lasts: np.ndarray) -> None:
+def _spans(positions: list[int], owners: list[int]) -> dict[int, tuple[int, int]]:
+    """First and last position of each sequence.
+
+    Raises:
+        EngineError: rows of a sequence are not neighbours, or positions not consecutive.
+    """
+    spans: dict[int, tuple[int, int]] = {}
+    previous = -1
+    for position, owner in zip(positions, owners, strict=True):
+        if owner != previous and owner in spans:
+            raise EngineError("the rows of a sequence must be neighbours in a step")
+        first, last = spans.get(owner, (position, position - 1))
+        if position != last + 1:
+            raise EngineError("the rows of a sequence must have consecutive positions in a step")
+        spans[owner] = first, position
+        previous = owner
+    return spans
+
+
+def _check_blocks(step: Step, cfg: ModelConfig, spans: dict[int, tuple[int, int]]) -> None:
     """Check the blocks that the rows of each sequence write or see."""
-    positions, size = step.positions.numpy(), step.k_cache.shape[3]
-    windows = [cfg.attention.window_of(layer) for layer in range(cfg.num_layers)]
-    seen = cfg.max_positions if None in windows else max(w for w in windows if w)
-    low = np.maximum(positions[firsts] - seen + 1, 0) // size
-    high = positions[lasts] // size
-    tables = step.tables.numpy()[step.sequences.numpy()[firsts]]
-    places = np.arange(tables.shape[1])
-    used = (places >= low[:, None]) & (places <= high[:, None])
-    wrong = used & ((tables < 0) | (tables >= step.k_cache.shape[1]))
-    if wrong.any():
-        raise EngineError(
-            f"block {tables[wrong][0]} in a decoder step: there are {step.k_cache.shape[1]}"
-        )
+    shape, size, count = cfg.attention, step.k_cache.shape[3], step.k_cache.shape[1]
+    every = shape.window_layers is None or len(set(shape.window_layers)) == cfg.num_layers
+    seen = shape.window if shape.window and every else cfg.max_positions
+    tables = step.tables.tolist()
+    for owner, (first, last) in spans.items():
+        blocks = tables[owner][max(first - seen + 1, 0) // size : last // size + 1]
+        if not 0 <= min(blocks) <= max(blocks) < count:
+            raise EngineError(f"the blocks {blocks} in a decoder step: 0 ... {count - 1} are valid")

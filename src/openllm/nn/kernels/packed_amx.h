@@ -79,9 +79,9 @@ void tiles_one(const bf16* a, const bf16* w, int64_t steps, float* sums) {
   }
 }
 
-// 32 rows x P panels
+// 32 rows x P panels; meanwhile, `next` is fetched: the panels that follow in memory, or null.
 template <int P>
-void tiles_two(const bf16* a, const bf16* w, int64_t steps, float* sums) {
+void tiles_two(const bf16* a, const bf16* w, int64_t steps, const bf16* next, float* sums) {
   constexpr int64_t SIZE = LANES * STEP;
   const int64_t panel = steps * SIZE;
   _tile_zero(0);
@@ -91,6 +91,8 @@ void tiles_two(const bf16* a, const bf16* w, int64_t steps, float* sums) {
     _tile_zero(3);
   }
   for (int64_t s = 0; s < steps; s++, a += SIZE, w += SIZE) {
+    if (next)
+      for (int64_t i = 0; i < P * SIZE; i += STEP) __builtin_prefetch(next + s * P * SIZE + i);
     _tile_loadd(4, a, 64);
     _tile_loadd(6, w, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -122,22 +124,27 @@ inline void product_tiles(const Operand& x, int64_t panel, int64_t panels, const
   alignas(64) float sums[4 * 256];
   const int64_t block = x.steps * LANES * STEP;
   const bf16* w = static_cast<const bf16*>(to.matrix->data) + panel * block;
-  int64_t row = 0;
-  for (; x.rows - row > LANES; row += 2 * LANES)
-    for (int64_t p = 0; p < panels; p += 2) {
+  for (int64_t p = 0; p < panels && x.rows > LANES; p += 2) {
+    const int64_t count = std::min<int64_t>(2, panels - p);
+    for (int64_t row = 0; row < x.rows; row += 2 * LANES) {
       const bf16* a = x.halves + row / LANES * block;
-      int64_t count = std::min<int64_t>(2, panels - p);
-      (count == 2 ? tiles_two<2> : tiles_two<1>)(a, w + p * block, x.steps, sums);
+      const bool last = row + 2 * LANES >= x.rows;
+      if (x.rows - row <= LANES) {
+        (count == 2 ? tiles_one<2> : tiles_one<1>)(a, w + p * block, x.steps, sums);
+      } else {
+        const bf16* next = last ? w + (p + count) * block : nullptr;
+        (count == 2 ? tiles_two<2> : tiles_two<1>)(a, w + p * block, x.steps, next, sums);
+        put_tiles(sums + 512, row + LANES, x.rows - row - LANES, panel + p, count, to);
+      }
       put_tiles(sums, row, x.rows - row, panel + p, count, to);
-      put_tiles(sums + 512, row + LANES, x.rows - row - LANES, panel + p, count, to);
     }
-  if (row >= x.rows) return;
-  const bf16* a = x.halves + row / LANES * block;
+  }
+  if (x.rows > LANES) return;
   for (int64_t p = 0; p < panels;) {
     int64_t left = panels - p, count = left == 4 ? 4 : std::min<int64_t>(2, left);
     auto run = count == 4 ? tiles_one<4> : count == 2 ? tiles_one<2> : tiles_one<1>;
-    run(a, w + p * block, x.steps, sums);
-    put_tiles(sums, row, x.rows - row, panel + p, count, to);
+    run(x.halves, w + p * block, x.steps, sums);
+    put_tiles(sums, 0, x.rows, panel + p, count, to);
     p += count;
   }
 }

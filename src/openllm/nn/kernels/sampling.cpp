@@ -216,8 +216,8 @@ void filter(const Row& row, const float* x, int64_t size, Scale scale, Scratch& 
   } else if (row.top_p < 1) {
     sum = list_mass(x, size, scale, row.top_p, s);
   } else {
-    list(x, size, scale.top - REACH / scale.inverse, s);
-    sum = weigh(items, scale);
+    double depth = row.min_p > 0 ? std::min(REACH, SLACK - std::log(row.min_p)) : REACH;
+    list(x, size, scale.top - depth / scale.inverse, s);
   }
   if (row.top_p < 1) {
     for (Item& item : items) item.key = scale.top - item.logit;

@@ -81,6 +81,7 @@ class Run {
 
  private:
   static constexpr int64_t QUERIES = 32;  // that share the load of a page
+  static constexpr int64_t AHEAD = 1;     // pages fetched before they are needed
 
   void all(Team::Member& me) {
     const Layer& first = model_.layer[0];
@@ -284,6 +285,13 @@ class Run {
     });
   }
 
+  // Pages lie anywhere, so that the CPU cannot foresee them.
+  void fetch(const T* page) const {
+    const char* start = reinterpret_cast<const char*>(page);
+    for (size_t i = 0; i < LANES * model_.head_dim * sizeof(T); i += 64)
+      __builtin_prefetch(start + i);
+  }
+
   void attend_tile(int64_t number, const Tile& tile, int64_t head) {
     const Layer& at = model_.layer[number];
     const int64_t dim = model_.head_dim, group = model_.heads_per_key();
@@ -302,7 +310,12 @@ class Run {
       queries[i] = {q + i * dim, sums + i * padded, -INFINITY, Floats{}, first, position};
     }
     int64_t low = 0, high = 0;  // queries that see the unit
-    for (int64_t u = queries[0].first / LANES; u <= queries[count - 1].position / LANES; u++) {
+    const int64_t last = queries[count - 1].position / LANES;
+    for (int64_t u = queries[0].first / LANES; u <= last; u++) {
+      if (u + AHEAD <= last) {
+        fetch(unit(step_.keys, number, tile.owner, u + AHEAD, head, LANES * dim));
+        fetch(unit(step_.values, number, tile.owner, u + AHEAD, head, LANES * dim));
+      }
       while (queries[low].position / LANES < u) low++;
       while (high < count && queries[high].first / LANES <= u) high++;
       const T* keys = unit(step_.keys, number, tile.owner, u, head, LANES * dim);

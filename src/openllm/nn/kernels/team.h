@@ -56,7 +56,7 @@ class Team {
       return;
     }
     for (int64_t spins = 1; turn_.load(std::memory_order_acquire) != me.turn; spins++)
-      spins % 4096 ? rest() : (void)sched_yield();
+      spins % 64 ? rest() : (void)sched_yield();
   }
 
   struct alignas(64) Counter {

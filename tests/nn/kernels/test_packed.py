@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Packed matrices: what comes back, products beside the reference, and rows without companions."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tests.tolerances import assert_close, difference
+from torch import Tensor
+
+from openllm.core.errors import EngineError
+from openllm.nn.kernels.library import library
+from openllm.nn.kernels.packed import (
+    KINDS,
+    Kind,
+    pack,
+    pack_quantized,
+    product,
+    product_reference,
+    round_scales,
+    round_to_nearest,
+)
+
+SHAPES = [(16, 32), (48, 48), (37, 96), (200, 12), (640, 64)]
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OPENLLM_KERNELS", "0")
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_weights_come_back(shape: tuple[int, int]) -> None:
+    weight = normal(*shape)
+    assert torch.equal(pack(weight, "fp32").unpack(), weight)
+    assert torch.equal(pack(weight, "bf16").unpack(), weight.bfloat16().float())
+    assert torch.equal(pack(weight.bfloat16(), "bf16").unpack(), weight.bfloat16().float())
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(8, -127, 127), (4, -8, 7)])
+@pytest.mark.parametrize("group", [32, 64, 128, 256], ids=str)
+def test_integers_and_scales_come_back(bits: int, low: int, high: int, group: int) -> None:
+    q_NK = torch.randint(low, high + 1, (40, 256), generator=torch.Generator().manual_seed(1))
+    q_NK[0, 0], q_NK[0, 1] = low, high
+    scale_NG = normal(40, 256 // group).abs() * 1e-3
+    matrix = pack_quantized(q_NK.to(torch.int8), scale_NG, bits, group)
+    found_q, found_scale = matrix.quantized()
+    assert torch.equal(found_q, q_NK.to(torch.int8))
+    assert torch.equal(found_scale, round_scales(scale_NG))
+    assert_close(found_scale, scale_NG, torch.bfloat16)
+    expected = q_NK.float() * found_scale.repeat_interleave(group, 1)
+    assert torch.equal(matrix.unpack(), expected)
+    x_RK = normal(5, 256, seed=2)
+    assert_close(product(x_RK, matrix), product_reference(x_RK, matrix))
+
+
+def test_four_bits_take_four_bits() -> None:
+    weight = normal(512, 512)
+    sizes = {kind: pack(weight, kind).num_bytes * 8 / weight.numel() for kind in KINDS}
+    assert sizes == {"fp32": 32, "bf16": 16, "int8": 8.5, "int4": 4.5}
+
+
+@pytest.mark.parametrize(("bits", "allowed"), [(8, 0.01), (4, 0.12)])
+def test_rounding_to_nearest_is_close(bits: int, allowed: float) -> None:
+    weight = normal(64, 256)
+    q_NK, scale_NG = round_to_nearest(weight, bits, 32)
+    error = q_NK.float() * scale_NG.repeat_interleave(32, 1) - weight
+    assert error.norm() / weight.norm() < allowed
+    assert torch.equal(round_to_nearest(torch.zeros(2, 32), bits, 32)[0], torch.zeros(2, 32).char())
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_equal_the_reference(kind: Kind, shape: tuple[int, int]) -> None:
+    matrix = pack(normal(*shape) * 0.1, kind)
+    for rows in (1, 2, 5, 16, 17, 33, 70):
+        x_RK = normal(rows, shape[1], seed=rows)
+        assert_close(product(x_RK, matrix), product_reference(x_RK, matrix))
+    ids = torch.tensor([0, shape[0] - 1, 3])
+    assert torch.equal(matrix.rows(ids), matrix.unpack()[ids])
+
+
+@EVERY_KIND
+def test_products_are_close_to_those_of_the_weights(kind: Kind) -> None:
+    weight, x_RK = normal(96, 512) * 0.1, normal(9, 512, seed=1)
+    allowed = {"fp32": 1e-6, "bf16": 1e-2, "int8": 2e-2, "int4": 0.2}[kind]
+    assert difference(product(x_RK, pack(weight, kind)), x_RK @ weight.T) < allowed
+
+
+@pytest.mark.skipif(library() is None, reason="no kernels on this machine")
+@EVERY_KIND
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_row_does_not_depend_on_its_companions(kind: Kind, threads: int) -> None:
+    before = torch.get_num_threads()
+    matrix, x_RK = pack(normal(100, 160) * 0.1, kind), normal(70, 160, seed=1)
+    alone = torch.cat([product(row[None], matrix) for row in x_RK])
+    torch.set_num_threads(threads)
+    try:
+        for first, last in [(0, 70), (0, 2), (3, 6), (1, 18), (5, 39), (30, 70)]:
+            assert torch.equal(product(x_RK[first:last], matrix), alone[first:last])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_logits_are_capped() -> None:
+    matrix, x_RK = pack(normal(50, 64), "fp32"), normal(3, 64, seed=1)
+    plain = x_RK @ matrix.unpack().T
+    assert_close(product(x_RK, matrix, softcap=5.0), 5 * torch.tanh(plain / 5))
+
+
+def test_a_row_of_zeros_gives_zeros() -> None:
+    for kind in KINDS:
+        assert not product(torch.zeros(2, 64), pack(normal(20, 64), kind)).any()
+
+
+@EVERY_KIND
+def test_without_a_compiler(kind: Kind, without_kernels: None) -> None:
+    matrix, x_RK = pack(normal(40, 64), kind), normal(3, 64, seed=1)
+    assert library() is None
+    assert_close(product(x_RK, matrix), product_reference(x_RK, matrix))
+    assert torch.equal(matrix.rows(torch.tensor([7])), matrix.unpack()[7:8])
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    q_NK, scale_N1 = torch.zeros(4, 48, dtype=torch.int8), torch.ones(4, 1)
+    with pytest.raises(EngineError, match="group of 32"):
+        pack_quantized(q_NK, torch.ones(4, 1), 8, 32)
+    with pytest.raises(EngineError, match="group of 16"):
+        pack_quantized(q_NK, torch.ones(4, 3), 8, 16)
+    with pytest.raises(EngineError, match="scales"):
+        pack_quantized(q_NK, torch.ones(4, 2), 8, 48)
+    with pytest.raises(EngineError, match="4-bit"):
+        pack_quantized(q_NK + 8, scale_N1, 4, 48)
+    with pytest.raises(EngineError, match="int8"):
+        pack_quantized(q_NK.float(), scale_N1, 8, 48)
+    with pytest.raises(EngineError, match="finite"):
+        pack_quantized(q_NK, -scale_N1, 8, 48)
+    with pytest.raises(EngineError, match="matrix"):
+        pack(torch.ones(3), "bf16")
+    with pytest.raises(EngineError, match="do not fit"):
+        product(torch.ones(2, 5), pack(torch.ones(3, 4), "fp32"))
+    with pytest.raises(EngineError, match="row 3"):
+        pack(torch.ones(3, 4), "fp32").rows(torch.tensor([3]))
