@@ -167,8 +167,11 @@ class History:
     def _check_plan(self, plan: Plan, oldest: list[Sequence]) -> None:
         scheduler = self.scheduler
         assert plan.slices or not self._alive, "nothing is computed"
-        assert sum(piece.count for piece in plan.slices) <= scheduler.max_batch_tokens
-        assert len(scheduler.running) <= scheduler.max_sequences
+        used = sum(piece.count for piece in plan.slices)
+        assert used <= scheduler.max_batch_tokens, "too many tokens"
+        assert len(scheduler.running) <= scheduler.max_sequences, "too many sequences"
+        idle = len(scheduler.running) > len(plan.slices)
+        assert not idle or used == scheduler.max_batch_tokens, "room is left unused"
         planned = [piece.sequence for piece in plan.slices]
         assert len(set(planned)) == len(planned), "a sequence has two slices"
         assert set(planned) <= set(scheduler.running), "a slice of a sequence that does not run"
@@ -179,6 +182,11 @@ class History:
 
     def _check_order(self, waiting: list[Sequence]) -> None:
         """Nobody is overtaken, except who waits for blocks that are just being computed."""
+        now = list(self.scheduler.waiting)
+        stayed = [sequence for sequence in waiting if sequence in now]
+        assert stayed == [sequence for sequence in now if sequence in stayed], "the queue is mixed"
+        ran = [sequence.admitted for sequence in now]
+        assert ran == sorted(ran, reverse=True), "who had to make place is behind who never ran"
         started = [sequence in self.scheduler.running for sequence in waiting]
         last = max((at for at, started in enumerate(started) if started), default=0)
         for sequence, has_started in zip(waiting[:last], started, strict=False):
