@@ -25,8 +25,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--remote-debugging-pipe",
-    # no network at all: every name is unknown, and there is no proxy
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    # no network but servers on this machine: every name is unknown, and there is no proxy
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--no-proxy-server",
 )
 
@@ -77,10 +77,7 @@ class Chromium:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._ask(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self._ask("Emulation.setDeviceMetricsOverride", **size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._ask("Emulation.setEmulatedMedia", features=[scheme])
+        self.look(width, height, dark=dark)
 
     def __enter__(self) -> Self:
         return self
@@ -95,9 +92,33 @@ class Chromium:
             self._process.wait()
         self._profile.cleanup()
 
-    def open(self, path: Path) -> None:
-        """Load a page from the disk."""
-        self._ask("Page.navigate", url=path.resolve().as_uri())
+    def look(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Set the size of the window, and which colours the user likes."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._ask("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._ask("Emulation.setEmulatedMedia", features=[scheme])
+
+    def open(self, page: Path | str) -> None:
+        """Load a page from the disk, or from an address."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self._ask("Page.navigate", url=url)
+
+    def allow(self, origin: str, *permissions: str) -> None:
+        """Grant what a user would be asked for, such as clipboardReadWrite."""
+        self._ask("Browser.grantPermissions", origin=origin, permissions=list(permissions))
+
+    def type(self, text: str) -> None:
+        """Type into what has the focus, as a keyboard or an input method does."""
+        self._ask("Input.insertText", text=text)
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release a key, by its DOM name, such as Enter."""
+        code = {"Enter": 13, "Escape": 27, "ArrowUp": 38, "Tab": 9}[key]
+        facts = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self._ask("Input.dispatchKeyEvent", type="keyDown", **facts, **text)
+        self._ask("Input.dispatchKeyEvent", type="keyUp", **facts)
 
     def run(self, script: str, *, timeout: float = 300) -> Any:
         """The value of a JavaScript expression, awaited if it is a promise."""
@@ -120,6 +141,25 @@ class Chromium:
             if time.monotonic() > end:
                 raise TimeoutError(f"{condition}: {self.messages}")
             time.sleep(0.1)
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file of the disk in a field for files."""
+        root = self._ask("DOM.getDocument")["root"]["nodeId"]
+        node = self._ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._ask("DOM.setFileInputFiles", nodeId=node, files=[str(file.resolve())])
+
+    def download_to(self, folder: Path) -> None:
+        """Where files are saved that the page offers."""
+        where = str(folder.resolve())
+        self._ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=where)
+
+    def widgets(self) -> list[tuple[str, str]]:
+        """Role and name, as a screen reader hears them, of all that can be used."""
+        used = {"button", "textbox", "combobox", "spinbutton", "link", "checkbox"}
+        nodes = self._ask("Accessibility.getFullAXTree")["nodes"]
+        shown = [node for node in nodes if not node.get("ignored")]
+        pairs = [(node["role"]["value"], node["name"]["value"]) for node in shown if "name" in node]
+        return [pair for pair in pairs if pair[0] in used]
 
     def screenshot(self, path: Path) -> None:
         """Save a PNG of what is seen."""

@@ -16,12 +16,16 @@ from transformers import AutoModelForCausalLM
 
 from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import ConfigError
+from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
+from openllm.engine.sampler import Choice, Row
 from openllm.nn.heads import logits
+from openllm.nn.model import Transformer
 from openllm.text.stream import StreamDecoder
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
+FP32 = EngineConfig(precision="fp32", cache_tokens=4096)
 PROMPTS = ["Anna", "", "On day 3 Boris asked", "Clara found a lamp in the café.", "Emma " * 8]
 
 
@@ -31,9 +35,24 @@ def tokenizer(tokenizer_folder: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def llm(tokenizer: Tokenizer) -> LLM:
+def model() -> Transformer:
     # large weights, so that its text does not repeat one token
-    return LLM(random_model(SHAPES["qwen3"], spread=0.5), tokenizer)
+    return random_model(SHAPES["qwen3"], spread=0.5)
+
+
+@pytest.fixture(scope="module")
+def llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
+    return LLM(model, tokenizer, FP32)
+
+
+def scripted_choice(tokens: Sequence[int], end: int = 2):
+    """Chooses the given tokens after a prompt of one, then the end."""
+
+    def choose(logits: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+        places = [row.position - 1 for row in rows]
+        return [Choice(tokens[at] if at < len(tokens) else end) for at in places]
+
+    return choose
 
 
 @pytest.fixture
@@ -41,18 +60,14 @@ def scripted(llm: LLM, monkeypatch: pytest.MonkeyPatch):
     """Makes the model emit the given tokens."""
 
     def say(tokens: Sequence[int]) -> LLM:
-        prompt = 1  # each prompt below is bos alone
-
-        def choose(row: object, params: object, *, seen: object, position: int) -> int:
-            return tokens[position - prompt] if position - prompt < len(tokens) else 2
-
-        monkeypatch.setattr("openllm.engine.llm.choose", choose)
+        monkeypatch.setattr("openllm.engine.core.choose", scripted_choice(tokens))
         return llm
 
     return say
 
 
-def test_greedy_text_takes_the_best_token_each_time(llm: LLM) -> None:
+def test_greedy_text_takes_the_best_token_each_time(llm: LLM, model: Transformer) -> None:
+    banned = sorted(llm.tokenizer.banned_ids)
     params = SamplingParams(max_new_tokens=12, temperature=0)
     for prompt in PROMPTS:
         answer = llm.generate([prompt], params)[0]
@@ -60,18 +75,20 @@ def test_greedy_text_takes_the_best_token_each_time(llm: LLM) -> None:
         assert ids == [llm.tokenizer.bos_id, *llm.tokenizer.encode(prompt)]
         for token in answer.token_ids:
             with torch.no_grad():
-                scores = logits(llm.model(torch.tensor([ids])).x[0, -1], llm.model.head)
-            scores[llm._banned] = -torch.inf
+                scores = logits(model(torch.tensor([ids])).x[0, -1], model.head)
+            scores[banned] = -torch.inf
             assert token == int(scores.argmax())
             ids = [*ids, token]
         assert answer.text == llm.tokenizer.decode(answer.token_ids)
 
 
-@pytest.mark.parametrize("max_batch", [1, 2, 32])
+@pytest.mark.parametrize("max_sequences", [1, 2, 32])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_batch_is_as_each_alone(tokenizer: Tokenizer, max_batch: int, temperature: float) -> None:
-    model = random_model(SHAPES["qwen3"], spread=0.5)
-    llm = LLM(model, tokenizer, max_batch=max_batch)
+def test_a_batch_is_as_each_alone(
+    model: Transformer, tokenizer: Tokenizer, max_sequences: int, temperature: float
+) -> None:
+    cfg = FP32.model_copy(update={"max_sequences": max_sequences, "prefix_cache": False})
+    llm = LLM(model, tokenizer, cfg)
     wishes = [
         SamplingParams(max_new_tokens=4 + 5 * index, temperature=temperature, seed=index)
         for index in range(len(PROMPTS))
@@ -86,19 +103,19 @@ def test_a_batch_is_as_each_alone(tokenizer: Tokenizer, max_batch: int, temperat
 def test_logits_in_a_batch_are_close_to_those_alone(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[tuple[int, ...], list[torch.Tensor]] = {}
+    states: dict[int, list[torch.Tensor]] = {}
 
-    def choose(row: torch.Tensor, params: SamplingParams, *, seen: list[int], position: int) -> int:
-        states.setdefault(tuple(seen), []).append(row[row > -torch.inf].clone())
-        return int(row.argmax())
+    def choose(logits: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+        for scores, row in zip(logits, rows, strict=True):
+            states.setdefault(row.position, []).append(scores.clone())
+        return [Choice(3) for _ in rows]
 
-    states = seen
-    monkeypatch.setattr("openllm.engine.llm.choose", choose)
-    params = SamplingParams(max_new_tokens=6, temperature=0)
+    monkeypatch.setattr("openllm.engine.core.choose", choose)
+    params = SamplingParams(max_new_tokens=1)
     llm.generate(PROMPTS, params)
     for prompt in PROMPTS:
         llm.generate([prompt], params)
-    assert len(states) > 20
+    assert len(states) == len(PROMPTS)
     for rows in states.values():
         assert len(rows) == 2
         assert_close(rows[0], rows[1])
@@ -151,11 +168,8 @@ def test_streamed_text_is_the_whole_text(
     stops = [stop for stop in stops if stop and "\ufffd" not in stop]
     params = SamplingParams(max_new_tokens=30, temperature=0, stop=tuple(stops))
 
-    def choose(row: object, params: object, *, seen: object, position: int) -> int:
-        return text_ids[position - 1] if position - 1 < len(text_ids) else tokenizer.eos_id
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("openllm.engine.llm.choose", choose)
+        patch.setattr("openllm.engine.core.choose", scripted_choice(text_ids))
         whole = llm.generate([""], params)[0]
         pieces = list(llm.stream("", params))
     assert "".join(pieces) == whole.text
@@ -193,7 +207,7 @@ def test_the_end_of_text_token_ends(scripted, tokenizer: Tokenizer) -> None:
 
 
 def test_the_context_bounds_the_text(llm: LLM) -> None:
-    room = llm.model.cfg.max_positions
+    room = llm.info.max_positions
     prompt = "Anna found a lamp in the garden. " * 6
     ids = llm.tokenizer.encode(prompt)
     answer = llm.generate([prompt], SamplingParams(max_new_tokens=500, temperature=0))[0]
@@ -223,7 +237,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_without_bos(imported: Path) -> None:
-    llm = LLM.load(imported)
+    llm = LLM.load(imported, FP32)
     params = SamplingParams(max_new_tokens=20, temperature=0)
     answer = llm.generate(["Anna found"], params)[0]
     assert answer.prompt_token_ids == llm.tokenizer.encode("Anna found")
@@ -250,17 +264,21 @@ def test_a_model_without_bos(imported: Path) -> None:
 def test_a_vocabulary_of_which_nothing_is_banned(imported: Path) -> None:
     tokenizer = load_tokenizer(imported)
     cfg = SHAPES["gpt2"].model_copy(update={"vocab_size": tokenizer.vocab_size})
-    answer = LLM(random_model(cfg), tokenizer).generate(["Anna"], SamplingParams(max_new_tokens=3))
+    answer = LLM(random_model(cfg), tokenizer, FP32).generate(
+        ["Anna"], SamplingParams(max_new_tokens=3)
+    )
     assert len(answer) == 1
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_each_end_id_ends(imported: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
-    llm = LLM.load(imported)
+    llm = LLM.load(imported, FP32)
     end = sorted(llm.tokenizer.end_ids)[which]
     think = llm.tokenizer.controls["<think>"]
     said = iter([think, *llm.tokenizer.encode(" lamp"), end, 50, 50])
-    monkeypatch.setattr("openllm.engine.llm.choose", lambda *args, **kwargs: next(said))
+    monkeypatch.setattr(
+        "openllm.engine.core.choose", lambda logits, rows: [Choice(next(said)) for _ in rows]
+    )
     answer = llm.generate(["Anna"], SamplingParams(max_new_tokens=20))[0]
     assert (answer.text, answer.finish_reason) == ("<think> lamp", "stop")
 
@@ -277,6 +295,6 @@ def test_a_tokenizer_that_is_too_large_is_refused(tokenizer: Tokenizer) -> None:
 
 def test_ids_that_the_tokenizer_lacks_never_come(tokenizer: Tokenizer) -> None:
     large = SHAPES["qwen3"].model_copy(update={"vocab_size": 700})
-    llm = LLM(random_model(large), tokenizer)
+    llm = LLM(random_model(large), tokenizer, FP32)
     answers = llm.generate(["a"] * 4, SamplingParams(max_new_tokens=40, temperature=50.0))
     assert max(token for answer in answers for token in answer.token_ids) < 640

@@ -26,6 +26,12 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             "No transformers architecture has this shape; only OpenLLM can load this folder.",
             "Its text may be wrong, biased or copied from its training data.",
         ]
+    if quantization := lineage.get("quantization"):
+        loads = [
+            f"Its weights were trained to have {quantization['bits']} bits; OpenLLM loads",
+            "this folder, other programs what `openllm export` makes of it.",
+            "Its text may be wrong, biased or copied from its training data.",
+        ]
     return "\n".join(
         [
             f"# {data['name']}, {parameters(cfg).total / 1e6:.1f}M parameters",
@@ -65,6 +71,31 @@ def import_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             f"context {cfg.max_positions:,} tokens",
             f"- weights in {lineage['dtype']}",
             f"- licence of the original: {licence}",
+            "- SHA-256 of the original files: openllm.json",
+            "",
+            '    openllm generate . --prompt "Once"',
+            "",
+        ]
+    )
+
+
+def merge_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
+    """The text of `README.md` for a model that `openllm merge` wrote."""
+    ranks = ", ".join(f"{rank}" for rank in lineage["ranks"])
+    return "\n".join(
+        [
+            f"# {lineage['base']} with {lineage['adapter']}, "
+            f"{parameters(cfg).total / 1e6:.1f}M parameters",
+            "",
+            f"{lineage['base']} with the adapter {lineage['adapter']} merged into its weights.",
+            "",
+            f"- architecture {lineage['family']}: {cfg.num_layers} layers, width {cfg.dim}, "
+            f"{cfg.attention.num_heads} heads, vocabulary {cfg.vocab_size:,}, "
+            f"context {cfg.max_positions:,} tokens",
+            f"- adapter: {lineage['changed']} matrices, rank {ranks}",
+            f"- weights in {lineage['dtype']}",
+            f"- licence of the base: {lineage['licence'] or 'not stated'}; of the adapter: look "
+            "where it came from",
             "- SHA-256 of the original files: openllm.json",
             "",
             '    openllm generate . --prompt "Once"',

@@ -4,6 +4,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from openllm.checkpoint.families.base import canonical
 from openllm.checkpoint.families.registry import to_hf_config
 from openllm.checkpoint.model_dir import TOKENIZER_FILES
 from openllm.checkpoint.source import Source
+from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json
@@ -30,6 +32,7 @@ def copy_model(
     *,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    replaced: Mapping[str, Planned] | None = None,
 ) -> None:
     """Write config, weights, tokenizer and generation defaults into an empty folder.
 
@@ -38,6 +41,7 @@ def copy_model(
         target: exists and is empty.
         dtype: of the weights; none: as they are.
         max_shard_bytes: of weights in a file.
+        replaced: tensors to write instead of those of the same names.
 
     Raises:
         CheckpointError: NaN or infinity in the weights, or a damaged file.
@@ -45,10 +49,17 @@ def copy_model(
     """
     config = new_config(source, dtype)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    total = sum(source.weights.tensors[name].size for name in source.names.values()) / 1e6
+    copied = [name for theirs, name in source.names.items() if theirs not in (replaced or {})]
+    total = sum(source.weights.tensors[name].size for name in copied) / 1e6
     with progress(f"copying {target.name.strip('.')}", total, "MB") as meter:
         planned = source.planned(dtype, lambda count: meter.advance(count / 1e6))
-        write_weights(target, planned, max_shard_bytes)
+        chosen = [(replaced or {}).get(tensor.name, tensor) for tensor in planned]
+        write_weights(target, chosen, max_shard_bytes)
+    copy_companions(source, target, config)
+
+
+def copy_companions(source: Source, target: Path, config: dict[str, Any]) -> None:
+    """Write the tokenizer's files and generation defaults."""
     for path in tokenizer_files(source.folder):
         shutil.copyfile(path, target / path.name)
     generation = {name: config[name] for name in IDS if config[name] is not None}

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A model folder, ours or of transformers: its architecture and weights, checked and unread."""
+"""A model folder, ours or of transformers: its architecture and weights, checked and unread.
+
+Quantised matrices look like matrices in float32; `read_quantized` gives them as they are.
+"""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,15 @@ from torch import Tensor
 
 from openllm.checkpoint.families.base import Family, Link, Shape
 from openllm.checkpoint.families.registry import family_of
+from openllm.checkpoint.quantization import read_quantization
+from openllm.checkpoint.quantized import QuantizedWeights
 from openllm.checkpoint.tensors import NAMES, PIECE_ELEMENTS, Planned
 from openllm.checkpoint.weights import Weights, open_weights
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json, recover_folder
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
+from openllm.nn.quantized import QuantizedTensor
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Dtypes that a weight may have."""
@@ -80,6 +86,17 @@ class Source:
                     f"{name!r} has values too large for {kind}; choose another --dtype"
                 )
             yield cast
+
+    def stored(self, link: Link) -> Tensor | QuantizedTensor:
+        """A tensor of theirs as it is in the files; quantised rows are those of our model.
+
+        Raises:
+            CheckpointError: it, or a scale, holds NaN or infinity.
+        """
+        name = self.names[link.theirs]
+        if isinstance(self.weights, QuantizedWeights) and name in self.weights.schemes:
+            return self.weights.quantized(name)
+        return self.read(link)
 
     def dtype(self) -> torch.dtype:
         """That of most elements."""
@@ -173,6 +190,9 @@ def open_source(folder: Path, *, allow_pickle: bool = False) -> Source:
         raise CheckpointError(f"{misfit}: {first}") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     links = family.links(shapes)
+    if quantization := read_quantization(values):
+        turned = [link.theirs for link in links if link.transposed]
+        weights = QuantizedWeights(weights, quantization, turned)
     names = _names(family, [link.theirs for link in links], weights)
     source = Source(folder, values, family, cfg, model, shapes, links, names, weights)
     problems = _problems(source)
@@ -180,6 +200,33 @@ def open_source(folder: Path, *, allow_pickle: bool = False) -> Source:
         raise CheckpointError(f"{misfit}: {'; '.join(problems)}")
     _check_tied_head(source)
     return source
+
+
+def read_quantized(folder: Path) -> Iterator[tuple[str, Tensor | QuantizedTensor]]:
+    """The tensors of a model folder under our names, one at a time, quantised ones as they are.
+
+    Raises:
+        CheckpointError: as `open_source`, at once; NaN or infinity, when the tensor is read.
+    """
+    source = open_source(folder)
+    return (item for link in source.links for item in split_stored(source, link))
+
+
+def split_stored(source: Source, link: Link) -> Iterator[tuple[str, Tensor | QuantizedTensor]]:
+    """Our tensors in one of theirs, quantised ones as they are.
+
+    Raises:
+        CheckpointError: it holds NaN or infinity.
+    """
+    found = source.stored(link)
+    if isinstance(found, Tensor):
+        yield from link.split(found, source.shapes).items()
+        return
+    start = 0
+    for name in link.ours:
+        stop = start + source.shapes[name][0]
+        yield name, found.rows(start, stop)
+        start = stop
 
 
 def _names(family: Family, wanted: list[str], weights: Weights) -> dict[str, str]:
@@ -202,12 +249,14 @@ def _problems(source: Source) -> list[str]:
             continue
         needed = link.shape(source.shapes)
         if stored.shape != needed:
-            shapes.append(f"{names[link.theirs]} is {_text(stored.shape)}, not {_text(needed)}")
+            shapes.append(
+                f"{names[link.theirs]} is {size_text(stored.shape)}, not {size_text(needed)}"
+            )
         elif stored.dtype not in FLOATS:
             kinds.append(f"{names[link.theirs]} is {NAMES.get(stored.dtype, stored.dtype)}")
     missing = [name for name in names.values() if name not in tensors]
     return [
-        f"{what}: {_first(items)}"
+        f"{what}: {first_few(items)}"
         for what, items in (
             ("missing", missing),
             ("not expected", extra),
@@ -218,11 +267,13 @@ def _problems(source: Source) -> list[str]:
     ]
 
 
-def _text(shape: Iterable[int]) -> str:
+def size_text(shape: Iterable[int]) -> str:
+    """`(3, 4)` -> `3 x 4`."""
     return " x ".join(f"{size}" for size in shape) or "a single number"
 
 
-def _first(items: list[str]) -> str:
+def first_few(items: Sequence[str]) -> str:
+    """The first ten of many names, for an error."""
     more = f" and {len(items) - 10} more" if len(items) > 10 else ""
     return ", ".join(item[:120] for item in items[:10]) + more
 

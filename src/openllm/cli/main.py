@@ -46,9 +46,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train a model from a recipe, or resume a run", "openllm.recipes.pretrain:main"),
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
     "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
+    "chat": ("talk to a model in the terminal", "openllm.recipes.chat.command:main"),
+    "batch": ("answer a file of requests", "openllm.recipes.batch:main"),
+    "serve": ("serve models to clients of OpenAI's API", "openllm.recipes.serve:main"),
     "import": (
         "make a model folder of one from transformers",
         "openllm.recipes.import_model:main",
+    ),
+    "merge": ("put a LoRA adapter into the weights of its base", "openllm.recipes.merge:main"),
+    "quantize": (
+        "make a smaller model of 8- and 4-bit integers",
+        "openllm.recipes.quantize:main",
     ),
     "export": (
         "write a model for other programs, with a certificate",
@@ -69,6 +77,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models search": ("find models by words", "openllm.recipes.models:search_main"),
     "push": ("upload a model to the Hugging Face Hub", "openllm.recipes.hub:push_main"),
     "pull": ("download a model from the Hugging Face Hub", "openllm.recipes.hub:pull_main"),
+    "keys add": ("make an API key for a server", "openllm.recipes.keys:add_main"),
+    "keys ls": ("list a server's API keys and their use today", "openllm.recipes.keys:ls_main"),
+    "keys revoke": ("end an API key", "openllm.recipes.keys:revoke_main"),
+    "keys rotate": ("give an API key a new secret", "openllm.recipes.keys:rotate_main"),
     "recipes list": ("list the recipes that ship with OpenLLM", "openllm.recipes.catalogue:main"),
     "bench": ("measure how fast this machine trains and generates", "openllm.recipes.bench:main"),
     "doctor": ("check this machine and installation", "openllm.cli.doctor:main"),

@@ -10,6 +10,7 @@ OpenLLMError            exit code 1
 ├── TemplateError       a chat template is missing, faulty or hostile
 ├── CheckpointError     a model folder or checkpoint cannot be used
 ├── EngineError         a request cannot be answered, or the engine has failed
+│   └── BusyError       there is no room for it now; later there may be
 ├── RemoteError         another server refused a request or cannot be reached
 ├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
@@ -57,8 +58,32 @@ class EngineError(OpenLLMError):
     """A request cannot be answered, or the engine has failed."""
 
 
+class BusyError(EngineError):
+    """There is no room for a request now; later there may be.
+
+    Attributes:
+        retry_after: seconds after which to try again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class RemoteError(OpenLLMError):
-    """Another server refused a request or cannot be reached."""
+    """Another server refused a request or cannot be reached.
+
+    Attributes:
+        status: HTTP status of its answer; none if there was no answer.
+        retry_after: seconds after which it said to try again; none if it did not.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class TrainingError(OpenLLMError):

@@ -149,10 +149,10 @@ def check_replaceable(path: Path | str, ours: Collection[str], error: type[OpenL
         if foreign:
             raise error(
                 f"{path} contains other files ({foreign[0]}) and would be replaced; "
-                "choose a new or empty folder for --out"
+                "choose a new or empty folder"
             )
     elif path.exists():
-        raise error(f"{path} is a file; choose a new or empty folder for --out")
+        raise error(f"{path} is a file; choose a new or empty folder")
 
 
 def _check_place(path: Path | str) -> None:

@@ -59,6 +59,14 @@ class Engine(Protocol):
         """
         ...
 
+    def prepare(self, params: SamplingParams) -> None:
+        """Work for a request that may take long; the only method for any thread, at any time.
+
+        Raises:
+            ConfigError: the params ask for what cannot be made.
+        """
+        ...
+
     def abort(self, request_id: str) -> None:
         """Forget a request and all its continuations; unknown ids are ignored."""
         ...
@@ -91,6 +99,7 @@ class BackendInfo:
         precision: of the weights in memory, such as bf16 or int4.
         parameters: number of weights; none if unknown.
         num_bytes: memory that the model takes, without its cache.
+        cache_bytes: memory that its cache takes.
         adapters: names of the loaded adapters.
     """
 
@@ -100,6 +109,7 @@ class BackendInfo:
     precision: str | None = None
     parameters: int | None = None
     num_bytes: int = 0
+    cache_bytes: int = 0
     adapters: Sequence[str] = ()
 
 

@@ -1,195 +1,343 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""The inference engine: prompts in, continuations out, whole or streamed."""
+"""Generate, chat, score and embed with a model, from Python.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+`LLM` is the simple, synchronous interface. Its `backend()` is the asynchronous one, that a server
+uses; both share one engine.
+"""
+
+import asyncio
+import itertools
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from openllm.checkpoint.model_dir import load_model
-from openllm.core.errors import ConfigError
-from openllm.engine.request import Completion, SamplingParams
-from openllm.engine.sampler import choose
-from openllm.nn.cache import KVCache
-from openllm.nn.heads import logits
+from openllm.checkpoint.adapters import read_adapter
+from openllm.core.errors import ConfigError, EngineError, TemplateError
+from openllm.engine.assemble import assemble, assemble_folder
+from openllm.engine.backend import BackendInfo, EngineStats
+from openllm.engine.config import EngineConfig
+from openllm.engine.core import ModelEngine
+from openllm.engine.local import LocalBackend, encode_prompt
+from openllm.engine.request import (
+    Completion,
+    Prompt,
+    Request,
+    SamplingParams,
+    TokenLogprob,
+    Update,
+)
+from openllm.engine.worker import continuations
 from openllm.nn.model import Transformer
-from openllm.text.stream import StreamDecoder
+from openllm.text.chat import ChatTemplate, Message, encode_chat, load_chat_template
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
-Prompt = str | Sequence[int]
-"""The beginning of a document as text, or all ids to continue."""
-
-
-@dataclass
-class _Sequence:
-    """One request in progress."""
-
-    index: int
-    prompt: list[int]
-    params: SamplingParams
-    decoder: StreamDecoder
-    limit: int
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    sent: int = 0
-    finish_reason: str | None = None
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.tokens)
-
-    def take(self, token: int, end_ids: frozenset[int]) -> None:
-        """Append a token, or finish."""
-        if token in end_ids:
-            self._end("stop")
-            return
-        self.tokens.append(token)
-        before = len(self.text)
-        self.text += self.decoder.feed(token)
-        longest = max((len(stop) for stop in self.params.stop), default=0)
-        found = [
-            at
-            for stop in self.params.stop
-            if (at := self.text.find(stop, max(0, before - longest))) >= 0
-        ]
-        if found:
-            self.text = self.text[: min(found)]
-            self.finish_reason = "stop"
-        elif len(self.tokens) >= self.limit:
-            self._end("length")
-
-    def _end(self, reason: str) -> None:
-        self.text += self.decoder.finish()
-        self.finish_reason = reason
-
-    def news(self) -> str:
-        """Text not yet returned; holds back a possible start of a stop string."""
-        end = len(self.text)
-        if self.finish_reason is None:
-            held = [
-                size
-                for stop in self.params.stop
-                for size in range(1, len(stop))
-                if self.text.endswith(stop[:size])
-            ]
-            end -= max(held, default=0)
-        piece = self.text[self.sent : end]
-        self.sent = max(self.sent, end)
-        return piece
+Params = SamplingParams | Sequence[SamplingParams]
 
 
 class LLM:
-    """A loaded model with its tokenizer.
+    """A language model that writes.
 
-    Each prompt is read in a forward pass of its own; then all unfinished requests of a batch
-    are decoded together, one token per step.
+    Attributes:
+        tokenizer: of the model.
+        template: its chat template; none if it is not made for chat.
+        info: name, precision, size.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, *, max_batch: int = 32) -> None:
-        if model.cfg.vocab_size < tokenizer.vocab_size:
-            raise ConfigError(
-                f"the model's vocabulary size is {model.cfg.vocab_size}, but the tokenizer's is "
-                f"{tokenizer.vocab_size}; use the tokenizer that the model was trained with"
-            )
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.max_batch = max_batch
-        banned = tokenizer.banned_ids | set(range(tokenizer.vocab_size, model.cfg.vocab_size))
-        self._banned = torch.tensor(sorted(banned), dtype=torch.long)
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        cfg: EngineConfig | None = None,
+        *,
+        template: ChatTemplate | None = None,
+        name: str = "model",
+    ) -> None:
+        """Run a model that is in memory; its weights are copied only if they must be packed.
+
+        Raises:
+            ConfigError: the tokenizer is not the model's, or the settings do not fit it.
+        """
+        engine, info = assemble(model, tokenizer, cfg or EngineConfig(), name=name)
+        self._set_up(engine, tokenizer, template, info, None)
 
     @classmethod
-    def load(cls, folder: Path | str, *, max_batch: int = 32) -> "LLM":
+    def load(
+        cls, folder: Path | str, cfg: EngineConfig | None = None, *, name: str | None = None
+    ) -> "LLM":
         """Load a model folder.
 
         Raises:
             CheckpointError: it is missing or damaged.
             TokenizerError: its tokenizer is missing or damaged.
+            ConfigError: the settings do not fit the model.
         """
-        return cls(load_model(folder), load_tokenizer(folder), max_batch=max_batch)
+        folder = Path(folder)
+        tokenizer = load_tokenizer(folder)
+        engine, info = assemble_folder(
+            folder, tokenizer, cfg or EngineConfig(), name=name or folder.name
+        )
+        try:
+            template = load_chat_template(folder)
+        except TemplateError:
+            template = None
+        made = cls.__new__(cls)
+        made._set_up(engine, tokenizer, template, info, folder)
+        return made
+
+    def _set_up(
+        self,
+        engine: ModelEngine,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        info: BackendInfo,
+        base: Path | None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.info = info
+        self._engine = engine
+        self._base = base
+        self._backend: LocalBackend | None = None
+        self._ids = map("call-{}".format, itertools.count())
+        self._inboxes: dict[str, deque[Update]] = {}
 
     def generate(
-        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams]
+        self, prompts: Sequence[Prompt], params: Params, *, adapter: str | None = None
     ) -> list[Completion]:
-        """Continue each prompt; with one `params` for all, prompt i uses `seed + i`.
+        """Continue each prompt; `params.n` completions of each, one after another.
+
+        With one `params` for all, prompt i uses `seed + i`.
 
         Raises:
             ConfigError: a prompt is longer than the model's context, or has no tokens.
+            EngineError: no token could be chosen, or the model's numbers are not finite.
         """
-        if isinstance(params, SamplingParams):
-            params = [
-                params.model_copy(update={"seed": params.seed + i}) for i in range(len(prompts))
-            ]
+        ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         requests = [
-            self._request(index, prompt, wish)
-            for index, (prompt, wish) in enumerate(zip(prompts, params, strict=True))
+            Request(next(self._ids), prompt, wish, adapter=adapter)
+            for prompt, wish in zip(ids, _for_each(params, len(ids)), strict=True)
         ]
-        for start in range(0, len(requests), self.max_batch):
-            for _ in self._run(requests[start : start + self.max_batch]):
-                pass
+        parts: dict[tuple[str, int], list[Update]] = defaultdict(list)
+        for update in self._run(requests):
+            parts[update.id, update.index].append(update)
         return [
-            Completion(r.text, r.tokens, r.prompt, r.finish_reason or "length") for r in requests
+            completion(request, parts[request.id, index])
+            for request in requests
+            for index in range(request.params.n)
         ]
 
-    def stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[str]:
+    def chat(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        params: Params,
+        *,
+        tools: Sequence[Any] | None = None,
+        adapter: str | None = None,
+        **variables: Any,
+    ) -> list[Completion]:
+        """Answer conversations; `variables` are for the template.
+
+        Raises:
+            TemplateError: the model has no chat template, or it refuses the messages.
+            ConfigError, EngineError: as in `generate`.
+        """
+        prompts = [self.encode_chat(turns, tools=tools, **variables) for turns in conversations]
+        return self.generate(prompts, params, adapter=adapter)
+
+    def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
+        """Ids of a conversation up to the beginning of the answer.
+
+        Raises:
+            TemplateError: the model has no chat template, or it refuses the messages.
+        """
+        if self.template is None:
+            raise TemplateError(
+                f"the model '{self.info.name}' has no chat template, so it is not made for chat; "
+                "use generate()"
+            )
+        return encode_chat(
+            self.tokenizer, self.template, messages, add_generation_prompt=True, **variables
+        )
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams, *, adapter: str | None = None
+    ) -> Iterator[str]:
         """Yield one continuation piece by piece; joined, it is what `generate` returns."""
-        request = self._request(0, prompt, params)
-        for _ in self._run([request]):
-            if piece := request.news():
-                yield piece
+        if params.samples > 1:
+            raise ConfigError("a stream is one continuation; use n=1 and no best_of")
+        ids = encode_prompt(self.tokenizer, prompt)
+        request = Request(next(self._ids), ids, params, adapter=adapter)
+        backend = self._backend
+        for update in self._run([request]) if backend is None else _relay(backend, request):
+            if update.text:
+                yield update.text
 
-    def _request(self, index: int, prompt: Prompt, params: SamplingParams) -> _Sequence:
-        if isinstance(prompt, str):
-            ids = [*self.tokenizer.prefix, *self.tokenizer.encode(prompt)]
-        else:
-            ids = list(prompt)
-        if not ids:
-            raise ConfigError(
-                "the prompt is empty, and this model has no token for the beginning of a document; "
-                "give a prompt"
-            )
-        room = self.model.cfg.max_positions - len(ids)
-        if room < 1:
-            raise ConfigError(
-                f"the prompt has {len(ids)} tokens, but prompt and new text together may have "
-                f"at most {self.model.cfg.max_positions}; shorten the prompt"
-            )
-        limit = min(params.max_new_tokens, room)
-        return _Sequence(index, ids, params, StreamDecoder(self.tokenizer), limit)
+    def score(
+        self, prompts: Sequence[Prompt], *, top: int = 0, adapter: str | None = None
+    ) -> list[list[TokenLogprob]]:
+        """Log-probability of each token of each prompt after its first, and of `top` others."""
+        found = self._read(prompts, "score", adapter, top)
+        return [list(update.logprobs or ()) for update in found]
 
-    @torch.inference_mode()
-    def _run(self, requests: list[_Sequence]) -> Iterator[None]:
-        """Decode the requests until all finish; yield after each step."""
-        if not requests:
+    def embed(self, prompts: Sequence[Prompt], *, adapter: str | None = None) -> list[list[float]]:
+        """A vector of length 1 for each prompt: the mean of its last hidden states, normalised."""
+        return [list(update.vector or ()) for update in self._read(prompts, "embed", adapter, 0)]
+
+    def update_weights(self, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
+        """Replace weights, under our names; packed copies and cached prefixes follow.
+
+        Requests that are running go on with the new weights.
+
+        Raises:
+            CheckpointError: an unknown name, or another shape.
+        """
+        pairs = weights.items() if isinstance(weights, Mapping) else weights
+        self._between_steps(lambda: self._engine.update_weights(pairs))
+
+    def load_adapter(self, name: str, folder: Path | str) -> None:
+        """Load a LoRA adapter in PEFT's format; requests then choose it by its name.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+            ConfigError: it does not fit the model.
+        """
+        adapter = read_adapter(Path(folder), self._base or self._engine.bank.cfg)
+        self._between_steps(lambda: self._engine.load_adapter(name, adapter))
+        self._note_adapters()
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        self._between_steps(lambda: self._engine.unload_adapter(name))
+        self._note_adapters()
+
+    def _note_adapters(self) -> None:
+        self.info = replace(self.info, adapters=tuple(self._engine.bank.names))
+        if self._backend is not None:
+            self._backend.info = self.info
+
+    def stats(self) -> EngineStats:
+        """Counters of the engine."""
+        return self._engine.stats()
+
+    def backend(self) -> LocalBackend:
+        """The asynchronous interface. From now on, the engine runs in a thread of its own.
+
+        Raises:
+            ConfigError: a `stream` is being read, which runs the engine in this thread.
+        """
+        if self._backend is None:
+            if self._inboxes:
+                raise ConfigError("a stream is open; read it to its end, or close it, before this")
+            self._backend = LocalBackend(self._engine, self.tokenizer, self.template, self.info)
+            self._backend.adapter_host = self
+        return self._backend
+
+    def _read(
+        self, prompts: Sequence[Prompt], kind: Any, adapter: str | None, top: int
+    ) -> list[Update]:
+        requests = [
+            Request(
+                next(self._ids),
+                encode_prompt(self.tokenizer, prompt),
+                kind=kind,
+                adapter=adapter,
+                top=top,
+            )
+            for prompt in prompts
+        ]
+        found = {update.id: update for update in self._run(requests)}
+        return [found[request.id] for request in requests]
+
+    def _run(self, requests: Sequence[Request]) -> Iterator[Update]:
+        """All updates of some requests, by our own steps or by the engine's thread."""
+        if self._backend is not None:
+            yield from asyncio.run(_collect(self._backend, requests))
             return
-        capacity = max(len(r.prompt) + r.limit for r in requests)
-        cache = KVCache(self.model.cfg, len(requests), capacity)
-        states = []
-        for row, request in enumerate(requests):
-            single = KVCache(self.model.cfg, 1, len(request.prompt))
-            hidden = self.model(torch.tensor([request.prompt]), cache=single)
-            cache.copy_row(single, 0, row)
-            states.append(hidden.x[0, -1])
-        active = list(requests)
-        self._choose(active, torch.stack(states))
-        yield
-        while True:
-            going = [row for row, request in enumerate(active) if request.finish_reason is None]
-            if not going:
-                return
-            if len(going) < len(active):
-                cache.keep_rows(going)
-                active = [active[row] for row in going]
-            newest = torch.tensor([[request.tokens[-1]] for request in active])
-            self._choose(active, self.model(newest, cache=cache).x[:, -1])
-            yield
+        inbox: deque[Update] = deque()
+        left = {request.id: continuations(request) for request in requests}
+        try:
+            for request in requests:
+                self._engine.add(request)
+                self._inboxes[request.id] = inbox
+            while left:
+                while not inbox:
+                    self._advance()
+                update = inbox.popleft()
+                if update.finish_reason == "error":
+                    raise EngineError(update.error or "the engine failed")
+                left[update.id] -= update.finish_reason is not None
+                if not left[update.id]:
+                    del left[update.id]
+                yield update
+        finally:
+            for request in requests:
+                if self._inboxes.pop(request.id, None) is not None and request.id in left:
+                    self._engine.abort(request.id)
 
-    def _choose(self, active: list[_Sequence], states: Tensor) -> None:
-        scores = logits(states, self.model.head)
-        scores[:, self._banned] = -torch.inf
-        for request, row in zip(active, scores, strict=True):
-            seen = [*request.prompt, *request.tokens]
-            token = choose(row, request.params, seen=seen, position=request.length)
-            request.take(token, self.tokenizer.end_ids)
+    def _advance(self) -> None:
+        """One step, for all who read: streams may be read by turns."""
+        try:
+            updates = self._engine.step()
+        except BaseException:
+            self._engine.reset()
+            reason = "the engine failed while it computed this; try again"
+            for request_id, inbox in self._inboxes.items():
+                inbox.append(Update(request_id, finish_reason="error", error=reason))
+            raise
+        for update in updates:
+            self._inboxes[update.id].append(update)
+
+    def _between_steps(self, change: Any) -> None:
+        if self._backend is not None:
+            asyncio.run(self._backend.call(change))
+        else:
+            change()
+
+
+def completion(request: Request, updates: Sequence[Update]) -> Completion:
+    """Join the updates of one continuation."""
+    wanted = request.params.logprobs is not None
+    return Completion(
+        "".join(update.text for update in updates),
+        [token for update in updates for token in update.token_ids],
+        list(request.prompt),
+        updates[-1].finish_reason or "length",
+        [one for update in updates for one in update.logprobs or ()] if wanted else None,
+        updates[-1].cached_tokens,
+    )
+
+
+def _for_each(params: Params, count: int) -> list[SamplingParams]:
+    if not isinstance(params, SamplingParams):
+        return list(params)
+    seeds = [(params.seed + i) % 2**63 for i in range(count)]
+    return [params.model_copy(update={"seed": seed}) for seed in seeds]
+
+
+def _relay(backend: LocalBackend, request: Request) -> Iterator[Update]:
+    """The updates of one request, each as it comes."""
+    updates = backend.run(request)
+
+    async def following() -> Update | None:
+        return await anext(updates, None)
+
+    with asyncio.Runner() as runner:
+        while (update := runner.run(following())) is not None:
+            yield update
+
+
+async def _collect(backend: LocalBackend, requests: Sequence[Request]) -> list[Update]:
+    async def all_of(stream: AsyncIterator[Update]) -> list[Update]:
+        return [update async for update in stream]
+
+    parts = await asyncio.gather(*(all_of(backend.run(request)) for request in requests))
+    return [update for part in parts for update in part]

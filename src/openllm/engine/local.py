@@ -4,7 +4,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from openllm.core.errors import ConfigError, TemplateError
@@ -16,7 +17,12 @@ from openllm.text.tokenizer import Tokenizer
 
 
 class LocalBackend:
-    """Text in, text out, over an engine that runs in a thread of its own."""
+    """Text in, text out, over an engine that runs in a thread of its own.
+
+    Attributes:
+        adapter_host: what loads and unloads adapters by `load_adapter` and `unload_adapter`, if the
+            engine takes any.
+    """
 
     def __init__(
         self,
@@ -28,16 +34,19 @@ class LocalBackend:
         self.info = info
         self.tokenizer = tokenizer
         self.template = template
+        self.adapter_host: Any = None
         self._worker = EngineWorker(engine)
         self._ids = map("request-{}".format, itertools.count())
 
     async def generate(
         self, prompt: Prompt, params: SamplingParams, *, adapter: str | None = None
-    ) -> AsyncIterator[Update]:
+    ) -> AsyncGenerator[Update]:
         """See `Backend.generate`."""
         ids = await self.encode(prompt)
-        async for update in self._run(Request(next(self._ids), ids, params, adapter=adapter)):
-            yield update
+        request = Request(next(self._ids), ids, params, adapter=adapter)
+        async with aclosing(self.run(request)) as updates:
+            async for update in updates:
+                yield update
 
     async def chat(
         self,
@@ -47,11 +56,13 @@ class LocalBackend:
         tools: Sequence[Any] | None = None,
         adapter: str | None = None,
         variables: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Update]:
+    ) -> AsyncGenerator[Update]:
         """See `Backend.chat`."""
         ids = await self.encode_chat(messages, tools=tools, variables=variables)
-        async for update in self._run(Request(next(self._ids), ids, params, adapter=adapter)):
-            yield update
+        request = Request(next(self._ids), ids, params, adapter=adapter)
+        async with aclosing(self.run(request)) as updates:
+            async for update in updates:
+                yield update
 
     async def encode_chat(
         self,
@@ -79,7 +90,7 @@ class LocalBackend:
     async def encode(self, prompt: Prompt) -> list[int]:
         """See `Backend.encode`."""
         if not isinstance(prompt, str):
-            return list(prompt)
+            return encode_prompt(self.tokenizer, prompt)
         return await asyncio.to_thread(encode_prompt, self.tokenizer, prompt)
 
     async def score(
@@ -88,13 +99,13 @@ class LocalBackend:
         """See `Backend.score`."""
         ids = await self.encode(prompt)
         request = Request(next(self._ids), ids, kind="score", adapter=adapter, top=top)
-        return [one async for update in self._run(request) for one in update.logprobs or ()]
+        return [one async for update in self.run(request) for one in update.logprobs or ()]
 
     async def embed(self, prompt: Prompt, *, adapter: str | None = None) -> list[float]:
         """See `Backend.embed`."""
         ids = await self.encode(prompt)
         request = Request(next(self._ids), ids, kind="embed", adapter=adapter)
-        return [x async for update in self._run(request) for x in update.vector or ()]
+        return [x async for update in self.run(request) for x in update.vector or ()]
 
     def stats(self) -> EngineStats:
         """See `Backend.stats`."""
@@ -112,9 +123,9 @@ class LocalBackend:
         """See `Backend.close`."""
         await asyncio.to_thread(self._worker.close)
 
-    async def _run(self, request: Request) -> AsyncIterator[Update]:
-        async for update in self._worker.stream(request):
-            yield update
+    def run(self, request: Request) -> AsyncGenerator[Update]:
+        """Run a request of token ids; closing the iterator cancels it."""
+        return self._worker.stream(request)
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
@@ -132,10 +143,10 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
             "the prompt is empty, and this model has no token for the beginning of a document; "
             "give a prompt"
         )
-    beyond = [index for index in ids if not 0 <= index < tokenizer.vocab_size]
-    if beyond:
+    beyond = max(ids) if min(ids) >= 0 else min(ids)
+    if not 0 <= beyond < tokenizer.vocab_size:
         raise ConfigError(
-            f"the prompt has token {beyond[0]}, but the vocabulary ends at "
+            f"the prompt has token {beyond}, but the vocabulary ends at "
             f"{tokenizer.vocab_size - 1}; use the model's own tokenizer"
         )
     return ids

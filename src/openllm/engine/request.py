@@ -122,11 +122,33 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """Natural log-probability of a token under the unmodified model, and the likeliest others."""
+    """Natural log-probability of a token under the unmodified model, and the likeliest others.
+
+    `spellings` is none unless another server computed it, whose vocabulary is unknown: then ids are
+    negative numbers that mean nothing but the bytes that it maps them to.
+    """
 
     token_id: int
     logprob: float
     top: Mapping[int, float] = field(default_factory=dict)
+    spellings: Mapping[int, bytes] | None = None
+
+
+@dataclass(frozen=True)
+class RemoteNews:
+    """What another server says besides text.
+
+    Attributes:
+        tool_calls: pieces of calls that it found in the text, as OpenAI streams them: `index`, and
+            at first `id`, `type` and `function.name`; then pieces of `function.arguments`.
+        reasoning: a piece of what it thinks before it answers.
+        prompt_tokens, new_tokens: tokens of the whole request, with its last update, if it counts.
+    """
+
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    reasoning: str = ""
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +167,7 @@ class Update:
         error: why it failed, if `finish_reason` is "error".
         cached_tokens: tokens of the prompt that did not have to be computed.
         vector: for `embed`, of length 1.
+        remote: from another server, which need not tell token ids.
     """
 
     id: str
@@ -156,6 +179,7 @@ class Update:
     error: str | None = None
     cached_tokens: int = 0
     vector: Sequence[float] | None = None
+    remote: RemoteNews | None = None
 
 
 @dataclass(frozen=True)
@@ -176,4 +200,4 @@ class Completion:
     prompt_token_ids: list[int]
     finish_reason: str
     logprobs: list[TokenLogprob] | None = None
-    cached_tokens: int = 0
+    cached_tokens: int = field(default=0, compare=False)

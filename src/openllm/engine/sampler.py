@@ -1,60 +1,203 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Sample the next token from logits."""
+"""Choose the next token of each sequence of a batch.
 
-# V vocabulary
+A token is a function of its row's logits, the request's settings and seed, its position and the
+tokens before it; never of the rows beside it. The maths is in `nn/kernels/sampling.py`.
+"""
 
+# R rows, V vocabulary
+
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from openllm.core.errors import ConfigError, EngineError
 from openllm.engine.request import SamplingParams
+from openllm.nn.kernels.sampling import ALL_FORBIDDEN, NOT_FINITE, Drawn, RowSettings, sample
+
+_FAILURES = {
+    ALL_FORBIDDEN: "no token is allowed here: the structure has become too complex, or it and the "
+    "banned tokens rule out all of them; simplify it, or ask for fewer min_new_tokens",
+    NOT_FINITE: "the model's logits are not finite numbers: its weights are damaged, or its "
+    "precision is too low; import it again, or run it in float32",
+}
 
 
-def uniform(seed: int, position: int) -> float:
-    """Draw from [0, 1) as a function of (seed, position) alone, so batching cannot change it."""
-    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+class TokenCounts:
+    """The distinct tokens of a sequence and how often each was generated, for penalties.
+
+    A new token costs the same however long the sequence is.
+    """
+
+    def __init__(self, prompt: Sequence[int] = ()) -> None:
+        self.used = array("i", dict.fromkeys(prompt))
+        self.counts = array("i", bytes(4 * len(self.used)))
+        self._places = {token: place for place, token in enumerate(self.used)}
+
+    def add(self, token: int) -> None:
+        """Count a generated token."""
+        place = self._places.setdefault(token, len(self.used))
+        if place == len(self.used):
+            self.used.append(token)
+            self.counts.append(0)
+        self.counts[place] += 1
+
+    def after(self, tokens: Sequence[int]) -> "TokenCounts":
+        """A copy, with more generated tokens."""
+        copy = TokenCounts()
+        copy.used, copy.counts = self.used[:], self.counts[:]
+        copy._places = dict(self._places)
+        for token in tokens:
+            copy.add(token)
+        return copy
 
 
-def choose(logits_V: Tensor, params: SamplingParams, *, seen: Sequence[int], position: int) -> int:
-    """Choose the next token of one request.
+class SamplerState:
+    """What the sampler keeps of one sequence: prepared settings and, for penalties, counts."""
+
+    def __init__(
+        self, params: SamplingParams, prompt: Sequence[int], *, vocab_size: int, sample: int = 0
+    ) -> None:
+        """Prepare a sequence.
+
+        Args:
+            params: of the request.
+            prompt: token ids.
+            vocab_size: of the model.
+            sample: index among the request's `n` or `best_of` continuations.
+
+        Raises:
+            ConfigError: `logit_bias` names a token outside the vocabulary.
+        """
+        beyond = [token for token in params.logit_bias if not 0 <= token < vocab_size]
+        if beyond:
+            raise ConfigError(
+                f"logit_bias names token {beyond[0]}, which is outside the vocabulary of "
+                f"{vocab_size} tokens; use ids of this model's tokenizer"
+            )
+        self.params = params
+        # choosing the best of several continuations needs their log-probabilities
+        ranked = params.best_of is not None and params.best_of > params.n
+        num_top = -1 if params.logprobs is None else min(params.logprobs, vocab_size)
+        self._settings: dict[str, Any] = {
+            "sample": sample,
+            "seed": params.seed,
+            "temperature": params.temperature,
+            "top_k": min(params.top_k, vocab_size),
+            "top_p": params.top_p,
+            "min_p": params.min_p,
+            "typical_p": params.typical_p,
+            "repetition": params.repetition_penalty,
+            "presence": params.presence_penalty,
+            "frequency": params.frequency_penalty,
+            "num_top": max(num_top, 0) if ranked else num_top,
+            "bias_ids": array("i", params.logit_bias),
+            "bias": array("f", params.logit_bias.values()),
+        }
+        penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+        self._counts = TokenCounts(prompt) if penalties != (1, 0, 0) else None
+        plain = self._counts is None and not params.logit_bias
+        self.takes_best = plain and params.temperature == 0 and num_top < 0 and not ranked
+        """Whether the token is always the model's best one."""
+
+    def add(self, token: int) -> None:
+        """Note a generated token."""
+        if self._counts is not None:
+            self._counts.add(token)
+
+    def after(self, tokens: Sequence[int]) -> "SamplerState":
+        """The state that further tokens would lead to, as at a drafted position."""
+        if self._counts is None or not tokens:
+            return self
+        later = object.__new__(SamplerState)
+        later.__dict__.update(self.__dict__, _counts=self._counts.after(tokens))
+        return later
+
+    def settings(self, position: int, banned: Tensor, mask: Tensor | None) -> RowSettings:
+        """What the kernel needs for one row."""
+        counts = self._counts
+        seen = {} if counts is None else {"used": counts.used, "counts": counts.counts}
+        return RowSettings(position, banned=banned, mask=mask, **self._settings, **seen)
+
+
+class Row(NamedTuple):
+    """One row of logits and the sequence whose next token it predicts.
+
+    Attributes:
+        state: of the sequence; at a drafted position, `state.after(the drafts before it)`.
+        position: number of tokens before the new one, prompt and drafts included.
+        banned: int64 ids that may not come, on the CPU. Share one tensor among rows.
+        mask: packed bits of the ids that a structure allows, int32, on the CPU.
+    """
+
+    state: SamplerState
+    position: int
+    banned: Tensor
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token chosen for one row.
+
+    Log-probabilities are the model's own: log softmax of its logits before bans, penalties,
+    temperature and filters.
+
+    Attributes:
+        token: its id; -1 after a failure.
+        logprob: of the token, if the request needs it.
+        top: the most likely tokens with their log-probabilities, best first, as many as the request
+            asks for. Banned tokens, which may have no text, are left out.
+        failure: why there is no token.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    failure: EngineError | None = None
+
+
+def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice]:
+    """Choose the next token of each row; a row that fails does not disturb the others.
 
     Args:
-        logits_V: float32 logits; -inf for forbidden tokens.
-        params: temperature and filters, applied in the order penalty, temperature, top-k, top-p,
-            min-p (arXiv:1909.05858, 1904.09751, 2407.01082).
-        seen: tokens of the prompt and the continuation so far.
-        position: number of tokens before the new one.
+        logits_RV: float32, on any device; overwritten.
+        rows: one for each row of logits.
     """
-    scores = logits_V
-    if params.repetition_penalty != 1.0 and len(seen):
-        scores = scores.clone()
-        used = torch.tensor(sorted(set(seen)), device=scores.device)
-        old = scores[used].double()
-        penalty = params.repetition_penalty
-        new = torch.where(old > 0, old / penalty, old * penalty)
-        # an extreme penalty must not produce infinite scores, which only forbidden tokens have
-        most = torch.finfo(scores.dtype).max
-        scores[used] = torch.where(old.isfinite(), new.clamp(-most, most), old).to(scores.dtype)
-    if params.temperature == 0:
-        return int(scores.argmax())
-    # sort once: every filter then keeps a prefix
-    values, order = scores.sort(descending=True, stable=True)
-    if params.top_k:
-        values = values[: params.top_k]
-    # relative to the maximum, since a very low temperature would overflow
-    probs = ((values.double() - values[0]) / params.temperature).softmax(0)
-    probs = probs[probs > 0]
-    if params.top_p < 1:
-        before = probs.cumsum(0) - probs
-        probs = probs[before < params.top_p]
-    if params.min_p > 0:
-        probs = probs[probs >= params.min_p * probs[0]]
-    cumulative = (probs / probs.sum()).cumsum(0)
-    drawn = uniform(params.seed, position)
-    index = int(
-        torch.searchsorted(cumulative, torch.tensor(drawn, dtype=torch.float64), right=True)
-    )
-    return int(order[min(index, len(probs) - 1)])
+    if not rows:
+        return []
+    first = rows[0].banned
+    if all(r.state.takes_best and r.mask is None and r.banned is first for r in rows):
+        logits_RV[:, first.to(logits_RV.device)] = -torch.inf
+        best_R, tokens_R = logits_RV.max(1)
+        tokens_R[~best_R.isfinite()] = NOT_FINITE
+        tokens_R[best_R == -torch.inf] = ALL_FORBIDDEN
+        return [_choice(token) for token in tokens_R.tolist()]
+    settings = [row.state.settings(*row[1:]) for row in rows]
+    return _choices(settings, sample(logits_RV, settings))
+
+
+def _choices(settings: Sequence[RowSettings], drawn: Drawn) -> list[Choice]:
+    results = []
+    listed, values = drawn.best_RN.tolist(), drawn.best_logprobs_RN.tolist()
+    logprobs = drawn.logprobs_R.tolist()
+    for index, token in enumerate(drawn.tokens_R.tolist()):
+        num_top = settings[index].num_top
+        if token < 0 or num_top < 0:
+            results.append(_choice(token))
+            continue
+        pairs = zip(listed[index][:num_top], values[index], strict=False)
+        top = tuple((other, value) for other, value in pairs if other >= 0)
+        results.append(Choice(token, logprobs[index], top))
+    return results
+
+
+def _choice(token: int) -> Choice:
+    if token >= 0:
+        return Choice(token)
+    return Choice(-1, failure=EngineError(_FAILURES[token]))

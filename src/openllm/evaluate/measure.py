@@ -55,7 +55,7 @@ def model_facts(folder: Path, llm: LLM, lineage: dict[str, Any] | None) -> dict[
     name = resolved.parent.name if resolved.name == "model" else resolved.name
     return {
         "name": name,
-        "parameters": sum(weight.numel() for weight in llm.model.parameters()),
+        "parameters": llm.info.parameters,
         "vocab_size": llm.tokenizer.vocab_size,
         "tokenizer": llm.tokenizer.fingerprint,
         "tokens_seen": lineage["tokens_seen"] if lineage else None,

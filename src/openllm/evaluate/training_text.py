@@ -34,7 +34,7 @@ def read_lineage(model: Path) -> Lineage | None:
         return None
     mend = "copy the whole model folder again"
     lineage = read_json(path, CheckpointError, mend)
-    if lineage.get("made_by") == "import":
+    if lineage.get("made_by") in ("import", "merge"):
         return None
     wanted = {"data", "recipe", "steps", "tokens_seen"}
     if not wanted <= lineage.keys():

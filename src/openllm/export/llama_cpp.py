@@ -5,6 +5,7 @@
 # T time, D model, V vocabulary
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ MOST_CONTEXT = 4096
 
 CACHE_F32 = 0
 """ggml's number of float32, so that keys and values are not rounded to float16."""
+
+
+def library() -> Any:
+    """The module `llama_cpp`, made to be silent.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    found = require("llama_cpp")
+    # it takes llama.cpp's warnings for errors
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL + 1)
+    found.llama_backend_init()
+    return found
 
 
 def load(folder: Path) -> Runtime:
@@ -78,13 +92,13 @@ class LlamaCppModel:
             CheckpointError: missing, damaged, or refused by llama.cpp.
             MissingExtra: `llama-cpp-python` is not installed.
         """
-        library = require("llama_cpp")
-        self.version: str = library.__version__
+        llama_cpp = library()
+        self.version: str = llama_cpp.__version__
         self.path = path
         self.context = context or _default_context(GGUFFile(path))
         self._copy: Transformer | None = None
         try:
-            self._llama: Any = library.Llama(
+            self._llama: Any = llama_cpp.Llama(
                 str(path),
                 n_ctx=self.context,
                 n_threads=threads,

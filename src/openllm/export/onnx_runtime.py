@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Run an ONNX export in onnxruntime: logits, residual streams, greedy text.
+"""Run an ONNX export in onnxruntime: logits, residual streams, text.
 
 `OnnxModel.generate` is the reference loop for users of the exported files: what to feed, what to
 keep, how to pad.
@@ -32,6 +32,10 @@ class OnnxModel:
         threads: none: one for each core.
         graph: the content of `model.onnx`, if it is not in the folder.
 
+    Attributes:
+        longest: tokens of the context; none if the config does not say.
+        token_bytes: memory that a token takes in a cache.
+
     Raises:
         CheckpointError: the folder lacks a file, or it cannot be loaded.
     """
@@ -52,13 +56,14 @@ class OnnxModel:
                 "openllm export MODEL --to onnx"
             )
         config = read_json(Path(folder) / "config.json", CheckpointError, "copy the whole folder")
-        self._longest = next((int(config[key]) for key in LENGTHS if key in config), None)
+        self.longest = next((int(config[key]) for key in LENGTHS if key in config), None)
         self._session = self._open(self._graph)
         self._past = [
             (value.name, (value.shape[1], value.shape[3]))
             for value in self._session.get_inputs()
             if value.name.startswith("past_key_values.")
         ]
+        self.token_bytes = 4 * sum(heads * dim for _, (heads, dim) in self._past)
 
     def _open(self, graph: str | bytes) -> Any:
         options = self._ort.SessionOptions()
@@ -85,6 +90,28 @@ class OnnxModel:
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """(T, V): logits after each token of one text."""
         return self._session.run(["logits"], self._whole(ids))[0][0]
+
+    def start(self) -> list[Any]:
+        """The cache of an empty text, which `extend` and `cut` do not change."""
+        kind = self._ort.OrtValue
+        return [kind.ortvalue_from_numpy(value) for value in self._empty(1)]
+
+    def extend(
+        self, cache: list[Any], length: int, ids: Sequence[int]
+    ) -> tuple[NDArray[np.float32], list[Any]]:
+        """Logits (T, V) after each of the ids that follow a text of `length`, and its new cache."""
+        ids_BT = np.array([ids])
+        mask_BS = np.ones((1, length + len(ids)))
+        logits_BTV, *new = self._step(ids_BT, mask_BS, length + np.arange(len(ids))[None], cache)
+        return logits_BTV.numpy()[0], new
+
+    def cut(self, cache: list[Any], length: int) -> list[Any]:
+        """The cache of the first tokens of a text."""
+        kind = self._ort.OrtValue
+        return [
+            kind.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[:, :, :length]))
+            for value in cache
+        ]
 
     def layers(self, ids: Sequence[int]) -> list[NDArray[np.float32]]:
         """The residual stream (T, D) after each layer; loads the model once more."""
@@ -131,10 +158,10 @@ class OnnxModel:
         if not prompts or not all(prompts):
             raise ConfigError("a prompt has no tokens; begin it with the bos token")
         total = max(map(len, prompts)) + new_tokens
-        if self._longest is not None and total > self._longest:
+        if self.longest is not None and total > self.longest:
             raise ConfigError(
                 f"prompt and new text would have {total} tokens, but the context has "
-                f"{self._longest}; shorten one of them"
+                f"{self.longest}; shorten one of them"
             )
 
     def _whole(self, ids: Sequence[int]) -> dict[str, Any]:

@@ -6,24 +6,22 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from openllm.nn.cache import KVCache
+from openllm.nn.cache import Cache
 from openllm.nn.config import ModelConfig
 from openllm.nn.context import AttentionContext
-from openllm.nn.kernels.attention import ScoreRule, attend, attention
+from openllm.nn.kernels.attention import ScoreRule, attention
 from openllm.nn.kernels.rows import norm_rotate
 from openllm.nn.rms_norm import RMSNorm
 
 
-def attend_cached(q_BTNH: Tensor, cache: KVCache, layer: int, rule: ScoreRule) -> Tensor:
-    """Attend from T new tokens to all tokens of their row, whose keys are already in the cache."""
-    new = q_BTNH.shape[1]
-    out = []
-    for row, before in enumerate(cache.lengths):
-        k, v = cache.read(layer, row, before + new)
-        q_NTH, k_KSH, v_KSH = (x.transpose(0, 1) for x in (q_BTNH[row], k, v))
-        out.append(attend(q_NTH[None], k_KSH[None], v_KSH[None], rule)[0].transpose(0, 1))
-    return torch.stack(out)
+def wide(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise in float32, whatever the dtype of the input and of the norm's weights."""
+    if isinstance(norm, nn.LayerNorm):
+        weights = (None if w is None else w.float() for w in (norm.weight, norm.bias))
+        return F.layer_norm(x.float(), norm.normalized_shape, *weights, norm.eps).to(x.dtype)
+    return norm(x.float()).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -52,7 +50,7 @@ class Attention(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         context: AttentionContext,
-        cache: KVCache | None,
+        cache: Cache | None,
         extra_value: Tensor | None = None,
     ) -> Tensor:
         """Attend within each document, (B, T, D)."""
@@ -67,7 +65,7 @@ class Attention(nn.Module):
                 out_BTNH = attention(*rows, context, self.rule).view_as(q_BTNH)
         else:
             cache.write(self.layer, k_BTKH, v_BTKH)
-            out_BTNH = attend_cached(q_BTNH, cache, self.layer, self.rule)
+            out_BTNH = cache.attend(self.layer, q_BTNH, self.rule)
         return self.o_proj(out_BTNH.flatten(2))
 
     def place(
@@ -75,13 +73,13 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Split into heads (B, T, N, H), normalise and rotate by position."""
         if norm is not None and self.norm_all:
-            x_BTD, norm = norm(x_BTD.float()).to(x_BTD.dtype), None
+            x_BTD, norm = wide(norm, x_BTD), None
         x_BTNH = x_BTD.unflatten(-1, (-1, self.head_dim))
         gain, eps = None, 0.0
         if rope is not None and isinstance(norm, RMSNorm) and self._rotates_all(rope):
             gain, eps = norm.gain, norm.eps
         elif norm is not None:
-            x_BTNH = norm(x_BTNH.float()).to(x_BTNH.dtype)
+            x_BTNH = wide(norm, x_BTNH)
         if rope is None:
             return x_BTNH
         if not self._rotates_all(rope):

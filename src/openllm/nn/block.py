@@ -7,7 +7,7 @@
 from torch import Tensor, nn
 
 from openllm.nn.attention import Attention
-from openllm.nn.cache import KVCache
+from openllm.nn.cache import Cache
 from openllm.nn.config import ModelConfig
 from openllm.nn.context import AttentionContext
 from openllm.nn.mlp import build_mlp
@@ -44,7 +44,7 @@ class Block(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         context: AttentionContext,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         extra_value: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)."""

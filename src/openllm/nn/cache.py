@@ -2,12 +2,37 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Keys and values of the tokens a model has already read."""
 
-# B batch, L layers, S capacity, T new tokens, K kv heads, H head dim
+# B batch, L layers, S capacity, T new tokens, N query heads, K kv heads, H head dim
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from openllm.nn.config import ModelConfig
+from openllm.nn.kernels.attention import ScoreRule, attend
+
+
+class Cache(Protocol):
+    """Where a forward pass puts its keys and values, and finds those of earlier tokens.
+
+    Attributes:
+        lengths: tokens that each row has, before the present ones.
+    """
+
+    lengths: list[int]
+
+    def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> None:
+        """Store one layer's keys and values of the present tokens."""
+        ...
+
+    def attend(self, layer: int, q_BTNH: Tensor, rule: ScoreRule) -> Tensor:
+        """Attend from the present tokens, whose keys are written, to all before and themselves."""
+        ...
+
+    def advance(self, tokens: int) -> None:
+        """Note that all layers have written so many tokens."""
+        ...
 
 
 class KVCache:
@@ -38,6 +63,15 @@ class KVCache:
     def read(self, layer: int, row: int, length: int) -> tuple[Tensor, Tensor]:
         """Return the first `length` keys and values of a row, each (length, K, H)."""
         return self.k_LBSKH[layer, row, :length], self.v_LBSKH[layer, row, :length]
+
+    def attend(self, layer: int, q_BTNH: Tensor, rule: ScoreRule) -> Tensor:
+        """See `Cache.attend`."""
+        new, out = q_BTNH.shape[1], []
+        for row, before in enumerate(self.lengths):
+            k, v = self.read(layer, row, before + new)
+            q_NTH, k_KSH, v_KSH = (x.transpose(0, 1) for x in (q_BTNH[row], k, v))
+            out.append(attend(q_NTH[None], k_KSH[None], v_KSH[None], rule)[0].transpose(0, 1))
+        return torch.stack(out)
 
     def advance(self, tokens: int) -> None:
         """Lengthen every row by `tokens`, after all layers have written them."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from openllm.nn.block import Block
-from openllm.nn.cache import KVCache
+from openllm.nn.cache import Cache
 from openllm.nn.config import LearnedPositionConfig, ModelConfig, ResearchConfig, RopeConfig
 from openllm.nn.context import AttentionContext
 from openllm.nn.heads import Head
@@ -60,7 +60,7 @@ class Transformer(nn.Module):
         *,
         positions: Tensor | None = None,
         attn: AttentionContext | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Hidden:
         """Compute the hidden states of a batch.
 

@@ -133,7 +133,8 @@ def evaluate(
             missing.
         CheckpointError: no model there.
     """
-    from openllm.checkpoint.model_dir import read_model_config
+    from openllm.checkpoint.model_dir import load_model, read_model_config
+    from openllm.engine.config import EngineConfig
     from openllm.engine.llm import LLM
     from openllm.evaluate import measure
     from openllm.evaluate import training_text as training
@@ -161,9 +162,10 @@ def evaluate(
     trained = training.training_recipe(lineage).batch.seq_len if lineage else None
     context, stride = _window(cfg, trained or shape.max_positions, shape.max_positions)
 
-    llm = LLM.load(model)
+    network = load_model(model)
+    llm = LLM(network, tokenizer, EngineConfig(precision="fp32"))
     score = partial(
-        measure.score, llm.model, context=context, stride=stride, batch_tokens=cfg.batch_tokens
+        measure.score, network, context=context, stride=stride, batch_tokens=cfg.batch_tokens
     )
     ngram = _baseline(seen, tokenizer, cfg) if cfg.ngram and seen is not None else None
     lengths = [len(tokens) for tokens in heldout.tokens]

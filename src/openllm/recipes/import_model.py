@@ -101,7 +101,7 @@ def _folder(args: argparse.Namespace) -> Iterator[Path]:
         yield folder
 
 
-def read_size(text: str) -> int:
+def read_size(text: str, option: str = "--max-shard") -> int:
     """`500MB` -> 500,000,000.
 
     Raises:
@@ -110,7 +110,7 @@ def read_size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?B)?", text.strip().upper())
     size = int(float(match[1]) * UNITS[match[2] or ""]) if match else 0
     if size < 10**6:
-        raise UsageError(f"--max-shard {text}: give a size of at least 1MB, such as 500MB or 4GB")
+        raise UsageError(f"{option} {text}: give a size of at least 1MB, such as 500MB or 4GB")
     return size
 
 
@@ -141,9 +141,9 @@ def import_model(
 
     from openllm.checkpoint.source import open_source
 
-    _check_places(source, out)
+    check_places(source, out)
     model = open_source(source, allow_pickle=allow_pickle)
-    _check_tokenizer(model)
+    check_tokenizer(model)
     name = DTYPES[dtype]
     chosen = None if name is None else getattr(torch, name)
     facts = _facts(model, chosen)
@@ -153,8 +153,13 @@ def import_model(
     return facts
 
 
-def _check_places(source: Path, out: Path | None) -> None:
-    """Refuse what cannot be read or must not be replaced."""
+def check_places(source: Path, out: Path | None) -> None:
+    """Refuse what cannot be read or must not be replaced.
+
+    Raises:
+        CheckpointError, UsageError: `source` is no folder, or `out` is in its way or holds other
+            files than those of a model.
+    """
     from openllm.checkpoint.model_dir import MODEL_FILES
     from openllm.checkpoint.weights import SHARD
 
@@ -170,10 +175,15 @@ def _check_places(source: Path, out: Path | None) -> None:
     check_replaceable(out, {*MODEL_FILES, *mine}, CheckpointError)
     inside, around = out.resolve(), source.resolve()
     if inside == around or inside.is_relative_to(around) or around.is_relative_to(inside):
-        raise UsageError(f"--out {out} and {source} lie in each other; choose another folder")
+        raise UsageError(f"{out} and {source} lie in each other; choose another folder")
 
 
-def _check_tokenizer(model: "Source") -> None:
+def check_tokenizer(model: "Source") -> None:
+    """Refuse a folder without a tokenizer.
+
+    Raises:
+        TokenizerError: it has none.
+    """
     folder = model.folder
     if not any(all((folder / name).is_file() for name in group) for group in VOCABULARIES):
         raise TokenizerError(
@@ -195,8 +205,13 @@ def _facts(model: "Source", dtype: "torch.dtype | None") -> dict[str, Any]:
         "family": model.family.model_type,
         "parameters": parameters(model.cfg).total,
         "dtype": str(dtype or model.dtype()).removeprefix("torch."),
-        "licence": licence(model.folder / "README.md") or _data_licences(model.folder),
+        "licence": stated_licence(model.folder),
     }
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The licence of a model, or those of the data it was trained on, as far as stated."""
+    return licence(folder / "README.md") or _data_licences(folder)
 
 
 def licence(card: Path) -> str | None:

@@ -197,6 +197,7 @@ def _stage(verb: str, words: Sequence[str], entry: Any) -> None:
 
 def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
     """Evaluate on held-out text beside the n-gram baseline, and sample from the model."""
+    from openllm.engine.config import EngineConfig
     from openllm.engine.llm import LLM
     from openllm.evaluate.config import EvaluateConfig
     from openllm.evaluate.report import write_report
@@ -209,7 +210,7 @@ def _evaluate(out: Path, data: Path, run: Path, plan: Plan) -> dict[str, Any]:
     write_report(result, out / "evaluation")
     perplexity = result["perplexity"]
     steps = [line for line in read_metrics(run) if line["kind"] == "train"]
-    llm = LLM.load(run / "model")
+    llm = LLM.load(run / "model", EngineConfig(precision="fp32"))
     samples = write_samples(llm, plan.seed, NUM_SAMPLES, out / "samples.md")
     if not samples:
         raise TrainingError(
@@ -245,7 +246,7 @@ def write_samples(llm: "LLM", seed: int, count: int, path: Path) -> list[dict[st
     short = 0
     openings = prompts("test", seed, 3 * count)
     while len(samples) < count and openings:
-        batch, openings = openings[: llm.max_batch], openings[llm.max_batch :]
+        batch, openings = openings[:count], openings[count:]
         for prompt, answer in zip(batch, llm.generate(batch, params), strict=True):
             if len(answer.token_ids) < MIN_SAMPLE_TOKENS:
                 short += 1

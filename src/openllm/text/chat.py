@@ -86,21 +86,34 @@ def load_chat_template(folder: Path | str, name: str = DEFAULT) -> ChatTemplate:
         TemplateError: the folder has no such template, or it is not a template.
         TokenizerError: a JSON file of the folder is broken.
     """
-    folder = Path(folder)
-    found = _configured(folder)
-    files = {path.stem: path for path in sorted((folder / _MORE).glob("*.jinja"))}
-    if (folder / _FILE).exists():
-        files[DEFAULT] = folder / _FILE
-    if name in files:
-        return ChatTemplate(_read(files[name]), read_facts(folder).special, str(files[name]))
-    if name not in found:
-        names = ", ".join(sorted({*files, *found}))
+    found = find_chat_template(folder, name)
+    if found is None:
+        names = ", ".join(sorted({*_files(Path(folder)), *_configured(Path(folder))}))
         raise TemplateError(
             f"{folder} has no chat template '{name}'"
             + (f"; it has {names}" if names else ", so its model is not made for chat; omit --chat")
         )
+    return found
+
+
+def find_chat_template(folder: Path | str, name: str = DEFAULT) -> ChatTemplate | None:
+    """Like `load_chat_template`, but none if the folder has no such template."""
+    folder = Path(folder)
+    found, files = _configured(folder), _files(folder)
+    if name in files:
+        return ChatTemplate(_read(files[name]), read_facts(folder).special, str(files[name]))
+    if name not in found:
+        return None
     where = f"the chat template '{name}' of {folder / _CONFIG}"
     return ChatTemplate(found[name], read_facts(folder).special, where)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Name -> file of those templates that have one."""
+    files = {path.stem: path for path in sorted((folder / _MORE).glob("*.jinja"))}
+    if (folder / _FILE).exists():
+        files[DEFAULT] = folder / _FILE
+    return files
 
 
 def _configured(folder: Path) -> dict[str, str]:

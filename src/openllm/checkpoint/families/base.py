@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from openllm.checkpoint.families.values import HARMLESS, Values
+from openllm.checkpoint.quantization import KEY as QUANTIZATION
+from openllm.checkpoint.quantization import read_quantization
 from openllm.core.errors import CheckpointError, ConfigError
 from openllm.nn.config import ModelConfig, ResearchConfig, RopeConfig
 
@@ -102,12 +104,9 @@ class Family(ABC):
             CheckpointError: as `read`; or a key that may matter and that OpenLLM does not know.
         """
         given = Values(values)
-        given.ignore(HARMLESS | self.harmless)
+        given.ignore(HARMLESS | self.harmless | {QUANTIZATION})
         try:
-            if "quantization_config" in given:
-                raise CheckpointError(
-                    "it has 'quantization_config'; only unquantised weights are supported"
-                )
+            read_quantization(values)
             read = self.read(given)
             given.finish()
         except CheckpointError as error:

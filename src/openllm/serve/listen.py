@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""Runs an application on a port until it is told to stop.
+
+The first SIGTERM or Ctrl-C begins a drain: the port is closed, what has been accepted is answered.
+A second one ends the process at once.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from openllm.core.errors import ConfigError, EngineError
+from openllm.core.log import say, warn
+from openllm.core.plugins import require
+from openllm.serve.connection import connection_class
+from openllm.serve.lifecycle import Lifecycle
+from openllm.serve.operations_config import LimitSettings
+
+WATCH_S = 1.0
+"""Seconds between two looks at the health of the models."""
+
+FIRST_DESCRIPTOR = 3
+"""Where systemd puts the sockets that it hands over."""
+
+PATIENCE_S = 10.0
+"""Seconds that models may be unhealthy before the server gives up."""
+
+
+def handed_over(environment: Mapping[str, str] = os.environ) -> int | None:
+    """The descriptor of a listening socket that systemd opened for this process, if it did.
+
+    It stays open while the server is started again, so that no client is turned away.
+    """
+    ours = environment.get("LISTEN_PID") == str(os.getpid())
+    return FIRST_DESCRIPTOR if ours and environment.get("LISTEN_FDS") == "1" else None
+
+
+def listen(host: str, port: int, *, backlog: int = 1024) -> socket.socket:
+    """A listening socket; requests that come before the server is ready wait in it.
+
+    Args:
+        host: address; one with colons is of IPv6.
+        port: 0: any that is free.
+        backlog: connections that may wait to be accepted.
+
+    Raises:
+        ConfigError: the address is not of this machine, or the port is taken.
+    """
+    if (descriptor := handed_over()) is not None:
+        return socket.socket(fileno=descriptor)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"
+        ) from None
+    found.listen(backlog)
+    return found
+
+
+def run_server(
+    app: Any,
+    sock: socket.socket,
+    lifecycle: Lifecycle,
+    limits: LimitSettings,
+    *,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal comes, then drain.
+
+    Args:
+        app: an ASGI application.
+        sock: that it listens on.
+        lifecycle: is told when the end begins.
+        limits: of time and number.
+        started: called when requests are taken.
+
+    Raises:
+        EngineError: the models have failed for good; a supervisor should start the server again.
+    """
+    uvicorn = require("uvicorn")
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+        logging.getLogger(name).disabled = True  # their lines hold paths, queries and tracebacks
+    config = uvicorn.Config(
+        app,
+        http=connection_class(limits),
+        ws="none",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=limits.max_header_bytes,
+        timeout_keep_alive=limits.keep_alive_s,
+        timeout_graceful_shutdown=limits.drain_s,
+    )
+    server = _server_class(uvicorn, lifecycle, limits, started)(config)
+    asyncio.run(server.serve(sockets=[sock]))
+    if server.failed:
+        raise EngineError("the models have failed; start the server again")
+
+
+def _server_class(
+    uvicorn: Any, lifecycle: Lifecycle, limits: LimitSettings, started: Callable[[], None]
+) -> type[Any]:
+    class DrainingServer(uvicorn.Server):
+        """Answers what it has accepted before it ends; ends with exit code 0 then."""
+
+        failed = False
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if lifecycle.stopping:
+                os._exit(128 + sig)
+            name = signal.Signals(sig).name
+            say(f"{name}: answering what has been accepted, for at most {limits.drain_s:g} s")
+            lifecycle.stopping = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.call_later, limits.lame_duck_s, self._stop)
+
+        def _stop(self) -> None:
+            self.should_exit = True
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            self._watching = asyncio.create_task(self._watch())
+            started()
+
+        async def _watch(self) -> None:
+            bad_s = 0.0
+            while not lifecycle.stopping:
+                await asyncio.sleep(WATCH_S)
+                bad_s = 0.0 if lifecycle.healthy() else bad_s + WATCH_S
+                if bad_s >= PATIENCE_S:
+                    warn("the models have failed: stopping")
+                    self.failed = lifecycle.stopping = self.should_exit = True
+
+    return DrainingServer
