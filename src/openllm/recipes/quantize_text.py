@@ -215,12 +215,13 @@ def _value(interval: Any) -> dict[str, float]:
 
 def _speed(folder: Path) -> float:
     """Tokens per second of one text, the best of three, by the engine as it is."""
+    from openllm.checkpoint.model_dir import read_model_config
     from openllm.engine.llm import LLM
     from openllm.engine.request import SamplingParams
 
-    llm = LLM.load(folder)
+    llm, shape = LLM.load(folder), read_model_config(folder)
     prompt = [*llm.tokenizer.prefix, *llm.tokenizer.encode("Once upon a time")]
-    room = min(NEW_TOKENS, llm.model.cfg.max_positions - len(prompt))
+    room = min(NEW_TOKENS, shape.max_positions - len(prompt))
     params = SamplingParams(max_new_tokens=max(1, room), temperature=0)
     say("measuring the speed of generation")
     best = 0.0
