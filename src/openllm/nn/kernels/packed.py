@@ -271,9 +271,9 @@ def product_reference(x_RK: Tensor, matrix: PackedMatrix, softcap: float | None 
 def _half_scales(scale: Tensor) -> tuple[Tensor, float]:
     """float16 scales, and the power of two that brings the largest near the top of their range."""
     scale = scale.detach().float()
-    if not bool((scale.isfinite() & (scale >= 0)).all()):
-        raise EngineError("scales of quantized weights must be finite and not negative")
-    most = float(scale.max()) if scale.numel() else 0.0
+    if not bool(scale.isfinite().all()):
+        raise EngineError("scales of quantized weights must be finite")
+    most = float(scale.abs().max()) if scale.numel() else 0.0
     factor = 2.0 ** (math.frexp(most)[1] - 14) if most > 0 else 1.0
     return (scale / factor).half(), factor
 
