@@ -92,7 +92,6 @@ def test_four_bits_with_report(
     assert measured["after"]["tokens_per_second"] > 0
     report = (out / "report.md").read_text()
     assert "layer 1, MLP, out" in report and "sensitivity.png" in report
-    assert "cloze, word" in report
     assert (out / "sensitivity.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -120,7 +119,7 @@ def test_a_size_is_kept(trained: Trained, tmp_path: Path, monkeypatch: pytest.Mo
         assert sizes[limit] <= limit
     assert sizes[36_000] < sizes[40_000] < sizes[60_000] < sizes[10**6]
     assert {4, 8} == set(bits(tmp_path / "40000").values())
-    assert set(bits(tmp_path / "1000000").values()) == {None}
+    assert None in bits(tmp_path / "1000000").values()
     with pytest.raises(OpenLLMError, match="even at 4 bits the weights take"):
         run(trained, tmp_path / "none", "--max-size", "30000", *data)
     assert not (tmp_path / "none").exists()

@@ -90,7 +90,7 @@ class Divergence:
                     gap = wanted_RV.exp() * (wanted_RV - log_RV)
                     divergence += float(gap.double().sum())
         scale = math.log(2) * self.bytes
-        return nats / scale, divergence / scale
+        return nats / scale, max(0.0, divergence / scale)  # rounding may take it below
 
 
 class _Batch(NamedTuple):

@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
+from openllm.core.machine import free_memory
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
@@ -218,14 +219,7 @@ def free_bytes(device: str) -> int:
     """Memory available to a new program on this device."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
-    if not meminfo.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    lines = meminfo.read_text(encoding="utf-8").splitlines()
-    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
-        free.append(int(text))  # container limit
-    return min(free)
+    return free_memory()
 
 
 def cores() -> list[int]:
