@@ -58,7 +58,6 @@ def run(
         OpenLLMError: a model cannot be loaded.
     """
     require("fastapi")
-    require("uvicorn")
     from openllm.serve.app import create_app
     from openllm.serve.listen import listen, run_server
     from openllm.serve.operations import install_operations
