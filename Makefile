@@ -57,7 +57,7 @@ $(BENCH): $(CORE)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[data,export,hub,serve,quantize,dev]'
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[data,export,hub,serve,dev]'
 	@touch $@
 
 $(CORE): pyproject.toml constraints.txt | $(RUN)/python

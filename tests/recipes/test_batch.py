@@ -267,7 +267,7 @@ def test_a_dry_run_counts(
     expected = len(ids) + 2 * count["Anna"] + count["Tom"] + count["Anna found"]
     assert facts == {
         "requests": 6,
-        "faulty": 2,
+        "faults": 2,
         "prompt_tokens": expected,
         "most_new_tokens": 2 * 5 + 2 * 16,
     }

@@ -209,10 +209,15 @@ def read_quantized(folder: Path) -> Iterator[tuple[str, Tensor | QuantizedTensor
         CheckpointError: as `open_source`, at once; NaN or infinity, when the tensor is read.
     """
     source = open_source(folder)
-    return (item for link in source.links for item in _split(source, link))
+    return (item for link in source.links for item in split_stored(source, link))
 
 
-def _split(source: Source, link: Link) -> Iterator[tuple[str, Tensor | QuantizedTensor]]:
+def split_stored(source: Source, link: Link) -> Iterator[tuple[str, Tensor | QuantizedTensor]]:
+    """Our tensors in one of theirs, quantised ones as they are.
+
+    Raises:
+        CheckpointError: it holds NaN or infinity.
+    """
     found = source.stored(link)
     if isinstance(found, Tensor):
         yield from link.split(found, source.shapes).items()

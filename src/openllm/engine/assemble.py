@@ -2,9 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Put an engine together: which runner, how large a cache, which draft model."""
 
-import os
+import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -12,11 +12,13 @@ from openllm.checkpoint.model_dir import load_model, read_model_config
 from openllm.checkpoint.source import read_quantized
 from openllm.core.errors import ConfigError
 from openllm.core.log import say
+from openllm.core.machine import free_memory
 from openllm.engine.backend import BackendInfo
 from openllm.engine.compiled_runner import CompiledRunner, why_not_compiled
 from openllm.engine.config import EngineConfig, Kind
 from openllm.engine.core import ModelEngine
 from openllm.engine.runner import Runner
+from openllm.engine.speculation import Drafter, ModelDrafter, NgramDrafter
 from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
@@ -24,9 +26,6 @@ from openllm.nn.quantized import QuantizedTensor
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.transform.adapter_bank import AdapterBank
 from openllm.transform.precision import has_fast_bf16
-
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
 
 WEIGHT_BYTES: dict[Kind, float] = {"fp32": 4, "bf16": 2, "int8": 1.13, "int4": 0.63}
 """About as many bytes as a weight takes, with its share of the scales."""
@@ -37,7 +36,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def assemble(
     model: Transformer, tokenizer: Tokenizer, cfg: EngineConfig, *, name: str
 ) -> tuple[ModelEngine, BackendInfo]:
-    """An engine for a model in memory.
+    """An engine for a model in memory, which stays as it is.
 
     Raises:
         ConfigError: the tokenizer is not the model's, or the settings do not fit it.
@@ -50,7 +49,10 @@ def assemble(
         weights = model.state_dict().items()
         runner: Runner = CompiledRunner(model.cfg, weights, kind)
     else:
-        runner = torch_runner(model.to(device), kind, cfg, reason)
+        weight, place = model.embed_tokens.weight, torch.empty(0, device=device)
+        if (weight.device, weight.dtype) != (place.device, DTYPES.get(kind)):
+            model = copy.deepcopy(model).to(device)
+        runner = torch_runner(model, kind, cfg, reason)
     return _engine(runner, model.cfg, tokenizer, cfg, kind, name)
 
 
@@ -147,7 +149,8 @@ def _engine(
     with torch.device("meta"):
         shell = Transformer(model_cfg)
     base = runner.model if isinstance(runner, TorchRunner) else shell
-    num_blocks = count_blocks(cfg, model_cfg.max_positions, runner.token_bytes)
+    device = choose_device(cfg.device)
+    num_blocks = count_blocks(cfg, model_cfg.max_positions, runner.token_bytes, device)
     engine = ModelEngine(
         runner,
         tokenizer,
@@ -156,7 +159,7 @@ def _engine(
         num_blocks=num_blocks,
         cfg=cfg,
         bank=AdapterBank(base),
-        drafter=_drafter(cfg, tokenizer),
+        drafter=_drafter(cfg, tokenizer, device),
     )
     parameters = sum(weight.numel() for weight in shell.parameters())
     info = BackendInfo(
@@ -185,17 +188,17 @@ def estimate_bytes(folder: Path, cfg: EngineConfig) -> int:
     shape = model_cfg.attention
     width = 4 if kind == "fp32" else 2
     token_bytes = 2 * model_cfg.num_layers * shape.kv_heads * shape.head_dim * width
-    tokens = cache_tokens(cfg, model_cfg.max_positions, token_bytes)
+    tokens = cache_tokens(cfg, model_cfg.max_positions, token_bytes, device)
     return int(parameters * WEIGHT_BYTES[kind]) + tokens * token_bytes
 
 
-def count_blocks(cfg: EngineConfig, max_positions: int, token_bytes: int) -> int:
+def count_blocks(cfg: EngineConfig, max_positions: int, token_bytes: int, device: str) -> int:
     """Blocks of the cache.
 
     Raises:
         ConfigError: there is not enough memory for one full context.
     """
-    tokens = cache_tokens(cfg, max_positions, token_bytes)
+    tokens = cache_tokens(cfg, max_positions, token_bytes, device)
     if cfg.cache_tokens is None and tokens < min(max_positions, 2048):
         raise ConfigError(
             f"there is memory for {tokens} tokens in the cache only; free some memory, or set "
@@ -204,27 +207,23 @@ def count_blocks(cfg: EngineConfig, max_positions: int, token_bytes: int) -> int
     return max(1, tokens // cfg.block_size)
 
 
-def cache_tokens(cfg: EngineConfig, max_positions: int, token_bytes: int) -> int:
-    """Tokens that the cache may hold."""
+def cache_tokens(
+    cfg: EngineConfig, max_positions: int, token_bytes: int, device: str = "cpu"
+) -> int:
+    """Tokens that the cache may hold on a device."""
     if cfg.cache_tokens is not None:
         return cfg.cache_tokens
-    most = free_memory() // 4 if cfg.cache_bytes is None else cfg.cache_bytes
+    most = cfg.cache_bytes
+    if most is None:
+        on_cpu = torch.device(device).type == "cpu"
+        most = (free_memory() if on_cpu else torch.cuda.mem_get_info(device)[0]) // 4
     return min(cfg.max_sequences * max_positions, most // token_bytes)
 
 
-def free_memory() -> int:
-    """Bytes that new data can take without swapping."""
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-def _drafter(cfg: EngineConfig, tokenizer: Tokenizer) -> "Drafter | None":
+def _drafter(cfg: EngineConfig, tokenizer: Tokenizer, device: str) -> Drafter | None:
     wanted = cfg.speculation
     if wanted is None:
         return None
-    from openllm.engine.speculation import ModelDrafter, NgramDrafter
-
     if wanted.model is None:
         return NgramDrafter(wanted.tokens)
     folder = Path(wanted.model)
@@ -233,7 +232,8 @@ def _drafter(cfg: EngineConfig, tokenizer: Tokenizer) -> "Drafter | None":
         raise ConfigError(
             f"the draft model {folder} has another tokenizer; choose one with the same"
         )
-    # small blocks: what a guess finds in the cache ends with a block
-    changes = {"speculation": None, "block_size": 4, "prefix_cache": True}
+    changes: dict[str, Any] = {"speculation": None, "prefix_cache": True}
+    if why_not_compiled(read_model_config(folder), device, cfg) is not None:
+        changes["block_size"] = 4  # what a guess finds in the cache ends with a block
     engine, _ = assemble_folder(folder, other, cfg.model_copy(update=changes), name="draft")
     return ModelDrafter(engine, wanted.tokens)

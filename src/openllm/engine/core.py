@@ -10,7 +10,6 @@ what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:230
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,17 +20,16 @@ from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Sequence
+from openllm.engine.speculation import Drafter
+from openllm.engine.structured import compile_structure
 from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
-
-if TYPE_CHECKING:
-    from openllm.engine.speculation import Drafter
 
 SCORED_LOGITS = 2**22
 """Logits computed at a time for requests that want those of their prompt."""
@@ -42,6 +40,7 @@ class ModelEngine:
 
     Attributes:
         max_positions: most tokens of prompt and new text together.
+        vocab_size: of the model, which may exceed the tokenizer's.
         bank: the loaded adapters.
     """
 
@@ -55,13 +54,13 @@ class ModelEngine:
         num_blocks: int,
         cfg: EngineConfig,
         bank: AdapterBank,
-        drafter: "Drafter | None" = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.max_positions = max_positions
+        self.vocab_size = vocab_size
         self.bank = bank
         self._runner = runner
         self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
         self._drafter = drafter
         runner.allocate(num_blocks, cfg.block_size)
         runner.set_adapters(bank)
@@ -74,10 +73,15 @@ class ModelEngine:
             prefix_cache=cfg.prefix_cache,
         )
         banned = tokenizer.banned_ids | set(range(tokenizer.vocab_size, vocab_size))
-        self._banned = {frozenset[int](): torch.tensor(sorted(banned), dtype=torch.long)}
+        self._banned = torch.tensor(sorted(banned), dtype=torch.long)
         self._groups: dict[str, Group | Reading] = {}
         self._live: dict[Sequence, Live] = {}
         self._totals = dict.fromkeys(("prompt", "cached", "new", "drafted", "accepted", "steps"), 0)
+
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens that a sequence may have: by the model, and by the cache."""
+        return min(self.max_positions, self._scheduler.capacity)
 
     def add(self, request: Request, *, sample: int = 0) -> None:
         """See `Engine.add`; `sample` is the number of its first continuation."""
@@ -98,6 +102,11 @@ class ModelEngine:
         for live in lives:
             self._live[live.sequence] = live
             self._scheduler.add(live.sequence)
+
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+        if params.structure is not None:
+            compile_structure(params.structure, self._tokenizer, self.vocab_size)
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
@@ -137,8 +146,10 @@ class ModelEngine:
         """Add an adapter, or replace the one of this name.
 
         Raises:
-            ConfigError: it does not fit the model, or what runs the model.
+            ConfigError: it does not fit the model, or what runs the model; or a request uses the
+                one of this name.
         """
+        self._check_unused(name)
         self.bank.load(name, adapter)
         try:
             self._runner.set_adapters(self.bank)
@@ -152,11 +163,13 @@ class ModelEngine:
         Raises:
             ConfigError: there is none of this name, or a request uses it.
         """
-        used = any(sequence.request.adapter == name for sequence in self._scheduler)
-        if used:
-            raise ConfigError(f"the adapter '{name}' is in use; try again when it is not")
+        self._check_unused(name)
         self.bank.unload(name)
         self._runner.set_adapters(self.bank)
+
+    def _check_unused(self, adapter: str) -> None:
+        if any(sequence.request.adapter == adapter for sequence in self._scheduler):
+            raise ConfigError(f"the adapter '{adapter}' is in use; try again when it is not")
 
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace weights, under our names; what was read with the old ones is read again.
@@ -207,7 +220,7 @@ class ModelEngine:
             ConfigError: its prompt is empty or too long.
         """
         used, writes = len(request.prompt), request.kind == "generate"
-        most = min(self.max_positions, self._scheduler.capacity)
+        most = self.most_tokens
         if not used:
             raise ConfigError("the prompt is empty; give a prompt")
         if used + writes > most:
@@ -221,15 +234,16 @@ class ModelEngine:
     def _begin(self, request: Request, index: int, most: int, salt: bytes) -> Live:
         params = request.params
         sequence = Sequence(request, index, list(request.prompt), most, salt)
-        state = SamplerState(params, request.prompt, vocab_size=self._vocab_size, sample=index)
+        state = SamplerState(params, request.prompt, vocab_size=self.vocab_size, sample=index)
         grammar = None
         if params.structure is not None:
-            from openllm.engine.structured import compile_structure
-
-            grammar = compile_structure(params.structure, self._tokenizer, self._vocab_size).start()
+            grammar = compile_structure(params.structure, self._tokenizer, self.vocab_size).start()
         limit = most - len(request.prompt)
         output = Output(self._tokenizer, params, self._tokenizer.end_ids, limit)
-        return Live(sequence, output, state, grammar)
+        early = self._banned
+        if params.min_new_tokens:
+            early = torch.tensor(sorted({*early.tolist(), *output.ends}), dtype=torch.long)
+        return Live(sequence, output, state, self._banned, early, grammar)
 
     def _end(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
@@ -271,12 +285,14 @@ class ModelEngine:
         sequence = piece.sequence
         reading = self._groups[sequence.request.id]
         assert isinstance(reading, Reading)
+        if not piece.start:
+            reading.begin()
         if sequence.request.kind == "embed":
             reading.add_states(states_WD)
         else:
             # the last token's state predicts what is not there
             rows = min(piece.count, len(sequence.tokens) - 1 - piece.start)
-            each = max(1, SCORED_LOGITS // self._vocab_size)
+            each = max(1, SCORED_LOGITS // self.vocab_size)
             for begin in range(0, rows, each):
                 part = states_WD[begin : min(begin + each, rows)]
                 reading.add_logits(self._runner.logits(part), piece.start + begin)
@@ -312,15 +328,15 @@ class ModelEngine:
         return list(chain.from_iterable(self._settle(piece, accepted[piece]) for piece in accepted))
 
     def _row(self, live: Live) -> Row:
-        ends = live.banned_ends()
-        if ends not in self._banned:
-            self._banned[ends] = torch.tensor(sorted({*self._banned[frozenset()].tolist(), *ends}))
         mask = None if live.grammar is None else live.grammar.mask()
-        return Row(live.state, len(live.sequence.tokens), self._banned[ends], mask)
+        return Row(live.state, len(live.sequence.tokens), live.bans(), mask)
 
     def _take(self, live: Live, choice: Choice) -> None:
         if choice.failure is not None:
-            live.failure = str(choice.failure)
+            broken = None if live.grammar is None else live.grammar.failure
+            live.failure = (
+                f"the structure cannot go on: {broken}" if broken else str(choice.failure)
+            )
             live.output.end("error")
             return
         logprob = None

@@ -4,12 +4,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from openllm.core.errors import ConfigError
 from openllm.engine.backend import BackendInfo, EngineStats
 from openllm.engine.local import LocalBackend
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.text.byte_tokenizer import ByteTokenizer
 from openllm.text.chat import ChatTemplate
 from openllm.text.stream import StreamDecoder
@@ -24,15 +24,22 @@ WIDTH = 8
 """Dimensions of the vectors."""
 
 
+@dataclass
+class _Echo:
+    """A request, and how many of its tokens have come back."""
+
+    request: Request
+    decoder: StreamDecoder
+    done: int = 0
+
+
 class EchoEngine:
     """Continues each prompt with the prompt itself, one token per step and request."""
 
     def __init__(self, tokenizer: Tokenizer, *, max_positions: int = 4096) -> None:
         self.max_positions = max_positions
         self._tokenizer = tokenizer
-        self._requests: dict[str, Request] = {}
-        self._done: dict[str, int] = {}
-        self._decoders: dict[str, StreamDecoder] = {}
+        self._echoes: dict[str, _Echo] = {}
         self._stats = EngineStats()
 
     def add(self, request: Request) -> None:
@@ -43,53 +50,54 @@ class EchoEngine:
             raise ConfigError(
                 f"the prompt has {len(request.prompt)} tokens; give 1 to {self.max_positions - 1}"
             )
-        self._requests[request.id] = request
-        self._done[request.id] = 0
-        self._decoders[request.id] = StreamDecoder(self._tokenizer)
+        self._echoes[request.id] = _Echo(request, StreamDecoder(self._tokenizer))
         total = self._stats.prompt_tokens + len(request.prompt)
         self._stats = replace(self._stats, prompt_tokens=total)
 
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
-        self._requests.pop(request_id, None)
+        self._echoes.pop(request_id, None)
 
     def has_work(self) -> bool:
         """See `Engine.has_work`."""
-        return bool(self._requests)
+        return bool(self._echoes)
 
     def stats(self) -> EngineStats:
         """See `Engine.stats`."""
-        return replace(self._stats, running=len(self._requests))
+        return replace(self._stats, running=len(self._echoes))
 
     def reset(self) -> None:
         """See `Engine.reset`."""
-        self._requests.clear()
+        self._echoes.clear()
 
     def step(self) -> list[Update]:
         """See `Engine.step`."""
-        updates = [u for request in list(self._requests.values()) for u in self._advance(request)]
+        updates = [u for echo in list(self._echoes.values()) for u in self._advance(echo)]
         self._stats = replace(self._stats, steps=self._stats.steps + 1)
         return updates
 
-    def _advance(self, request: Request) -> list[Update]:
+    def _advance(self, echo: _Echo) -> list[Update]:
+        request, done = echo.request, echo.done
         if request.kind == "score":
-            del self._requests[request.id]
+            del self._echoes[request.id]
             certain = [_certain(index, request.top) for index in request.prompt[1:]]
             return [Update(request.id, logprobs=certain, finish_reason="stop")]
         if request.kind == "embed":
-            del self._requests[request.id]
+            del self._echoes[request.id]
             return [Update(request.id, vector=_vector(request.prompt), finish_reason="stop")]
-        done = self._done[request.id]
         limit = min(request.params.max_new_tokens, self.max_positions - len(request.prompt))
         ids = list(request.prompt[done : done + 1]) if done < limit else []
         if not ids:
-            del self._requests[request.id]
+            del self._echoes[request.id]
             reason = "stop" if done == len(request.prompt) else "length"
-            text = self._decoders[request.id].finish()
+            text = echo.decoder.finish()
             return self._copies(request, Update(request.id, text=text, finish_reason=reason))
-        self._done[request.id] += 1
+        echo.done += 1
         self._stats = replace(self._stats, new_tokens=self._stats.new_tokens + 1)
-        text = self._decoders[request.id].feed(*ids)
+        text = echo.decoder.feed(*ids)
         top = request.params.logprobs
         certain = None if top is None else [_certain(ids[0], top)]
         return self._copies(request, Update(request.id, text=text, token_ids=ids, logprobs=certain))

@@ -5,7 +5,6 @@
 # T tokens, D model, V vocabulary
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,28 +13,31 @@ from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
 from openllm.engine.sampler import SamplerState
 from openllm.engine.sequence import Sequence
-
-if TYPE_CHECKING:
-    from openllm.engine.structured import GrammarState
+from openllm.engine.structured import GrammarState
 
 
 @dataclass(eq=False)
 class Live:
     """One continuation: its tokens, its text, and how its next token is chosen.
 
-    `failure` says why none could be chosen.
+    Attributes:
+        banned: tokens that may not come.
+        banned_early: these, and those that end the text, until it is long enough.
+        failure: why no token could be chosen.
     """
 
     sequence: Sequence
     output: Output
     state: SamplerState
-    grammar: "GrammarState | None" = None
+    banned: Tensor
+    banned_early: Tensor
+    grammar: GrammarState | None = None
     failure: str | None = None
 
-    def banned_ends(self) -> frozenset[int]:
-        """Tokens that may not come yet, because they would end the text too early."""
+    def bans(self) -> Tensor:
+        """Tokens that may not come now."""
         least = self.sequence.request.params.min_new_tokens
-        return self.output.ends if len(self.output.tokens) < least else frozenset()
+        return self.banned_early if len(self.output.tokens) < least else self.banned
 
     def take(self, token: int, logprob: TokenLogprob | None) -> None:
         """Append a chosen token."""
@@ -55,6 +57,11 @@ class Reading:
     sequence: Sequence
     logprobs: list[TokenLogprob] = field(default_factory=list)
     total: Tensor | float = 0.0
+
+    def begin(self) -> None:
+        """Forget what was read: a request that had to make place reads its prompt again."""
+        self.logprobs.clear()
+        self.total = 0.0
 
     def add_states(self, states_TD: Tensor) -> None:
         """Count states toward the vector."""

@@ -8,7 +8,7 @@ uses; both share one engine.
 
 import asyncio
 import itertools
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from openllm.engine.request import (
     TokenLogprob,
     Update,
 )
+from openllm.engine.worker import continuations
 from openllm.nn.model import Transformer
 from openllm.text.chat import ChatTemplate, Message, encode_chat, load_chat_template
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
@@ -103,6 +104,7 @@ class LLM:
         self._base = base
         self._backend: LocalBackend | None = None
         self._ids = map("call-{}".format, itertools.count())
+        self._inboxes: dict[str, deque[Update]] = {}
 
     def generate(
         self, prompts: Sequence[Prompt], params: Params, *, adapter: str | None = None
@@ -169,7 +171,9 @@ class LLM:
         if params.samples > 1:
             raise ConfigError("a stream is one continuation; use n=1 and no best_of")
         ids = encode_prompt(self.tokenizer, prompt)
-        for update in self._run([Request(next(self._ids), ids, params, adapter=adapter)]):
+        request = Request(next(self._ids), ids, params, adapter=adapter)
+        backend = self._backend
+        for update in self._run([request]) if backend is None else _relay(backend, request):
             if update.text:
                 yield update.text
 
@@ -225,8 +229,14 @@ class LLM:
         return self._engine.stats()
 
     def backend(self) -> LocalBackend:
-        """The asynchronous interface. From now on, the engine runs in a thread of its own."""
+        """The asynchronous interface. From now on, the engine runs in a thread of its own.
+
+        Raises:
+            ConfigError: a `stream` is being read, which runs the engine in this thread.
+        """
         if self._backend is None:
+            if self._inboxes:
+                raise ConfigError("a stream is open; read it to its end, or close it, before this")
             self._backend = LocalBackend(self._engine, self.tokenizer, self.template, self.info)
             self._backend.adapter_host = self
         return self._backend
@@ -252,19 +262,39 @@ class LLM:
         if self._backend is not None:
             yield from asyncio.run(_collect(self._backend, requests))
             return
-        left = {request.id for request in requests}
+        inbox: deque[Update] = deque()
+        left = {request.id: continuations(request) for request in requests}
         try:
             for request in requests:
                 self._engine.add(request)
-            while self._engine.has_work():
-                for update in self._engine.step():
-                    if update.finish_reason == "error":
-                        raise EngineError(update.error or "the engine failed")
-                    yield update
-            left.clear()
+                self._inboxes[request.id] = inbox
+            while left:
+                while not inbox:
+                    self._advance()
+                update = inbox.popleft()
+                if update.finish_reason == "error":
+                    raise EngineError(update.error or "the engine failed")
+                left[update.id] -= update.finish_reason is not None
+                if not left[update.id]:
+                    del left[update.id]
+                yield update
         finally:
-            for request_id in left:
-                self._engine.abort(request_id)
+            for request in requests:
+                if self._inboxes.pop(request.id, None) is not None and request.id in left:
+                    self._engine.abort(request.id)
+
+    def _advance(self) -> None:
+        """One step, for all who read: streams may be read by turns."""
+        try:
+            updates = self._engine.step()
+        except BaseException:
+            self._engine.reset()
+            reason = "the engine failed while it computed this; try again"
+            for request_id, inbox in self._inboxes.items():
+                inbox.append(Update(request_id, finish_reason="error", error=reason))
+            raise
+        for update in updates:
+            self._inboxes[update.id].append(update)
 
     def _between_steps(self, change: Any) -> None:
         if self._backend is not None:
@@ -289,7 +319,20 @@ def completion(request: Request, updates: Sequence[Update]) -> Completion:
 def _for_each(params: Params, count: int) -> list[SamplingParams]:
     if not isinstance(params, SamplingParams):
         return list(params)
-    return [params.model_copy(update={"seed": params.seed + i}) for i in range(count)]
+    seeds = [(params.seed + i) % 2**63 for i in range(count)]
+    return [params.model_copy(update={"seed": seed}) for seed in seeds]
+
+
+def _relay(backend: LocalBackend, request: Request) -> Iterator[Update]:
+    """The updates of one request, each as it comes."""
+    updates = backend.run(request)
+
+    async def following() -> Update | None:
+        return await anext(updates, None)
+
+    with asyncio.Runner() as runner:
+        while (update := runner.run(following())) is not None:
+            yield update
 
 
 async def _collect(backend: LocalBackend, requests: Sequence[Request]) -> list[Update]:

@@ -4,7 +4,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from openllm.core.errors import ConfigError, TemplateError
@@ -39,11 +40,13 @@ class LocalBackend:
 
     async def generate(
         self, prompt: Prompt, params: SamplingParams, *, adapter: str | None = None
-    ) -> AsyncIterator[Update]:
+    ) -> AsyncGenerator[Update]:
         """See `Backend.generate`."""
         ids = await self.encode(prompt)
-        async for update in self.run(Request(next(self._ids), ids, params, adapter=adapter)):
-            yield update
+        request = Request(next(self._ids), ids, params, adapter=adapter)
+        async with aclosing(self.run(request)) as updates:
+            async for update in updates:
+                yield update
 
     async def chat(
         self,
@@ -53,11 +56,13 @@ class LocalBackend:
         tools: Sequence[Any] | None = None,
         adapter: str | None = None,
         variables: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Update]:
+    ) -> AsyncGenerator[Update]:
         """See `Backend.chat`."""
         ids = await self.encode_chat(messages, tools=tools, variables=variables)
-        async for update in self.run(Request(next(self._ids), ids, params, adapter=adapter)):
-            yield update
+        request = Request(next(self._ids), ids, params, adapter=adapter)
+        async with aclosing(self.run(request)) as updates:
+            async for update in updates:
+                yield update
 
     async def encode_chat(
         self,
@@ -118,10 +123,9 @@ class LocalBackend:
         """See `Backend.close`."""
         await asyncio.to_thread(self._worker.close)
 
-    async def run(self, request: Request) -> AsyncIterator[Update]:
+    def run(self, request: Request) -> AsyncGenerator[Update]:
         """Run a request of token ids; closing the iterator cancels it."""
-        async for update in self._worker.stream(request):
-            yield update
+        return self._worker.stream(request)
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:

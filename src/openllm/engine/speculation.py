@@ -64,12 +64,21 @@ class ModelDrafter:
 
     def propose(self, sequences: Many[Sequence]) -> None:
         """See `Drafter.propose`."""
+        try:
+            self._ask(sequences)
+        except BaseException:
+            self._engine.reset()
+            raise
+
+    def _ask(self, sequences: Many[Sequence]) -> None:
         asked: dict[str, Sequence] = {}
         for number, sequence in enumerate(sequences):
-            room = min(self._engine.max_positions, sequence.most) - len(sequence.tokens)
+            room = min(self._engine.most_tokens, sequence.most) - len(sequence.tokens)
             if room < 1:
                 continue
-            params = _bare(sequence.request.params, min(self._tokens, room))
+            params = _bare(
+                sequence.request.params, min(self._tokens, room), self._engine.vocab_size
+            )
             request = Request(str(number), tuple(sequence.tokens), params)
             self._engine.add(request, sample=sequence.sample)
             asked[request.id] = sequence
@@ -81,8 +90,10 @@ class ModelDrafter:
         """See `Drafter.forget`."""
 
 
-def _bare(params: SamplingParams, tokens: int) -> SamplingParams:
-    """The same choice of tokens, without what only the answer needs."""
+def _bare(params: SamplingParams, tokens: int, vocab_size: int) -> SamplingParams:
+    """The same choice of tokens, without what only the answer needs, for another vocabulary."""
+    known = {token: bias for token, bias in params.logit_bias.items() if token < vocab_size}
     changes = {"max_new_tokens": tokens, "n": 1, "best_of": None, "logprobs": None}
     changes |= {"stop": (), "stop_ids": (), "structure": None, "min_new_tokens": 0}
+    changes |= {"logit_bias": known}
     return params.model_copy(update=changes)

@@ -5,7 +5,7 @@
 # R rows, W wanted rows, D model, V vocabulary
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class TorchRunner:
     """
 
     def __init__(self, model: Transformer, *, exact: bool = False) -> None:
-        self.model = model.eval()
+        self.model = model
         self.exact = exact
         weight = model.embed_tokens.weight
         shape = model.cfg.attention
@@ -100,7 +100,7 @@ class TorchRunner:
         tokens = torch.tensor([[*batch.tokens, *[0] * missing]], device=device)
         positions = torch.tensor([[*batch.positions, *[0] * missing]], device=device)
         cache = BatchCache(self._cache, batch, exact=self.exact)
-        with self._adapted(batch, missing):
+        with self._adapted(batch, missing), evaluating(self.model):
             return self.model(tokens, positions=positions, cache=cache).x[0]
 
     def _adapted(self, batch: Batch, missing: int) -> contextlib.AbstractContextManager[None]:
@@ -109,6 +109,19 @@ class TorchRunner:
         pairs = zip(batch.adapters, batch.counts, strict=True)
         indices = [index for index, count in pairs for _ in range(count)]
         return self._bank.rows([*indices, *[-1] * missing], exact=self.exact)
+
+
+@contextlib.contextmanager
+def evaluating(model: Transformer) -> Iterator[None]:
+    """Without dropout inside; who trains the model finds it in the mode that it was in."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def tiles(batch: Batch) -> Iterable[Batch]:

@@ -3,11 +3,12 @@
 """The thread that runs an engine, so that an event loop never does."""
 
 import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from openllm.core.errors import EngineError
 from openllm.core.log import warn
@@ -18,6 +19,8 @@ Result = TypeVar("Result")
 
 MAX_FAILURES = 3
 """Steps in a row that may fail before the worker gives up."""
+
+STOPPED = "the engine has stopped; start the server again"
 
 
 def continuations(request: Request) -> int:
@@ -40,7 +43,10 @@ class EngineWorker:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._lock = threading.Lock()  # nothing is queued once nobody is there to run it
         self._boxes: dict[str, _Mailbox] = {}
         self._failures = 0
         self._closed = False
@@ -55,21 +61,18 @@ class EngineWorker:
         """Counters; read from another thread, so they may be a step old."""
         return self.engine.stats()
 
-    async def stream(self, request: Request) -> AsyncIterator[Update]:
+    async def stream(self, request: Request) -> AsyncGenerator[Update]:
         """Run a request; closing the iterator cancels it.
 
         Raises:
             ConfigError: the engine refuses it.
             EngineError: the engine failed.
         """
+        if request.params.structure is not None:
+            await asyncio.to_thread(self.engine.prepare, request.params)
         box = _Mailbox(request)
-
-        def begin() -> None:
-            self.engine.add(request)
-            self._boxes[request.id] = box
-
-        await self.call(begin)
         try:
+            await self.call(lambda: self._begin(request, box))
             while box.unread:
                 update = await box.updates.get()
                 if update.finish_reason == "error":
@@ -78,21 +81,17 @@ class EngineWorker:
                     box.unread -= 1
                 yield update
         finally:
-            if box.unread and self.healthy():
-                self._post(lambda: self._forget(request.id))
+            if box.unread:
+                with contextlib.suppress(EngineError):  # a stopped engine has nothing to cancel
+                    self._post(lambda: self._forget(request.id, box))
 
     async def call(self, function: Callable[[], Result]) -> Result:
-        """Run a function in the engine's thread, between two steps."""
-        done: Future[Result] = Future()
+        """Run a function in the engine's thread, between two steps.
 
-        def run() -> None:
-            try:
-                done.set_result(function())
-            except BaseException as error:
-                done.set_exception(error)
-
-        self._post(run)
-        return await asyncio.wrap_future(done)
+        Raises:
+            EngineError: the engine has stopped.
+        """
+        return await asyncio.wrap_future(self._post(function))
 
     def close(self) -> None:
         """Stop after the current step; what is running ends with an error."""
@@ -101,23 +100,34 @@ class EngineWorker:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _post(self, call: Callable[[], None]) -> None:
-        if not self.healthy():
-            raise EngineError("the engine has stopped; start the server again")
-        self._calls.put(call)
+    def _post(self, function: Callable[[], Result]) -> Future[Result]:
+        done: Future[Result] = Future()
+        with self._lock:
+            if not self.healthy():
+                raise EngineError(STOPPED)
+            self._calls.put((function, done))
+        return done
 
-    def _forget(self, request_id: str) -> None:
-        self.engine.abort(request_id)
-        self._boxes.pop(request_id, None)
+    def _begin(self, request: Request, box: _Mailbox) -> None:
+        self.engine.add(request)
+        self._boxes[request.id] = box
+
+    def _forget(self, request_id: str, box: _Mailbox) -> None:
+        """Cancel a request that has neither ended nor failed."""
+        if self._boxes.get(request_id) is box:
+            del self._boxes[request_id]
+            self.engine.abort(request_id)
 
     def _run(self) -> None:
-        while not self._closed:
-            if not self._take_calls():
-                break
-            if self.engine.has_work():
-                self._deliver(self._step())
-        self._closed = True
-        self._deliver(self._failed("the engine was stopped"))
+        try:
+            while not self._closed and self._take_calls():
+                if self.engine.has_work():
+                    self._deliver(self._step())
+        finally:
+            with self._lock:
+                self._closed = True
+            self._refuse_calls()
+            self._deliver(self._failed("the engine was stopped"))
 
     def _take_calls(self) -> bool:
         """Run what others asked for, waiting for it if there is nothing else to do."""
@@ -128,7 +138,19 @@ class EngineWorker:
                 return True
             if call is None:
                 return False
-            call()
+            function, done = call
+            if not done.set_running_or_notify_cancel():
+                continue  # who asked has gone
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
+
+    def _refuse_calls(self) -> None:
+        while not self._calls.empty():
+            call = self._calls.get()
+            if call is not None and call[1].set_running_or_notify_cancel():
+                call[1].set_exception(EngineError(STOPPED))
 
     def _step(self) -> list[Update]:
         try:
@@ -159,8 +181,11 @@ class EngineWorker:
                 if not box.unsent or update.finish_reason == "error":
                     del self._boxes[update.id]
         for loop, pairs in by_loop.items():
-            if not loop.is_closed():
+            try:
                 loop.call_soon_threadsafe(_put, pairs)
+            except RuntimeError:  # the loop is closed, so nobody will read what is still to come
+                for box, update in pairs:
+                    self._forget(update.id, box)
 
 
 def _put(pairs: list[tuple[_Mailbox, Update]]) -> None:

@@ -18,7 +18,7 @@ from openllm.core.errors import ConfigError, EngineError, OpenLLMError, UsageErr
 from openllm.core.log import progress, say
 from openllm.core.plugins import require
 from openllm.engine.config import EngineConfig
-from openllm.recipes.backend import SOURCES, SourceLoader, default_name, is_url, open_counter
+from openllm.recipes.backend import SOURCES, SourceLoader, default_name
 
 if TYPE_CHECKING:
     from openllm.core.log import Meter
@@ -238,31 +238,13 @@ async def _answer(service: "Service", task: "Task", *, seed: int | None) -> tupl
 
 def _check(args: argparse.Namespace, requests: "Requests") -> int:
     """Check all requests, and count their tokens if the model is here."""
-    from openllm.serve.batch import check_task, count_tokens
-    from openllm.serve.errors import ApiError
+    from openllm.recipes.batch_check import check
 
-    backend = None if is_url(args.model) else open_counter(args.model)
-    faults: list[str] = []
-    prompt = new = 0
-
-    async def run() -> None:
-        nonlocal prompt, new
-        for task in requests.tasks({}):
-            try:
-                check_task(task)
-                if backend is not None:
-                    found = await count_tokens(backend, task)
-                    prompt, new = prompt + found[0], new + found[1]
-            except (ApiError, OpenLLMError) as error:
-                faults.append(f"{task.custom_id}: {error}")
-        if backend is not None:
-            await backend.close()
-
-    asyncio.run(run())
-    for fault in faults[:FEW_SHOWN]:
-        say(fault)
-    counted = {"prompt_tokens": prompt, "most_new_tokens": new} if backend is not None else {}
-    facts = {"requests": len(requests.marks), "faulty": len(faults), **counted}
-    shown = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items())
-    sys.stdout.write(f"{json.dumps(facts) if args.json else shown}\n")
-    return 1 if faults else 0
+    report = check(args.model, requests)
+    for custom_id, fault in report.faults[:FEW_SHOWN]:
+        say(f"{custom_id}: {fault}")
+    facts = {**asdict(report), "faults": len(report.faults)}
+    known = {name: value for name, value in facts.items() if value is not None}
+    shown = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in known.items())
+    sys.stdout.write(f"{json.dumps(known) if args.json else shown}\n")
+    return 1 if report.faults else 0

@@ -45,16 +45,18 @@ def connection_class(limits: LimitSettings) -> type[Any]:
                 self._slow_headers = None
 
         def shutdown(self) -> None:
-            """The drain has begun: what has come, or is on its way, is the last request."""
+            """The drain has begun: the next answer says that it is the last, then this closes.
+
+            An answer that has begun did not say so: its client may already be sending again.
+            """
             self._draining = True
+            self.timeout_keep_alive = GRACE_S
             if self._between_requests():
                 self.loop.call_later(GRACE_S, self._close_if_idle)
-            else:
-                self.cycle.keep_alive = False
 
         def handle_events(self) -> None:
             super().handle_events()
-            if self._draining and self.cycle is not None:
+            if self._draining and self.cycle is not None and not self.cycle.response_started:
                 self.cycle.keep_alive = False
 
         def pause_writing(self) -> None:

@@ -151,7 +151,7 @@ def pack(weight_NK: Tensor, kind: Kind) -> PackedMatrix:
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
     rows, inputs = weight_NK.shape
     panels, steps = -(-rows // LANES), -(-inputs // STEP)
-    data = _memory(panels * steps * LANES * STEP, dtype)
+    data = allocate(panels * steps * LANES * STEP, dtype)
     unit = 1 if kind == "fp32" else 2
     out = data.view(panels, steps, STEP // unit, LANES, unit)
     for part in _parts(panels, inputs):
@@ -185,7 +185,7 @@ def pack_quantized(q_NK: Tensor, scale_NG: Tensor, bits: int, group: int) -> Pac
     panels, steps = -(-rows // LANES), -(-inputs // STEP)
     padded_NG = F.pad(half_NG, (0, 0, 0, panels * LANES - rows))
     scales_PGL = padded_NG.view(panels, LANES, -1).transpose(1, 2).contiguous()
-    data = _memory(panels * steps * LANES * STEP * bits // 8, torch.uint8)
+    data = allocate(panels * steps * LANES * STEP * bits // 8, torch.uint8)
     out = data.view(panels, steps, bits, LANES, 4)
     for part in _parts(panels, inputs):
         x = _padded(q_NK[part.start * LANES : part.stop * LANES], steps)
@@ -280,8 +280,8 @@ def _parts(panels: int, inputs: int) -> list[slice]:
     return [slice(i, min(i + size, panels)) for i in range(0, panels, size)]
 
 
-def _memory(count: int, dtype: torch.dtype) -> Tensor:
-    """Zeros; in large memory pages, which are read faster, if there are many."""
+def allocate(count: int, dtype: torch.dtype) -> Tensor:
+    """Zeros; if there are many, in large memory pages, which are read faster."""
     size = count * dtype.itemsize
     if size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(count, dtype=dtype)
