@@ -15,17 +15,14 @@ with lm-eval, transformers, langchain-openai and litellm. Nothing is fetched fro
 import argparse
 import json
 import os
-import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from foreign.harness import compare, run_harness, write_tasks
 from record import ROOT, record
+from serving import serving
 
 SCRIPTS = ROOT / "benchmarks" / "foreign"
 OFFLINE = {
@@ -39,24 +36,6 @@ ASK_VERSIONS = (
     "print(json.dumps({n: version(n) for n in ('lm_eval', 'transformers', 'langchain-openai', "
     "'litellm', 'openai')}))"
 )
-
-
-@contextmanager
-def serving(*sources: str) -> Iterator[str]:
-    """A server process; yields its address."""
-    command = [sys.executable, "-m", "openllm", "serve", *sources, "--port", "0"]
-    command += ["--access-log", "off", "--engine", "precision=fp32"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if found := re.search(r"at (http://\S+)/v1", line):
-                    yield found[1]
-                    break
-            else:
-                raise SystemExit("the server did not start")
-        finally:
-            process.terminate()
 
 
 def client_checks(python: str, name: str, url: str) -> dict[str, bool]:
@@ -96,7 +75,8 @@ def main() -> None:
     os.environ.update(OFFLINE)
     folder = args.model.resolve()
     versions = json.loads(subprocess.check_output([args.python, "-c", ASK_VERSIONS], text=True))
-    with serving(str(folder), "echo", "--name", folder.name, "--name", "echo") as url:
+    names = ["--name", folder.name, "--name", "echo"]
+    with serving(str(folder), "echo", *names, "--engine", "precision=fp32") as url:
         facts = {
             "clients": versions,
             "langchain": client_checks(args.python, "langchain", url),
