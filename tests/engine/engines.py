@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from tests.tiny import SHAPES, random_model
 
@@ -15,6 +16,7 @@ from openllm.engine.core import ModelEngine
 from openllm.engine.llm import LLM
 from openllm.engine.request import Request, Update
 from openllm.nn.heads import logits
+from openllm.nn.kernels.library import available
 from openllm.nn.model import Transformer
 from openllm.text.tokenizer import Tokenizer
 
@@ -46,11 +48,14 @@ def make_llm(tokenizer: Tokenizer, runner: str, shape: str = "qwen3", **settings
 
 
 def make_engine(
-    tokenizer: Tokenizer, runner: str = "exact", shape: str = "qwen3", **settings: Any
+    tokenizer: Tokenizer,
+    runner: str = "exact",
+    model: Transformer | None = None,
+    **settings: Any,
 ) -> ModelEngine:
-    """The same without what is around it."""
+    """An engine without what is around it; give it a model of its own to change the weights."""
     cfg = config(runner, **settings)
-    return assemble(network(shape), tokenizer, cfg, name="model")[0]
+    return assemble(model or network(), tokenizer, cfg, name="model")[0]
 
 
 @torch.no_grad()
@@ -85,3 +90,20 @@ def tokens(updates: Sequence[Update], request_id: str, index: int = 0) -> list[i
     """What a continuation has written."""
     mine = [update for update in updates if (update.id, update.index) == (request_id, index)]
     return [token for update in mine for token in update.token_ids]
+
+
+def is_empty(engine: ModelEngine) -> bool:
+    """Whether nothing of any request is left."""
+    stats = engine.stats()
+    return (
+        stats.free_blocks == stats.blocks
+        and not stats.running + stats.waiting
+        and not engine.has_work()
+        and not engine._live
+    )
+
+
+def skip_without_kernels(runner: str) -> None:
+    """Skip a test of a compiled runner where there is no compiler."""
+    if runner not in ("exact", "torch") and not available():
+        pytest.skip("needs a compiler")

@@ -8,12 +8,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tests.engine.engines import make_llm, network, plain_greedy
+from tests.engine.engines import make_llm, network, plain_greedy, skip_without_kernels
 from tests.tiny import SHAPES, sentences
 
 from openllm.engine.llm import LLM, completion
 from openllm.engine.request import Completion, Request, SamplingParams, Update
-from openllm.nn.kernels.library import available
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
 COMMON = "Anna found a lamp in the harbour. On day 3 Boris asked Anna for it."
@@ -61,11 +60,6 @@ def test_greedy_text_is_that_of_a_plain_loop(tokenizer: Tokenizer, shape: str, r
     for one in found:
         ids = one.prompt_token_ids
         assert one.token_ids == plain_greedy(network(shape), ids, 20, banned)
-
-
-def skip_without_kernels(runner: str) -> None:
-    if runner not in ("exact", "torch") and not available():
-        pytest.skip("needs a compiler")
 
 
 def alone(llm: LLM) -> list[Completion]:
