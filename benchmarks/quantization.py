@@ -136,6 +136,7 @@ class _Before:
             "bytes": size["after"],
             "share_of_size": size["after"] / size["before"],
             "bits_per_byte": [part["bits_per_byte"]["value"] for part in parts],
+            "engine_bits_per_byte": [part["engine_bits_per_byte"] for part in parts],
             "loss": compare(self.measured, after, self.texts)["loss"],
             "cloze": [part["cloze"] for part in parts],
             "tokens_per_second": [part["tokens_per_second"] for part in parts],

@@ -90,6 +90,10 @@ def test_four_bits_with_report(
     assert abs(measured["loss"]["value"]) < 0.05
     assert measured["loss"]["low"] <= measured["loss"]["value"] <= measured["loss"]["high"]
     assert measured["after"]["tokens_per_second"] > 0
+    by_engine = [measured[part]["engine_bits_per_byte"] for part in ("before", "after")]
+    assert by_engine[0] == pytest.approx(by_engine[1], rel=0.05)
+    # in longer windows than those of training, so not the same
+    assert by_engine[0] == pytest.approx(measured["before"]["bits_per_byte"]["value"], rel=0.1)
     report = (out / "report.md").read_text()
     assert "layer 1, MLP, out" in report and "sensitivity.png" in report
     assert (out / "sensitivity.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import ConfigError, EngineError, OpenLLMError, UsageError
 from openllm.core.log import progress, say
-from openllm.core.plugins import require
 from openllm.engine.config import EngineConfig
 from openllm.recipes.backend import SOURCES, SourceLoader, default_name
+from openllm.serve.web import require_web
 
 if TYPE_CHECKING:
     from openllm.core.log import Meter
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("--seed must be at least 0 and below 2**63")
     if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
         raise UsageError("IN and OUT are the same file; the results need a file of their own")
-    require("fastapi")
+    require_web()
 
     from openllm.recipes.batch_files import Requests
     from openllm.serve.batch import read_task

@@ -72,7 +72,7 @@ def test_weights_come_back(shape: tuple[int, int]) -> None:
 def test_integers_and_scales_come_back(bits: int, low: int, high: int, group: int) -> None:
     q_NK = torch.randint(low, high + 1, (40, 256), generator=torch.Generator().manual_seed(1))
     q_NK[0, 0], q_NK[0, 1] = low, high
-    scale_NG = normal(40, 256 // group).abs() * 1e-3
+    scale_NG = normal(40, 256 // group) * 1e-3  # at 4 bits, quantisers choose either sign
     matrix = pack_quantized(q_NK.to(torch.int8), scale_NG, bits, group)
     found_q, found_scale = matrix.quantized()
     assert torch.equal(found_q, q_NK.to(torch.int8))
@@ -136,6 +136,9 @@ def test_logits_are_capped() -> None:
     matrix, x_RK = pack(normal(50, 64), "fp32"), normal(3, 64, seed=1)
     plain = x_RK @ matrix.unpack().T
     assert_close(product(x_RK, matrix, softcap=5.0), 5 * torch.tanh(plain / 5))
+    out = torch.empty(3, 50)
+    assert product(x_RK, matrix, softcap=5.0, out=out) is out
+    assert torch.equal(out, product(x_RK, matrix, softcap=5.0))
 
 
 def test_a_row_of_zeros_gives_zeros() -> None:
@@ -164,11 +167,14 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(EngineError, match="int8"):
         pack_quantized(q_NK.float(), scale_N1, 8, 48)
     with pytest.raises(EngineError, match="finite"):
-        pack_quantized(q_NK, -scale_N1, 8, 48)
+        pack_quantized(q_NK, scale_N1 * torch.nan, 8, 48)
     with pytest.raises(EngineError, match="matrix"):
         pack(torch.ones(3), "bf16")
     with pytest.raises(EngineError, match="do not fit"):
         product(torch.ones(2, 5), pack(torch.ones(3, 4), "fp32"))
+    for out in (torch.empty(2, 4), torch.empty(2, 3).double(), torch.empty(3, 2).T):
+        with pytest.raises(EngineError, match="out must be"):
+            product(torch.ones(2, 4), pack(torch.ones(3, 4), "fp32"), out=out)
     with pytest.raises(EngineError, match="row 3"):
         pack(torch.ones(3, 4), "fp32").rows(torch.tensor([3]))
 

@@ -218,22 +218,30 @@ def round_scales(scale: Tensor) -> Tensor:
     return half.float() * factor
 
 
-def product(x_RK: Tensor, matrix: PackedMatrix, softcap: float | None = None) -> Tensor:
+def product(
+    x_RK: Tensor, matrix: PackedMatrix, softcap: float | None = None, out: Tensor | None = None
+) -> Tensor:
     """x W^T in float32, (R, N); as cap tanh(y / cap) with a cap.
 
     bf16 matrices round x to bfloat16; int8 and int4 ones to 8 bits, 32 numbers with one scale.
+    `out` may be given: new memory for many logits takes longer than a part of the arithmetic.
     """
     if x_RK.ndim != 2 or x_RK.shape[1] != matrix.shape[1]:
         raise EngineError(f"rows {tuple(x_RK.shape)} do not fit a matrix {matrix.shape}")
-    kernels = library()
+    kernels, rows = library(), len(x_RK)
+    if out is None:
+        out = torch.empty(rows, matrix.shape[0])
+    elif out.shape != (rows, matrix.shape[0]) or out.dtype != torch.float32:
+        raise EngineError(f"out must be float32 of {(rows, matrix.shape[0])}")
+    elif not out.is_contiguous():
+        raise EngineError("out must be contiguous")
     if kernels is None:
-        return product_reference(x_RK, matrix, softcap)
+        return out.copy_(product_reference(x_RK, matrix, softcap))
     x_RK = x_RK.float().contiguous()
-    rows, layout = len(x_RK), matrix.layout()
+    layout = matrix.layout()
     kernels.packed_memory.restype = ctypes.c_int64
     size = kernels.packed_memory(ctypes.byref(layout), ctypes.c_int64(rows))
     scratch = torch.empty(size + 64, dtype=torch.uint8)
-    out = torch.empty(rows, matrix.shape[0])
     kernels.packed_product(
         ctypes.byref(layout),
         ctypes.c_void_p(x_RK.data_ptr()),
@@ -263,9 +271,9 @@ def product_reference(x_RK: Tensor, matrix: PackedMatrix, softcap: float | None 
 def _half_scales(scale: Tensor) -> tuple[Tensor, float]:
     """float16 scales, and the power of two that brings the largest near the top of their range."""
     scale = scale.detach().float()
-    if not bool((scale.isfinite() & (scale >= 0)).all()):
-        raise EngineError("scales of quantized weights must be finite and not negative")
-    most = float(scale.max()) if scale.numel() else 0.0
+    if not bool(scale.isfinite().all()):
+        raise EngineError("scales of quantized weights must be finite")
+    most = float(scale.abs().max()) if scale.numel() else 0.0
     factor = 2.0 ** (math.frexp(most)[1] - 14) if most > 0 else 1.0
     return (scale / factor).half(), factor
 

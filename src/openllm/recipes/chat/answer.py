@@ -15,6 +15,8 @@ from openllm.serve.chat_schemas import ChatRequest
 from openllm.serve.completion_schemas import CompletionRequest
 from openllm.serve.service import Choice
 
+AT_ONCE_S = 0.02
+
 
 @dataclass
 class Answer:
@@ -43,8 +45,8 @@ class Answer:
         if count < 2 or first is None:
             return None
         span = self.total_s - first
-        # an answer that came all at once has no time between its tokens
-        return (count - 1) / span if span > 0 else count / first if first else None
+        # an answer that came all at once has hardly any time between its tokens
+        return (count - 1) / span if span > AT_ONCE_S else count / self.total_s
 
     async def stream(
         self, backend: Backend, body: ChatRequest | CompletionRequest

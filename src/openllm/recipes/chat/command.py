@@ -9,9 +9,9 @@ from typing import Any
 
 from openllm.core.config import parse_overrides
 from openllm.core.errors import UsageError
-from openllm.core.plugins import require
 from openllm.engine.config import EngineConfig
 from openllm.recipes.backend import SOURCES
+from openllm.serve.web import require_web
 
 TEMPERATURE = 0.7
 """What is not said otherwise: less random than the unmodified model."""
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     cfg = EngineConfig.parse(parse_overrides(args.engine), "engine settings")
     piped = args.json or not (sys.stdin.isatty() and sys.stdout.isatty())
     question = _read_input() if piped else None
-    require("fastapi")
+    require_web()
 
     from openllm.recipes.backend import SourceLoader
     from openllm.recipes.chat.program import Program
