@@ -16,6 +16,7 @@ from openllm.engine.pool import ModelPool
 from openllm.recipes.backend import SOURCES, SourceLoader, default_name
 from openllm.serve.config import ServeSettings
 from openllm.serve.web import require_web
+from openllm.serve.web import require_web
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
