@@ -11,7 +11,6 @@ from typing import Any
 from openllm.core.config import merge, parse_overrides
 from openllm.core.errors import OpenLLMError, UsageError
 from openllm.core.log import say
-from openllm.core.plugins import require
 from openllm.engine.config import EngineConfig
 from openllm.engine.pool import ModelPool
 from openllm.recipes.backend import SOURCES, SourceLoader, default_name
@@ -58,7 +57,7 @@ def run(
         EngineError: the models have failed for good.
         OpenLLMError: a model cannot be loaded.
     """
-    require("fastapi")
+    require_web()
     from openllm.serve.app import create_app
     from openllm.serve.listen import listen, run_server
     from openllm.serve.operations import install_operations
