@@ -113,9 +113,11 @@ def test_a_worker_that_stops_answers_all_who_wait() -> None:
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(read(worker, a_request(str(index), 500))) for index in range(6)
         ]
-        tasks.append(asyncio.create_task(worker.call(lambda: None)))
+        call = asyncio.create_task(worker.call(lambda: None))
         await asyncio.sleep(0.03)
         await asyncio.to_thread(worker.close)
+        await asyncio.wait([call], timeout=10)
+        assert call.done()
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
 
     assert all(isinstance(result, EngineError) for result in asyncio.run(run()))
@@ -131,7 +133,7 @@ def test_a_thread_that_dies_answers_all_who_wait() -> None:
         await asyncio.sleep(0.03)
 
         def die() -> list[Any]:
-            raise SystemExit
+            raise SystemExit  # as no error of an engine does
 
         engine.step = die  # type: ignore[method-assign]
         results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
