@@ -348,8 +348,8 @@ def main() -> int:
     text = (
         "# Attempts to get in without the right key\n\n"
         "Written by `python benchmarks/auth_bypass.py` against a live `openllm serve echo`.\n"
-        "200 is the answer of an open page, such as `/health`; nothing that needs a key was in any\n"
-        "answer.\n\n"
+        "200 is the answer of an open page, such as `/health`; nothing that needs a key was in\n"
+        "any answer.\n\n"
         f"{len(rows)} attempts, {bad} of them successful.\n\n"
         "| by | attempt | answers | held |\n|---|---|---|---|\n"
     )
