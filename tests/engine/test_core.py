@@ -221,10 +221,22 @@ def test_the_end_may_not_come_early(tokenizer: Tokenizer) -> None:
     assert len(tokens(updates, "a")) == 5 and updates[-1].finish_reason == "stop"
 
 
-def test_numbers_that_are_not_finite_end_a_request_with_an_error(tokenizer: Tokenizer) -> None:
-    engine = make_engine(tokenizer, "exact", own_model())
-    weights = {"norm.weight": torch.full((48,), torch.nan)}
-    engine.update_weights(weights.items())
-    (update,) = finish(engine, Request("a", PROMPT, GREEDY))
-    assert update.finish_reason == "error" and "not finite" in (update.error or "")
+@pytest.mark.parametrize("runner", ["compiled", "exact", "torch", "bf16"])
+def test_numbers_that_are_not_finite_end_a_request_and_harm_nothing_later(
+    tokenizer: Tokenizer, runner: str
+) -> None:
+    skip_without_kernels(runner)
+    engine = make_engine(tokenizer, runner, own_model(), cache_tokens=256)
+    requests = [Request(str(start), PROMPT[start:], GREEDY) for start in range(4)]
+    known = strip(finish(engine, *requests))
+    good = {name: weight.clone() for name, weight in own_model().state_dict().items()}
+    engine.update_weights((name, torch.full_like(good[name], torch.nan)) for name in good)
+    kinds: list[Any] = ["generate", "score", "embed"] * 4
+    wishes = [Request(f"{i}", tuple(range(60)), GREEDY, kind) for i, kind in enumerate(kinds)]
+    updates = finish(engine, *wishes)
+    assert len(updates) == len(wishes)
+    for update in updates:
+        assert update.finish_reason == "error" and "not finite numbers" in (update.error or "")
     assert is_empty(engine)
+    engine.update_weights(good.items())
+    assert strip(finish(engine, *requests)) == known

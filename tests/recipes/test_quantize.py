@@ -186,6 +186,17 @@ def test_widths_that_fit_no_group_are_left_and_said(
     assert bits(tmp_path / "out")["layers.0.mlp.up_proj.weight"] is None
 
 
+def test_an_import_has_the_weights_that_the_integers_stand_for(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(trained, tmp_path / "small", "--bits", "4")
+    assert main(["import", str(tmp_path / "small"), "--out", str(tmp_path / "copy")]) == 0
+    assert "is quantised; the copy has" in capsys.readouterr().err
+    copy, small = (load_model(tmp_path / name).state_dict() for name in ("copy", "small"))
+    assert all(tensor.equal(copy[name]) for name, tensor in small.items())
+    assert set(bits(tmp_path / "copy").values()) == {None}
+
+
 WRONG = {
     "both limits": (["--max-size", "2MB", "--max-loss", "1%"], 2, "not allowed with"),
     "a limit without text": (["--max-loss", "1%"], 2, "need text: add --calibrate"),

@@ -63,6 +63,14 @@ def test_completions_are_those_of_offline_generation(llm, client, temperature):
         assert "".join(chunk.choices[0].text for chunk in chunks) == offline
 
 
+def test_several_prompts_are_those_of_offline_generation(llm, client):
+    prompts = [*sentences(2, seed=5), *sentences(2, seed=5)]
+    offline = [one.text for one in llm.generate(prompts, SamplingParams(max_new_tokens=16, seed=7))]
+    answer = client.completions.create(model="tiny", prompt=prompts, max_tokens=16, seed=7)
+    assert [choice.text for choice in answer.choices] == offline
+    assert offline[:2] != offline[2:]
+
+
 def test_chats_are_those_of_offline_generation(llm, client):
     messages = [{"role": "user", "content": "Who has the lamp? <|end_of_turn|>"}]
     wish = {"model": "tiny", "messages": messages, "max_tokens": 24, "seed": 3, "n": 2}

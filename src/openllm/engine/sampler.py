@@ -20,11 +20,15 @@ from openllm.core.errors import ConfigError, EngineError
 from openllm.engine.request import SamplingParams
 from openllm.nn.kernels.sampling import ALL_FORBIDDEN, NOT_FINITE, Drawn, RowSettings, sample
 
+NUMBERS_FAILURE = (
+    "the model's logits are not finite numbers: its weights are damaged, or its "
+    "precision is too low; import it again, or run it in float32"
+)
+
 _FAILURES = {
     ALL_FORBIDDEN: "no token is allowed here: the structure has become too complex, or it and the "
     "banned tokens rule out all of them; simplify it, or ask for fewer min_new_tokens",
-    NOT_FINITE: "the model's logits are not finite numbers: its weights are damaged, or its "
-    "precision is too low; import it again, or run it in float32",
+    NOT_FINITE: NUMBERS_FAILURE,
 }
 
 
