@@ -9,8 +9,6 @@ from openllm.core import machine
 from openllm.core.machine import free_memory
 
 MEMINFO = "MemTotal: 2000 kB\nMemFree: 100 kB\nMemAvailable: 1500 kB\nHugePages: 0\n"
-    "MemTotal:       2000 kB\nMemFree:         100 kB\nMemAvailable:   1500 kB\nHugePages: 0\n"
-)
 
 
 @pytest.fixture
