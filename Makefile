@@ -42,8 +42,9 @@ format: $(DEV) ## format the code and mend what the linter can mend
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-docs: $(DEV) ## write docs/cli.md anew
+docs: $(DEV) ## write docs/cli.md and docs/api.md anew
 	$(RUN)/python tools/cli_reference.py --write
+	$(RUN)/python tools/api_reference.py --write
 
 bench: $(BENCH) ## run every script in benchmarks/, which may take hours
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN)/python "$$script"; done
@@ -57,7 +58,7 @@ $(BENCH): $(CORE)
 	@touch $@
 
 $(DEV): $(CORE)
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[data,export,hub,serve,quantize,dev]'
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[data,export,hub,serve,dev]'
 	@touch $@
 
 $(CORE): pyproject.toml constraints.txt | $(RUN)/python

@@ -118,7 +118,7 @@ def stop(page: Page) -> None:
     assert [turn["role"] for turn in page.bodies[-1]["messages"]] == ["user", "assistant"] * 2 + [
         "user"
     ]
-    assert page.answer(".problem") == "Cut off at the most tokens allowed."
+    assert page.answer(".problem") == "Cut off: the limit of tokens is reached."
 
 
 def regenerate(page: Page) -> None:
@@ -233,10 +233,13 @@ def errors(page: Page) -> None:
     assert page.bodies[-1]["messages"] == [{"role": "user", "content": "hello\n\nmore"}]
     page.set("model", "locked")
     page.ask("hello")
-    assert page.answer(".error") == "Incorrect API key"
-    assert page.browser.run("document.activeElement.id") in ("key", "question")
+    assert page.answer(".error").startswith("This server needs an API key")
+    assert page.browser.run("document.activeElement.id") == "key"
     assert page.browser.run("!document.getElementById('settings').hidden")
+    page.set("key", "wrong")
+    page.browser.wait("document.getElementById('notice').textContent.startsWith('Incorrect')")
     page.set("key", "right")
+    page.browser.wait("document.getElementById('notice').hidden")
     page.click(".answer:last-child [aria-label='Regenerate the answer']")
     page.browser.wait(IDLE)
     assert page.answer(".facts") != "" and not page.browser.run("localStorage['openllm.key']")

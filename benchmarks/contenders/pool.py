@@ -29,15 +29,17 @@ class Failed(Exception):
 class Worker:
     """A process that holds one contender; killed at the end of a `with` block."""
 
-    def __init__(self, script: Path, name: str, folder: Path) -> None:
+    def __init__(self, script: Path, name: str, folder: Path, *, python: str | None = None) -> None:
         folder.mkdir(parents=True)
         # fresh caches: earlier compilations must not shorten the first step
         caches = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "OPENLLM_CACHE": "openllm"}
         env = {**os.environ, **{key: str(folder / value) for key, value in caches.items()}}
+        if python is not None:  # of an environment that lacks OpenLLM
+            env["PYTHONPATH"] = str(script.parents[1] / "src")
         self._log = folder / "log.txt"
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(script), "--worker", name],
+                [python or sys.executable, str(script), "--worker", name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from tests.text.imported import write_folder
+from tests.tiny import SHAPES, random_model
 
-from openllm.core.errors import ConfigError
+from openllm.core.errors import ConfigError, EngineError
+from openllm.engine.config import EngineConfig
+from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Structure
 from openllm.engine.sampler import Row, SamplerState, choose
 from openllm.engine.structured import GrammarState, compile_structure
@@ -269,3 +272,16 @@ def test_structures_and_tokenizers_are_compiled_once(tokenizer: Tokenizer) -> No
     first = compile_structure(structure, tokenizer, vocab(tokenizer))
     assert compile_structure(structure.model_copy(), tokenizer, vocab(tokenizer)) is first
     assert compile_structure(structure, tokenizer, vocab(tokenizer) + 64) is not first
+
+
+def test_a_structure_that_grows_too_complex_ends_its_request_alone(tokenizer_folder: Path) -> None:
+    tokenizer = load_tokenizer(tokenizer_folder)
+    llm = LLM(random_model(SHAPES["qwen3"]), tokenizer, EngineConfig(cache_tokens=1024))
+    hard = Structure(kind="regex", value="((a{1,1000}){1,1000}){1,1000}")
+    params = SamplingParams(structure=hard, min_new_tokens=100)
+    with pytest.raises(EngineError, match="the structure cannot go on"):
+        llm.generate(["Anna"], params)
+    choice = SamplingParams(structure=Structure(kind="choice", value=("Boris", "Clara found")))
+    found = llm.generate(["Anna", "Emma"] * 8, choice)
+    assert {one.text for one in found} == {"Boris", "Clara found"}
+    assert {one.finish_reason for one in found} == {"stop"}

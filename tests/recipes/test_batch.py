@@ -235,6 +235,7 @@ def test_a_model_that_is_gone_ends_the_batch_and_not_the_requests(
         assert run(source, out, "--model", "echo", "--concurrency", "4") == 1
     said = capsys.readouterr().err
     assert "the batch has stopped" in said and "repeat the command" in said
+    assert "Traceback" not in said
     assert 0 < len(read(out)) < 20
     assert run(source, out, "--model", "echo") == 0
     assert len(read(out)) == 20
@@ -267,7 +268,7 @@ def test_a_dry_run_counts(
     expected = len(ids) + 2 * count["Anna"] + count["Tom"] + count["Anna found"]
     assert facts == {
         "requests": 6,
-        "faulty": 2,
+        "faults": 2,
         "prompt_tokens": expected,
         "most_new_tokens": 2 * 5 + 2 * 16,
     }

@@ -49,7 +49,9 @@ def measured(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         speed, "measure_training", lambda cfg, peak, s: Training(64.0, 128, 10**10, 10**9, peak)
     )
     monkeypatch.setattr(
-        speed, "measure_decoding", lambda cfg, bandwidth, s: Decoding(50.0, 0.001, 10**8, bandwidth)
+        speed,
+        "measure_decoding",
+        lambda cfg, rate, s: Decoding(50.0, "bf16", 10**8, rate),
     )
 
 
@@ -105,7 +107,7 @@ def test_people_read_a_table(measured: None, capsys: pytest.CaptureFixture[str])
         "1,000 tokens in 16s",
         "2 epochs",
         "25% of 200",
-        "- decoding `little` is limited by per-operation overhead",
+        "- decoding `little` is limited by the work between the matrix products",
         "- training `a-wide` is limited by",
         "no bf16 instructions",
     ):

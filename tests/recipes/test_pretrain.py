@@ -17,6 +17,7 @@ from openllm.core.runs import MACHINE_KEYS, read_metrics
 from openllm.export.inventory import list_files, model_fingerprint
 from openllm.export.zoo import Zoo
 from openllm.recipes.pretrain import main
+from openllm.transform.quantize_aware import Rounding
 
 
 @pytest.fixture
@@ -218,3 +219,34 @@ def test_a_teacher_of_shorter_rows_is_refused(inputs: tuple[Path, Path], tmp_pat
     taught = {"distill.teachers": f"[{tmp_path / 'teacher' / 'model'}]", "batch.seq_len": 64}
     with pytest.raises(ConfigError, match=r"reads rows of up to 32 tokens; set batch.seq_len=32"):
         train(inputs, tmp_path / "run", **taught)
+
+
+def test_a_run_for_few_bits_stores_what_it_validated(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from openllm.checkpoint.model_dir import load_model
+    from openllm.checkpoint.source import read_quantized
+    from openllm.checkpoint.train_state import load_newest
+    from openllm.nn.quantized import QuantizedTensor, Scheme
+
+    run = tmp_path / "run"
+    train(inputs, run, duration="4 steps", quantize="{bits: 4, group: 32, start: 0.5}")
+    stored = dict(read_quantized(run / "model"))
+    weight = stored["layers.1.mlp.down_proj.weight"]
+    assert isinstance(weight, QuantizedTensor) and weight.scheme == Scheme(4, 32)
+    embedding = stored["embed_tokens.weight"]
+    assert isinstance(embedding, QuantizedTensor) and embedding.bits == 8
+    lineage = json.loads((run / "model" / "openllm.json").read_text())
+    assert lineage["quantization"] == {"method": "training", "bits": 4, "group": 32, "start": 0.5}
+    assert "trained to have 4 bits" in (run / "model" / "README.md").read_text()
+    # the weights behind it, rounded the same way, are the same: no difference is left
+    state, _ = load_newest(run / "checkpoints")
+    assert state is not None and state.values["step"] == lineage["steps"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.weights.items()}
+    made = Rounding(shapes, bits=4, group=32).matrices(state.weights)
+    loaded = load_model(run / "model")
+    for name, tensor in loaded.state_dict().items():
+        wanted = made[name].dequantize() if name in made else state.weights[name]
+        assert tensor.equal(wanted)
+    losses = [line["loss"] for line in read_metrics(run) if line["kind"] == "validation"]
+    assert losses[-1] == lineage["validation_loss"]

@@ -134,7 +134,8 @@ class SlowEngine(EchoEngine):
         return super().step()
 
     def abort(self, request_id: str) -> None:
-        self.aborted.append(request_id)
+        if request_id in self._echoes:
+            self.aborted.append(request_id)
         super().abort(request_id)
 
 

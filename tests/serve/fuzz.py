@@ -30,7 +30,7 @@ def mend(body: dict[str, Any]) -> None:
         if name in body:
             body[name] = _mended_prompt(body[name])
     only_one_structure(body)
-    if isinstance(body.get("best_of"), int):
+    if isinstance(body.get("best_of"), int | float):
         body["best_of"] = max(body["best_of"], body.get("n") or 1)
     if isinstance(body.get("dimensions"), int | float):
         body["dimensions"] = min(body["dimensions"], 8)

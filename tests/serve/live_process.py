@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""A live server of a slow echo in its own process: `python -m tests.serve.live_process SETTINGS`."""
+"""A live server of a slow echo, a process: `python -m tests.serve.live_process SETTINGS`."""
 
 import json
 import signal

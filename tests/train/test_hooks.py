@@ -69,8 +69,9 @@ class Averaged:
         return None
 
 
-def trainer_at(step: int, total: int = 1000) -> Any:
-    return SimpleNamespace(step=step, total_steps=total, stop_reason=None, averaged=Averaged)
+def trainer_at(step: int, total: int = 1000, **rest: Any) -> Any:
+    values = {"stop_reason": None, "averaged": Averaged, "rounding": None, "rounds": False}
+    return SimpleNamespace(step=step, total_steps=total, **{**values, **rest})
 
 
 def test_metrics_have_one_schema(run: Run) -> None:
@@ -120,6 +121,23 @@ def test_training_stops_when_patience_ends(run: Run) -> None:
     assert Checkpoint.finished(stopped)
     stopped.stop_reason = "SIGINT"
     assert not Checkpoint.finished(stopped)
+
+
+def test_weights_from_before_rounding_are_not_the_best(run: Run) -> None:
+    validate = Scripted(run, [3.0, 3.1, 3.2, 3.5, 3.4, 3.6], patience=1)
+    for step in (10, 20, 30):  # patience waits for rounding
+        trainer = trainer_at(step, rounding=object())
+        validate.after_step(trainer, record(step))
+        assert trainer.stop_reason is None
+    for step in (40, 50, 60):
+        trainer = trainer_at(step, rounding=object(), rounds=True)
+        validate.after_step(trainer, record(step))
+    assert validate.kept == [(10, 3.0), (40, 3.5), (50, 3.4)]
+    assert trainer.stop_reason is not None
+    again = Scripted(run, [3.5])
+    again.load_state_dict(validate.state_dict())
+    again.after_step(trainer_at(70, rounding=object(), rounds=True), record(70))
+    assert again.kept == []
 
 
 def test_validation_goes_on_from_its_state(run: Run) -> None:

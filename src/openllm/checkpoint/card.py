@@ -26,6 +26,12 @@ def model_card(cfg: ModelConfig, lineage: Mapping[str, Any]) -> str:
             "No transformers architecture has this shape; only OpenLLM can load this folder.",
             "Its text may be wrong, biased or copied from its training data.",
         ]
+    if quantization := lineage.get("quantization"):
+        loads = [
+            f"Its weights were trained to have {quantization['bits']} bits; OpenLLM loads",
+            "this folder, other programs what `openllm export` makes of it.",
+            "Its text may be wrong, biased or copied from its training data.",
+        ]
     return "\n".join(
         [
             f"# {data['name']}, {parameters(cfg).total / 1e6:.1f}M parameters",

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openllm.checkpoint.families.base import Family
 from openllm.checkpoint.families.registry import FAMILIES, to_hf_config, to_hf_state
+from openllm.checkpoint.quantization import KEY, write_quantization
+from openllm.checkpoint.quantized import join, planned
 from openllm.checkpoint.source import open_source, read_config
 from openllm.checkpoint.tensors import save_tensors
 from openllm.checkpoint.weights import INDEX, WEIGHTS
@@ -25,6 +28,7 @@ from openllm.core.errors import CheckpointError
 from openllm.core.files import atomic_folder, read_json, write_json
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
+from openllm.nn.quantized import QuantizedTensor, Scheme
 from openllm.text.tokenizer import load_tokenizer
 
 TOKENIZER_FILES = (
@@ -61,6 +65,7 @@ def write_model(
     tokenizer: Path | str,
     lineage: Mapping[str, Any],
     card: str,
+    matrices: Mapping[str, QuantizedTensor] | None = None,
 ) -> None:
     """Write a model folder atomically.
 
@@ -71,14 +76,24 @@ def write_model(
         tokenizer: the folder with the tokenizer's files.
         lineage: what the model was made from; becomes `openllm.json`.
         card: the text of the model card.
+        matrices: what some of the weights are stored as instead.
     """
     vocabulary = load_tokenizer(tokenizer)
     ids = {"bos": vocabulary.bos_id, "eos": vocabulary.eos_id, "pad": vocabulary.pad_id}
     config = to_hf_config(cfg, **ids)
-    weights = {
+    family = FAMILIES[config["model_type"]]
+    rounded, schemes = _quantized(family, state, matrices or {})
+    weights = rounded | {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in to_hf_state(FAMILIES[config["model_type"]], state).items()
+        for name, tensor in to_hf_state(family, state).items()
+        if name.removesuffix(".weight") not in schemes
     }
+    if schemes:
+        kept = [
+            name for name, tensor in weights.items() if tensor.ndim == 2 and name not in rounded
+        ]
+        names = [name.removesuffix(".weight") for name in kept]
+        config[KEY] = write_quantization(schemes, names)
     with atomic_folder(folder) as target:
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_tensors(target / WEIGHTS, weights)
@@ -89,6 +104,21 @@ def write_model(
         (target / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
         (target / "README.md").write_text(card, encoding="utf-8")
         write_json(target / "openllm.json", dict(lineage))
+
+
+def _quantized(
+    family: Family, state: Mapping[str, Tensor], matrices: Mapping[str, QuantizedTensor]
+) -> tuple[dict[str, Tensor], dict[str, Scheme]]:
+    """The tensors of quantised matrices in the file, and the scheme of each module."""
+    tensors, schemes = {}, {}
+    for link in family.links(state) if matrices else []:
+        whole, module = join(link, matrices), link.theirs.removesuffix(".weight")
+        if whole is not None:
+            schemes[module] = whole.scheme
+            for item in planned(module, whole, packed=True):
+                pieces = [piece.to("cpu").reshape(-1) for piece in item.pieces]
+                tensors[item.name] = torch.cat(pieces).view(item.shape)
+    return tensors, schemes
 
 
 def read_model_config(folder: Path | str) -> ModelConfig:

@@ -5,11 +5,12 @@
 # N rows, K columns, G groups of a row, W words of 32 bits
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from openllm.checkpoint.families.base import Link
 from openllm.checkpoint.quantization import Quantization
 from openllm.checkpoint.tensors import PIECE_ELEMENTS, Planned, Stored, read_tensor
 from openllm.checkpoint.weights import Weights
@@ -41,6 +42,24 @@ def unpack_words(words_NW: Tensor, bits: int, columns: int) -> Tensor:
         raised = torch.stack((raised & 15, raised >> 4), dim=-1).flatten(1)
     half = 2 ** (bits - 1)
     return (raised[:, :columns].to(torch.int16) - half).to(torch.int8).contiguous()
+
+
+def join(link: Link, matrices: Mapping[str, QuantizedTensor]) -> QuantizedTensor | None:
+    """The matrix of theirs, its rows those of our model; none if it is not quantised.
+
+    Args:
+        link: what their matrix is made of; parts of one matrix have the same scheme.
+        matrices: our name of each quantised matrix -> what it becomes.
+    """
+    parts = [matrices[name] for name in link.ours if name in matrices]
+    if not parts:
+        return None
+    first = parts[0]
+    assert len(parts) == len(link.ours) and {part[2:] for part in parts} == {first[2:]}, link.theirs
+    if len(parts) == 1:
+        return first
+    q, scale = torch.cat([part.q for part in parts]), torch.cat([part.scale for part in parts])
+    return QuantizedTensor(q, scale, first.bits, first.group)
 
 
 def planned(module: str, tensor: QuantizedTensor, *, packed: bool) -> list[Planned]:
@@ -111,9 +130,9 @@ class QuantizedWeights(Weights):
                 raise self._misfit(name)
             rows, columns = map(int, read_tensor(shape).tolist())
             found = [
-                scheme.bits
-                for scheme in sorted(quantization.schemes)
-                if values.shape == (rows, math.ceil(columns * scheme.bits / 32))
+                bits
+                for bits in {scheme.bits for scheme in quantization.schemes}
+                if values.shape == (rows, math.ceil(columns * bits / 32))
             ]
             if values.dtype != torch.int32 or not found:
                 raise self._misfit(name)

@@ -12,7 +12,7 @@ from openllm.checkpoint.copying import MAX_SHARD_BYTES, copy_companions, new_con
 from openllm.checkpoint.families.base import Link
 from openllm.checkpoint.families.registry import OWN
 from openllm.checkpoint.quantization import KEY, write_quantization
-from openllm.checkpoint.quantized import planned
+from openllm.checkpoint.quantized import join, planned
 from openllm.checkpoint.source import Source
 from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
@@ -52,7 +52,7 @@ def copy_quantized(
     kept, entries = [], []
     for link in source.links:
         module = link.theirs.removesuffix(".weight")
-        whole = _join(link, matrices)
+        whole = join(link, matrices)
         if whole is not None:
             schemes[module] = whole.scheme
             entries += planned(module, whole, packed=not dynamic)
@@ -73,19 +73,6 @@ def copy_quantized(
 
 def _is_table(link: Link) -> bool:
     return link.ours == (EMBEDDING,)
-
-
-def _join(link: Link, matrices: Mapping[str, QuantizedTensor]) -> QuantizedTensor | None:
-    """The matrix of theirs, in our orientation; none if it is not quantised."""
-    parts = [matrices[name] for name in link.ours if name in matrices]
-    if not parts:
-        return None
-    first = parts[0]
-    assert len(parts) == len(link.ours) and {part[2:] for part in parts} == {first[2:]}, link.theirs
-    if len(parts) == 1:
-        return first
-    q, scale = (torch.cat([part[place] for part in parts]) for place in (0, 1))
-    return QuantizedTensor(q, scale, first.bits, first.group)
 
 
 def _halved(source: Source, link: Link, copy: Planned) -> Planned:

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train a model from a recipe, or resume a run", "openllm.recipes.pretrain:main"),
     "evaluate": ("measure a model on held-out text", "openllm.recipes.evaluate:main"),
     "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
+    "chat": ("talk to a model in the terminal", "openllm.recipes.chat.command:main"),
     "batch": ("answer a file of requests", "openllm.recipes.batch:main"),
     "serve": ("serve models to clients of OpenAI's API", "openllm.recipes.serve:main"),
     "import": (

@@ -20,7 +20,6 @@ EXTRAS: dict[str, str] = {
     "opentelemetry": "serve",
     "prometheus_client": "serve",
     "pyarrow": "data",
-    "torchao": "quantize",
     "trafilatura": "data",
     "transformers": "export",
     "uvicorn": "serve",

@@ -59,6 +59,14 @@ class Engine(Protocol):
         """
         ...
 
+    def prepare(self, params: SamplingParams) -> None:
+        """Work for a request that may take long; the only method for any thread, at any time.
+
+        Raises:
+            ConfigError: the params ask for what cannot be made.
+        """
+        ...
+
     def abort(self, request_id: str) -> None:
         """Forget a request and all its continuations; unknown ids are ignored."""
         ...

@@ -20,7 +20,7 @@ from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
@@ -102,6 +102,11 @@ class ModelEngine:
         for live in lives:
             self._live[live.sequence] = live
             self._scheduler.add(live.sequence)
+
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+        if params.structure is not None:
+            compile_structure(params.structure, self._tokenizer, self.vocab_size)
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""

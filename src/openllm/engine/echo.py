@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from openllm.core.errors import ConfigError
 from openllm.engine.backend import BackendInfo, EngineStats
 from openllm.engine.local import LocalBackend
-from openllm.engine.request import Request, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.text.byte_tokenizer import ByteTokenizer
 from openllm.text.chat import ChatTemplate
 from openllm.text.stream import StreamDecoder
@@ -54,6 +54,9 @@ class EchoEngine:
         total = self._stats.prompt_tokens + len(request.prompt)
         self._stats = replace(self._stats, prompt_tokens=total)
 
+    def prepare(self, params: SamplingParams) -> None:
+        """See `Engine.prepare`."""
+
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""
         self._echoes.pop(request_id, None)
@@ -80,7 +83,7 @@ class EchoEngine:
         request, done = echo.request, echo.done
         if request.kind == "score":
             del self._echoes[request.id]
-            certain = [TokenLogprob(index, 0.0, {index: 0.0}) for index in request.prompt[1:]]
+            certain = [_certain(index, request.top) for index in request.prompt[1:]]
             return [Update(request.id, logprobs=certain, finish_reason="stop")]
         if request.kind == "embed":
             del self._echoes[request.id]
@@ -95,12 +98,17 @@ class EchoEngine:
         echo.done += 1
         self._stats = replace(self._stats, new_tokens=self._stats.new_tokens + 1)
         text = echo.decoder.feed(*ids)
-        wanted = request.params.logprobs is not None
-        certain = [TokenLogprob(ids[0], 0.0, {ids[0]: 0.0})] if wanted else None
+        top = request.params.logprobs
+        certain = None if top is None else [_certain(ids[0], top)]
         return self._copies(request, Update(request.id, text=text, token_ids=ids, logprobs=certain))
 
     def _copies(self, request: Request, update: Update) -> list[Update]:
         return [replace(update, index=index) for index in range(request.params.n)]
+
+
+def _certain(index: int, top: int) -> TokenLogprob:
+    """A token that no other could stand in the place of."""
+    return TokenLogprob(index, 0.0, {index: 0.0} if top else {})
 
 
 def _vector(ids: Sequence[int]) -> list[float]:

@@ -26,8 +26,8 @@ NUMBERS_FAILURE = (
 )
 
 _FAILURES = {
-    ALL_FORBIDDEN: "no token is allowed here: the structure and the banned tokens rule out all of "
-    "them; loosen the structure, or ask for fewer min_new_tokens",
+    ALL_FORBIDDEN: "no token is allowed here: the structure has become too complex, or it and the "
+    "banned tokens rule out all of them; simplify it, or ask for fewer min_new_tokens",
     NOT_FINITE: NUMBERS_FAILURE,
 }
 

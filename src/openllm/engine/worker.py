@@ -68,6 +68,8 @@ class EngineWorker:
             ConfigError: the engine refuses it.
             EngineError: the engine failed.
         """
+        if request.params.structure is not None:
+            await asyncio.to_thread(self.engine.prepare, request.params)
         box = _Mailbox(request)
         try:
             await self.call(lambda: self._begin(request, box))

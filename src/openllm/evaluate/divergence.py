@@ -65,7 +65,7 @@ class Divergence:
         self._batches = [_Batch.pack(group) for group in _groups(kept, batch_tokens)]
         self._states = [batch.states(model) for batch in self._batches]
         head = model.head
-        self._head = Head(head.weight.clone(), head.softcap)
+        self._head = Head(head.weight.detach().clone(), head.softcap)
         self.bits_per_byte = self._measure(self._states, self._head)[0]
 
     @torch.no_grad()
@@ -75,6 +75,7 @@ class Divergence:
         bits, divergence = self._measure(states, model.head)
         return Change(bits, bits - self.bits_per_byte, divergence)
 
+    @torch.no_grad()
     def _measure(self, states: Sequence[Tensor], head: Head) -> tuple[float, float]:
         """Bits per byte, and divergence from the original."""
         nats = divergence = 0.0
@@ -89,7 +90,7 @@ class Divergence:
                     gap = wanted_RV.exp() * (wanted_RV - log_RV)
                     divergence += float(gap.double().sum())
         scale = math.log(2) * self.bytes
-        return nats / scale, divergence / scale
+        return nats / scale, max(0.0, divergence / scale)  # rounding may take it below
 
 
 class _Batch(NamedTuple):

@@ -45,12 +45,8 @@ def decoding_limit(name: str, decoding: "Decoding") -> str:
         )
     if share >= MOST:
         return f"decoding `{name}` is limited by reading the weights from memory: {what}"
-    products = decoding.share_of_products
-    if products >= MOST:
-        return f"decoding `{name}` is limited by single-row matrix products, which reach {what}"
     return (
-        f"decoding `{name}` is limited by per-operation overhead: matrix products take "
-        f"{products:.0%} of the time ({what})"
+        f"decoding `{name}` is limited by the work between the matrix products: it reaches {what}"
     )
 
 

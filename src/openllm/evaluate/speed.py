@@ -11,8 +11,6 @@ from statistics import median
 
 import torch
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
-from torch import nn
-from torch.nn import functional as F
 
 from openllm.core.machine import free_memory
 from openllm.engine.config import EngineConfig
@@ -92,11 +90,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Greedy generation for one request."""
+    """Greedy generation for one request; `precision` is that of the weights."""
 
     tokens_per_second: float
-    product_seconds: float
-    """Time of a token's matrix products alone."""
+    precision: str
     bytes_per_token: int
     memory_bytes_per_second: float
 
@@ -109,11 +106,6 @@ class Decoding:
     def share_of_limit(self) -> float:
         """Fraction of that limit reached."""
         return self.tokens_per_second / self.limit
-
-    @property
-    def share_of_products(self) -> float:
-        """Fraction of the time spent in matrix products."""
-        return self.product_seconds * self.tokens_per_second
 
 
 def measure_machine(device: str, seconds: float) -> Machine:
@@ -168,40 +160,25 @@ def measure_training(cfg: PretrainConfig, peak_flops: float, seconds: float) -> 
     return Training(rate, cfg.batch.tokens, flops, optimizer, peak_flops)
 
 
-def decoded_bytes(cfg: ModelConfig) -> int:
-    """Bytes of weights read per token: the engine keeps them in float32."""
-    return 4 * matmul_parameters(cfg)
+def decoded_bytes(cfg: ModelConfig, precision: str) -> int:
+    """Bytes of weights read per token."""
+    return {"fp32": 4, "bf16": 2}[precision] * matmul_parameters(cfg)
 
 
 def measure_decoding(cfg: ModelConfig, bandwidth: float, seconds: float) -> Decoding:
     """Measure the engine with random weights, one request at a time for `seconds`, warmed up."""
     model, tokenizer = build_model(cfg), stand_in_tokenizer(cfg.vocab_size)
-    with torch.no_grad():
-        model.head.weight[tokenizer.eos_id] = 0  # a logit of 0 is never the argmax of thousands
-    llm = LLM(model, tokenizer, EngineConfig(precision="fp32"))
-    params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0)
+    llm = LLM(model, tokenizer, EngineConfig(device="cpu"))
+    params = SamplingParams(max_new_tokens=DECODED_TOKENS, temperature=0, ignore_eos=True)
     llm.generate(["a"], params)
-    rates, products = [], [product_seconds(model)]
+    rates = []
     began = time.perf_counter()
     while not rates or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         (answer,) = llm.generate(["a"], params)
         rates.append(len(answer.token_ids) / (time.perf_counter() - start))
-        products.append(product_seconds(model))
-    return Decoding(median(rates), median(products[1:]), decoded_bytes(cfg), bandwidth)
-
-
-@torch.inference_mode()
-def product_seconds(model: Transformer) -> float:
-    """Time of all matrix products of one token, one after the other."""
-    weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-    if model.lm_head is None:
-        weights.append(model.head.weight)
-    rows = {weight.shape[1]: torch.ones(1, weight.shape[1]) for weight in weights}
-    start = time.perf_counter()
-    for weight in weights:
-        F.linear(rows[weight.shape[1]], weight)
-    return time.perf_counter() - start
+    precision = llm.info.precision or "fp32"
+    return Decoding(median(rates), precision, decoded_bytes(cfg, precision), bandwidth)
 
 
 def stand_in_tokenizer(vocab_size: int) -> Tokenizer:

@@ -3,7 +3,6 @@
 """Export to GGUF, which llama.cpp loads with no flags: one file with weights and tokenizer."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openllm.checkpoint.model_dir import read_model_config
-from openllm.checkpoint.source import open_source
+from openllm.checkpoint.source import open_source, split_stored
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json
 from openllm.core.log import progress, warn
-from openllm.export.gguf_file import BLOCK, FILE_TYPES, Dtype, Stored, write_gguf
+from openllm.export.gguf_file import BLOCK, FILE_TYPES, Blocks, Dtype, Stored, write_gguf
 from openllm.export.gguf_shapes import architecture, context_length, hyperparameters
-from openllm.export.gguf_tensors import packed, rope_tensors
+from openllm.export.gguf_tensors import Packed, packed, rope_tensors
 from openllm.export.gguf_tokenizer import tokenizer_metadata
 from openllm.export.inventory import model_name
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
+from openllm.nn.quantized import QuantizedTensor, Scheme
 
 QUANTIZATION_VERSION = 2
 """Of the layout of blocks."""
@@ -59,13 +59,16 @@ def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
     metadata |= {f"{shape}.{key}": value for key, value in hyperparameters(cfg, shape).items()}
     entries = {entry.name: entry for entry in packed(cfg, shape)}
     divisors = rope_tensors(cfg)
-    tensors = _plan(cfg, shape, dtype)
+    weights = _Weights(source)
+    tensors = _plan(cfg, shape, dtype, weights)
     tensors += [Stored(name, tuple(tensor.shape), "f32") for name, tensor in divisors.items()]
-    weights = _weights(source)
+    kinds = {tensor.name: tensor.dtype for tensor in tensors}
 
-    def read(name: str) -> NDArray[np.float32]:
-        tensor = divisors[name] if name in divisors else entries[name].pack(weights)
-        return tensor.numpy()
+    def read(name: str) -> NDArray[np.float32] | Blocks:
+        if name in divisors:
+            return divisors[name].numpy()
+        blocks = weights.blocks(entries[name], kinds[name])
+        return entries[name].pack(weights.read).numpy() if blocks is None else blocks
 
     path = target / f"{file_name(source)}-{dtype.upper()}.gguf"
     total = sum(int(np.prod(tensor.shape)) for tensor in tensors)
@@ -73,19 +76,49 @@ def export_gguf(source: Path, target: Path, *, dtype: Dtype = "f16") -> None:
         write_gguf(path, shape, metadata, tensors, read, meter)
 
 
-def _weights(source: Path) -> Callable[[str], Tensor]:
-    """What reads a weight by our name for it, in float32."""
-    model = open_source(source)
-    links = {name: link for link in model.links for name in link.ours}
+class _Weights:
+    """The weights of a folder by our names."""
 
-    def read(name: str) -> Tensor:
-        link = links[name]
-        return link.split(model.read(link).float(), model.shapes)[name]
+    def __init__(self, source: Path) -> None:
+        self._model = open_source(source)
+        self._links = {name: link for link in self._model.links for name in link.ours}
 
-    return read
+    def read(self, name: str) -> Tensor:
+        """In float32."""
+        link = self._links[name]
+        return link.split(self._model.read(link).float(), self._model.shapes)[name]
+
+    def scheme(self, name: str) -> Scheme | None:
+        """Of a quantised matrix."""
+        return self._model.scheme(self._links[name])
+
+    def bits(self, entry: Packed) -> int:
+        """Of the finest quantised part; 0: none is quantised."""
+        schemes = [self.scheme(name) for name in entry.parts]
+        return max(scheme.bits if scheme else 0 for scheme in schemes)
+
+    def blocks(self, entry: Packed, dtype: Dtype) -> Blocks | None:
+        """A quantised matrix for a type that can hold its integers; none: it must be converted."""
+        room = {"q8_0": 8, "q4_0": 4}.get(dtype, 0)
+        parts = {}
+        for name in entry.parts:
+            scheme = self.scheme(name)
+            found = None if scheme is None or scheme.bits > room else self._split(name)
+            if found is None:
+                return None
+            parts[name] = found
+        plain = entry._replace(factor=1.0, offset=0.0)  # which scales take up
+        whole = plain.pack(lambda name: parts[name].q).to(torch.int8).numpy()
+        scales = entry.pack(lambda name: parts[name].scale).half()
+        return Blocks(whole, scales.numpy()) if bool(scales.isfinite().all()) else None
+
+    def _split(self, name: str) -> QuantizedTensor | None:
+        """A matrix in blocks."""
+        found = dict(split_stored(self._model, self._links[name]))[name]
+        return found.regrouped(BLOCK) if isinstance(found, QuantizedTensor) else None
 
 
-def _plan(cfg: ModelConfig, shape: str, dtype: Dtype) -> list[Stored]:
+def _plan(cfg: ModelConfig, shape: str, dtype: Dtype, weights: _Weights) -> list[Stored]:
     """Names, shapes and types of the tensors of the file."""
     with torch.device("meta"):
         state = Transformer(cfg).state_dict()
@@ -93,7 +126,10 @@ def _plan(cfg: ModelConfig, shape: str, dtype: Dtype) -> list[Stored]:
     tensors = []
     for entry in packed(cfg, shape):
         size = tuple(entry.pack(state.__getitem__).shape)
-        tensors.append(Stored(entry.name, size, tensor_dtype(entry.name, size, dtype, head)))
+        kind = tensor_dtype(entry.name, size, dtype, head)
+        if kind == "q4_0" and weights.bits(entry) == 8:
+            kind = "q8_0"  # a mixed model keeps its mixture
+        tensors.append(Stored(entry.name, size, kind))
     odd = [tensor for tensor in tensors if tensor.dtype == "f16" != dtype]
     if odd:
         warn(

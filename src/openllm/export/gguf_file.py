@@ -29,12 +29,41 @@ class Stored(NamedTuple):
     dtype: Dtype
 
 
+class Blocks(NamedTuple):
+    """A matrix that is quantised already.
+
+    Attributes:
+        whole: (N, K) int8, within the range of its type.
+        scales: (N, K / 32).
+    """
+
+    whole: NDArray[np.int8]
+    scales: NDArray[np.float16]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, K)."""
+        return self.whole.shape
+
+    def pack(self, dtype: Dtype) -> NDArray[np.uint8]:
+        """As llama.cpp lays them out: each block its scale, then its integers, (N, bytes)."""
+        rows = self.whole.shape[0]
+        blocks = self.whole.reshape(rows, -1, BLOCK)
+        if dtype == "q4_0":
+            raised = (blocks + 8).astype(np.uint8)
+            packed = raised[..., : BLOCK // 2] | raised[..., BLOCK // 2 :] << 4
+        else:
+            packed = blocks.view(np.uint8)
+        scales = np.ascontiguousarray(self.scales[..., None]).view(np.uint8)
+        return np.concatenate((scales, packed), axis=-1).reshape(rows, -1)
+
+
 def write_gguf(
     path: Path,
     architecture: str,
     metadata: Mapping[str, Any],
     tensors: Sequence[Stored],
-    read: Callable[[str], NDArray[np.float32]],
+    read: Callable[[str], NDArray[np.float32] | Blocks],
     meter: Meter,
 ) -> None:
     """Write a file; `read` gives the values of a tensor when its turn comes.
@@ -44,7 +73,7 @@ def write_gguf(
         architecture: llama.cpp's name of the model's shape.
         metadata: booleans, integers, numbers, strings, and lists of them, by key.
         tensors: in the order of the file.
-        read: the values of a tensor in float32, by its name.
+        read: the values of a tensor in float32, or blocks of its type, by its name.
         meter: advanced by the values written.
 
     Raises:
@@ -73,11 +102,14 @@ def write_gguf(
                     f"{tensor.name} has the shape {values.shape}, but its config says "
                     f"{tensor.shape}; copy the model folder again"
                 )
-            with np.errstate(over="ignore"):
-                data = gguf.quantize(values, kind)
-            _check(tensor, values, data)
+            if isinstance(values, Blocks):
+                data = values.pack(tensor.dtype)
+            else:
+                with np.errstate(over="ignore"):
+                    data = gguf.quantize(values, kind)
+                _check(tensor, values, data)
             writer.write_tensor_data(data)
-            meter.advance(values.size)
+            meter.advance(int(np.prod(values.shape)))
         writer.flush()
     finally:
         writer.close()

@@ -182,8 +182,7 @@ def model_facts(files: Mapping[str, Path]) -> Facts:
     counts: Counter[str] = Counter()
     for name, path in files.items():
         if name.endswith(".safetensors") and _holds_weights(name):
-            for dtype, shape in read_header(path).values():
-                counts[DTYPES.get(dtype, dtype)] += math.prod(shape)
+            counts += _weights(read_header(path), config)
     return Facts(
         architecture=_short(first),
         family=_short(config.get("model_type")),
@@ -191,6 +190,33 @@ def model_facts(files: Mapping[str, Path]) -> Facts:
         dtype=_short(counts.most_common(1)[0][0]) if counts else None,
         licence=_licence(files),
     )
+
+
+def _weights(
+    header: Mapping[str, tuple[str, tuple[int, ...]]], config: Mapping[str, Any]
+) -> Counter[str]:
+    """Data type -> number of weights; integers that are packed into words are counted one by one.
+
+    Which bits a packed module has is in `config.json`, by its name or for all modules alike.
+    """
+    quantization = config.get("quantization_config")
+    groups = quantization.get("config_groups") if isinstance(quantization, dict) else None
+    bits, usual = {}, 8
+    for group in groups.values() if isinstance(groups, dict) else ():
+        scheme = group.get("weights") if isinstance(group, dict) else None
+        targets = group.get("targets") if isinstance(group, dict) else None
+        if isinstance(scheme, dict) and scheme.get("num_bits") in (4, 8):
+            usual = scheme["num_bits"]
+            bits |= dict.fromkeys(map(str, targets if isinstance(targets, list) else ()), usual)
+    counts: Counter[str] = Counter()
+    for name, (dtype, shape) in header.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight_packed":
+            width = bits.get(module, usual)
+            counts[f"int{width}"] += math.prod(shape) * 32 // width
+        elif leaf not in ("weight_scale", "weight_shape"):
+            counts[DTYPES.get(dtype, dtype)] += math.prod(shape)
+    return counts
 
 
 def _licence(files: Mapping[str, Path]) -> str | None:

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from openllm.checkpoint.model_dir import load_model
+from openllm.checkpoint.source import read_quantized
 from openllm.core.errors import CheckpointError
 from openllm.core.log import say
 from openllm.core.plugins import require
@@ -26,6 +27,7 @@ from openllm.export.companions import copy_companions
 from openllm.export.decoder import Decoder
 from openllm.export.packing import BlockLinear, BlockTable, HalfLinear, HalfTable, pack
 from openllm.nn.model import Transformer
+from openllm.nn.quantized import QuantizedTensor
 
 Dtype = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -57,7 +59,9 @@ def export_onnx(
     """
     require("onnxscript")
     model = load_model(source)
-    pack_for(model, dtype, round_inputs=round_inputs)
+    stored = dict(read_quantized(source)) if dtype in ("int8", "int4") else {}
+    matrices = {name: item for name, item in stored.items() if isinstance(item, QuantizedTensor)}
+    pack_for(model, dtype, round_inputs=round_inputs, matrices=matrices)
     decoder = Decoder(model, show_layers=True)
     say(f"tracing {len(model.layers)} layers for ONNX ({dtype}); a few seconds for each")
     program = _trace(decoder)
@@ -67,11 +71,27 @@ def export_onnx(
     copy_companions(source, target)
 
 
-def pack_for(model: Transformer, dtype: Dtype, *, round_inputs: bool = True) -> None:
-    """Bring the matrices of a model into the form of a dtype, in place."""
+def pack_for(
+    model: Transformer,
+    dtype: Dtype,
+    *,
+    round_inputs: bool = True,
+    matrices: Mapping[str, QuantizedTensor] | None = None,
+) -> None:
+    """Bring the matrices of a model into the form of a dtype, in place.
+
+    Args:
+        model: becomes that form.
+        dtype: of the weights.
+        round_inputs: as in `export_onnx`.
+        matrices: what weights were read from, if they are quantised; they keep their integers.
+    """
+    stored = {id(model.get_parameter(name)): item for name, item in (matrices or {}).items()}
 
     def blocks(kind: type[BlockLinear], bits: int) -> Any:
-        return lambda weight, bias: kind(weight, bias, bits, round_inputs=round_inputs)
+        return lambda weight, bias: kind(
+            weight, bias, bits, round_inputs=round_inputs, stored=stored.get(id(weight))
+        )
 
     match dtype:
         case "fp32":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openllm.nn.model import Transformer
+from openllm.nn.quantized import QuantizedTensor
 
 BLOCK = 32
 """Weights that share a scale."""
@@ -59,16 +60,30 @@ class BlockLinear(nn.Module):
         bias: (N,).
         bits: 8 or 4.
         round_inputs: where onnxruntime can, it multiplies 8-bit integers: inputs are rounded too.
+        stored: what the weight was read from, if it is quantised; it keeps its bits and integers.
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, bits: int, *, round_inputs: bool = True
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        bits: int,
+        *,
+        round_inputs: bool = True,
+        stored: QuantizedTensor | None = None,
     ) -> None:
         super().__init__()
-        self.bits, self.round_inputs = bits, round_inputs
+        split = None if stored is None else stored.regrouped(BLOCK)
+        self.bits = bits if split is None else max(bits, split.bits)
+        self.round_inputs = round_inputs
         self.rows, self.columns = weight.shape
-        whole_NKB, scales_NK = to_blocks(weight.detach(), bits)
-        if bits == 4:
+        if split is None:
+            whole_NKB, scales_NK = to_blocks(weight.detach(), bits)
+        else:
+            raised = split.q.to(torch.int16) + 2 ** (self.bits - 1)
+            whole_NKB = raised.to(torch.uint8).unflatten(1, (-1, BLOCK))
+            scales_NK = split.scale.float()
+        if self.bits == 4:
             whole_NKB = whole_NKB[..., ::2] | whole_NKB[..., 1::2] << 4
         self.register_buffer("blocks", whole_NKB)
         self.register_buffer("scales", scales_NK)

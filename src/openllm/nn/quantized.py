@@ -60,6 +60,13 @@ class QuantizedTensor(NamedTuple):
         """Some of the rows; shares memory."""
         return self._replace(q=self.q[start:stop], scale=self.scale[start:stop])
 
+    def regrouped(self, group: int) -> "QuantizedTensor | None":
+        """The same matrix with smaller groups, which repeat scales; none if groups do not split."""
+        if self.group % group:
+            return None
+        scale = self.scale.repeat_interleave(self.group // group, 1)
+        return self._replace(scale=scale, group=group)
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """(N, K); in float32 the products are exact if the scales are float16."""
         q_NGC = self.q.unflatten(1, (-1, self.group)).float()

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from openllm.core.errors import ConfigError, EngineError, OpenLLMError, UsageError
 from openllm.core.log import progress, say
-from openllm.core.plugins import require
 from openllm.engine.config import EngineConfig
-from openllm.recipes.backend import SOURCES, SourceLoader, default_name, is_url, open_counter
+from openllm.recipes.backend import SOURCES, SourceLoader, default_name
+from openllm.serve.web import require_web
 
 if TYPE_CHECKING:
     from openllm.core.log import Meter
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("--seed must be at least 0 and below 2**63")
     if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
         raise UsageError("IN and OUT are the same file; the results need a file of their own")
-    require("fastapi")
+    require_web()
 
     from openllm.recipes.batch_files import Requests
     from openllm.serve.batch import read_task
@@ -184,6 +184,7 @@ async def _results(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The results as they come, or in the order of the requests."""
     running: set[asyncio.Task[tuple[int, dict[str, Any]]]] = set()
+    finished: set[asyncio.Task[tuple[int, dict[str, Any]]]] = set()
     waiting: dict[int, dict[str, Any]] = {}
     order: list[int] = []  # indices that were begun, and are not written
     answer = partial(_answer, service, seed=args.seed)
@@ -213,7 +214,8 @@ async def _results(
     finally:
         for one in running:
             one.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        # also of those that failed beside the first
+        await asyncio.gather(*running, *finished, return_exceptions=True)
 
 
 async def _answer(service: "Service", task: "Task", *, seed: int | None) -> tuple[int, Any]:
@@ -238,31 +240,13 @@ async def _answer(service: "Service", task: "Task", *, seed: int | None) -> tupl
 
 def _check(args: argparse.Namespace, requests: "Requests") -> int:
     """Check all requests, and count their tokens if the model is here."""
-    from openllm.serve.batch import check_task, count_tokens
-    from openllm.serve.errors import ApiError
+    from openllm.recipes.batch_check import check
 
-    backend = None if is_url(args.model) else open_counter(args.model)
-    faults: list[str] = []
-    prompt = new = 0
-
-    async def run() -> None:
-        nonlocal prompt, new
-        for task in requests.tasks({}):
-            try:
-                check_task(task)
-                if backend is not None:
-                    found = await count_tokens(backend, task)
-                    prompt, new = prompt + found[0], new + found[1]
-            except (ApiError, OpenLLMError) as error:
-                faults.append(f"{task.custom_id}: {error}")
-        if backend is not None:
-            await backend.close()
-
-    asyncio.run(run())
-    for fault in faults[:FEW_SHOWN]:
-        say(fault)
-    counted = {"prompt_tokens": prompt, "most_new_tokens": new} if backend is not None else {}
-    facts = {"requests": len(requests.marks), "faulty": len(faults), **counted}
-    shown = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items())
-    sys.stdout.write(f"{json.dumps(facts) if args.json else shown}\n")
-    return 1 if faults else 0
+    report = check(args.model, requests)
+    for custom_id, fault in report.faults[:FEW_SHOWN]:
+        say(f"{custom_id}: {fault}")
+    facts = {**asdict(report), "faults": len(report.faults)}
+    known = {name: value for name, value in facts.items() if value is not None}
+    shown = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in known.items())
+    sys.stdout.write(f"{json.dumps(known) if args.json else shown}\n")
+    return 1 if report.faults else 0

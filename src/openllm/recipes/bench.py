@@ -150,7 +150,7 @@ def _decode(
     for name, cfg in cfgs.items():
         with _stage(meter, DECODING / len(cfgs), f"decoding {name}"):
             needed, free = 5 * parameters(cfg.model).total, speed.free_bytes("cpu")
-            reading = speed.decoded_bytes(cfg.model) / bandwidth
+            reading = speed.decoded_bytes(cfg.model, "fp32") / bandwidth
             building = (BUILDING + 2 * speed.DECODED_TOKENS) * reading
             if needed > free:
                 found[name] = lacks_memory(needed, free)

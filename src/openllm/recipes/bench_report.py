@@ -83,7 +83,6 @@ def _decoding_facts(decoding: "Decoding | str") -> Report:
         **asdict(decoding),
         "limit_tokens_per_second": decoding.limit,
         "share_of_limit": decoding.share_of_limit,
-        "share_of_products": decoding.share_of_products,
     }
 
 

@@ -271,10 +271,15 @@ def _keep_best(
         "tokens_seen": trainer.tokens,
         "validation_loss": loss,
     }
+    state, matrices = trainer.best_guess(), {}
+    if trainer.rounds and trainer.rounding is not None and cfg.quantize is not None:
+        matrices = trainer.rounding.matrices(state)
+        lineage["quantization"] = {"method": "training", **cfg.quantize.dump()}
     write_model(
         run.model,
         cfg.model,
-        trainer.best_guess(),
+        state,
+        matrices=matrices,
         tokenizer=cfg.tokenizer,
         lineage=lineage,
         card=model_card(cfg.model, lineage),

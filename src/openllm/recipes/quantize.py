@@ -157,7 +157,9 @@ def quantize_model(model: Path, out: Path, args: argparse.Namespace) -> dict[str
     with atomic_folder(out) as target:
         copy_quantized(source, target, found.matrices, dynamic=args.dynamic, half=True)
         facts["size"] = {"before": _weight_bytes(model), "after": _weight_bytes(target)}
-        facts["measured"] = measure(model, target, texts, args) if args.report else None
+        facts["measured"] = None
+        if args.report:
+            facts["measured"] = measure(model, target, texts, dynamic=args.dynamic, seed=args.seed)
         _describe(source, target, parent, facts)
     return facts
 
@@ -294,7 +296,7 @@ class _Quantizer:
                 least = sum(min(c.size for c in given) for given in choices.values())
                 raise ConfigError(
                     f"--max-size: even at 4 bits the weights take "
-                    f"{(least + self._rest_bytes()) / 1e6:,.1f} MB; allow more"
+                    f"{(least + self._rest_bytes()) / 1e6:.3g} MB; allow more"
                 )
             self._take(chosen, every)
             self._calibrate(model)

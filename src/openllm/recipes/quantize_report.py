@@ -95,6 +95,7 @@ def _measured(measured: Mapping[str, Any], dynamic: bool) -> list[str]:
     before, after, data = measured["before"], measured["after"], measured["data"]
     rows = [
         ("bits per byte", *(f"{part['bits_per_byte']['value']:.4f}" for part in (before, after))),
+        ("the same, by the engine", *(f"{p['engine_bits_per_byte']:.4f}" for p in (before, after))),
         ("tokens per second", *(f"{part['tokens_per_second']:,.0f}" for part in (before, after))),
     ]
     for group, right in (before["cloze"] or {}).items():
@@ -106,7 +107,8 @@ def _measured(measured: Mapping[str, Any], dynamic: bool) -> list[str]:
     note = [
         f"Measured on {data['documents']:,} documents ({data['bytes']:,} bytes) of "
         f"{data['name']}{split}: {_loss(measured['loss'])} bits per byte, paired by document.",
-        "Speed is that of one text with this version's engine on this machine.",
+        "The engine, which may round activations, was asked a part of it; its speed is that of one "
+        "text on this machine.",
     ]
     if dynamic:
         note.append("Activations were rounded to 8 bits per token in ordinary arithmetic.")
@@ -159,24 +161,24 @@ def draw(facts: Mapping[str, Any]) -> "Figure":
 
     values = {(t["unit"], t["bits"]): t["change"]["divergence"] for t in facts["trials"]}
     layers = 1 + max((int(unit.split(".")[0]) for unit, _ in values if "." in unit), default=0)
-    shown = [value for value in values.values() if value > 0] or [1.0]
-    norm = LogNorm(min(shown), max(max(shown), 1.001 * min(shown)))
-    figure = Figure(figsize=(3.5 + 0.55 * (layers + 1), 5.5), layout="constrained")
+    tails = [kind for kind in ("embed", "head") if (kind, 8) in values]
+    figure = Figure(figsize=(5 + 0.55 * (layers + 1), 5.5), layout="constrained")
     panels = figure.subplots(2, 2, width_ratios=[max(2, layers), 1], squeeze=False)
     for (wide, narrow), bits in zip(panels, (8, 4), strict=True):
         inner = [[values.get((f"{n}.{k}", bits), np.nan) for n in range(layers)] for k in KINDS]
-        ends = [[values.get((kind, bits), np.nan)] for kind in ("embed", "head")]
+        ends = [[values[kind, bits]] for kind in tails] or [[np.nan]]
+        shown = [value for (_, b), value in values.items() if b == bits and value > 0] or [1.0]
+        norm = LogNorm(min(shown), max(max(shown), 1.001 * min(shown)))
         for axes, grid in ((wide, inner), (narrow, ends)):
             image = axes.imshow(np.array(grid), norm=norm, aspect="auto", cmap="magma_r")
         wide.set_title(f"{bits} bits")
         wide.set_yticks(range(len(KINDS)), [NAMES[kind] for kind in KINDS])
         wide.set_xticks(range(0, layers, max(1, layers // 12)))
-        narrow.set_yticks(range(2), [NAMES["embed"], NAMES["head"]])
-        narrow.yaxis.tick_right()
+        narrow.set_yticks(range(len(tails)), [NAMES[kind] for kind in tails])
         narrow.set_xticks([])
+        figure.colorbar(image, ax=[wide, narrow])
     panels[1][0].set_xlabel("layer")
-    label = "divergence if only this part is quantised, bits per byte"
-    figure.colorbar(image, ax=panels.ravel().tolist(), label=label, location="bottom", aspect=40)
+    figure.suptitle("Divergence if only this part is quantised, bits per byte", fontsize=11)
     return figure
 
 

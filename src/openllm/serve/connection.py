@@ -6,16 +6,14 @@ import asyncio
 import json
 from typing import Any
 
-from openllm.core.plugins import require
 from openllm.serve.operations_config import LimitSettings
 
 GRACE_S = 0.5
 """Time that an idle connection stays open after the drain began: a request may be on its way."""
 
 
-def connection_class(limits: LimitSettings) -> type[Any]:
+def connection_class(base: type[Any], limits: LimitSettings) -> type[Any]:
     """uvicorn's connection, with timeouts for slow clients and a limit of their number."""
-    base = require("uvicorn.protocols.http.h11_impl").H11Protocol
 
     class Connection(base):
         """Between two requests a client has `keep_alive_s`, for the headers `header_timeout_s`."""
@@ -45,16 +43,18 @@ def connection_class(limits: LimitSettings) -> type[Any]:
                 self._slow_headers = None
 
         def shutdown(self) -> None:
-            """The drain has begun: what has come, or is on its way, is the last request."""
+            """The drain has begun: the next answer says that it is the last, then this closes.
+
+            An answer that has begun did not say so: its client may already be sending again.
+            """
             self._draining = True
+            self.timeout_keep_alive = GRACE_S
             if self._between_requests():
                 self.loop.call_later(GRACE_S, self._close_if_idle)
-            else:
-                self.cycle.keep_alive = False
 
         def handle_events(self) -> None:
             super().handle_events()
-            if self._draining and self.cycle is not None:
+            if self._draining and self.cycle is not None and not self.cycle.response_started:
                 self.cycle.keep_alive = False
 
         def pause_writing(self) -> None:

@@ -12,6 +12,7 @@ from openllm.train.loop import Trainer
 from openllm.train.objective import Objective
 from openllm.transform.compile import compile_blocks
 from openllm.transform.memory import checkpoint_activations
+from openllm.transform.quantize_aware import Rounding
 
 
 def assemble(
@@ -33,6 +34,10 @@ def assemble(
         checkpoint_activations(model)
     if cfg.compile is True:
         compile_blocks(model)
+    rounding = None
+    if cfg.quantize is not None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        rounding = Rounding(shapes, bits=cfg.quantize.bits, group=cfg.quantize.group)
     return Trainer(
         model,
         objective,
@@ -43,5 +48,7 @@ def assemble(
         precision="bf16" if cfg.precision == "bf16" else "fp32",
         clip_norm=cfg.clip_norm,
         ema_decay=cfg.ema,
+        rounding=rounding,
+        round_from=int((cfg.quantize.start if cfg.quantize else 0) * total_steps),
         seed=cfg.seed,
     )

@@ -86,6 +86,14 @@ class DistillConfig(Config):
     share: float = Field(0.5, gt=0, le=1, description="teachers' weight; the text gets the rest")
 
 
+class QuantizeConfig(Config):
+    """Training for few bits: the end of a run sees its weights rounded, and so is the model."""
+
+    bits: Literal[8, 4] = Field(4, description="of the layers; embedding and head have 8")
+    group: Literal[32, 64, 128] = Field(32, description="weights that share a scale")
+    start: float = Field(0.8, ge=0, lt=1, description="share of the run before rounding begins")
+
+
 class PretrainConfig(Config):
     """The settings of a pre-training run."""
 
@@ -100,6 +108,7 @@ class PretrainConfig(Config):
     optim: OptimConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineConfig()
     distill: DistillConfig | None = None
+    quantize: QuantizeConfig | None = None
     clip_norm: float = Field(1.0, ge=0, description="0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the average of the weights")

@@ -92,12 +92,15 @@ class Validate:
         self.keep = keep
         self.best: float | None = None
         self.waited = 0
+        self.rounded = False
         self.latest: float | None = None
 
     def after_step(self, trainer: Trainer, record: StepRecord) -> None:
         """Validate if due."""
         if record.step % self.every and record.step != trainer.total_steps:
             return
+        if trainer.rounds and not self.rounded:  # earlier weights were not made for few bits
+            self.rounded, self.best, self.waited = True, None, 0
         with trainer.averaged() as model:
             nats, tokens = self.score(trainer, model)
         loss = nats / tokens
@@ -114,7 +117,7 @@ class Validate:
             self.best, self.waited = loss, 0
             self.keep(trainer, loss)
         else:
-            self.waited += 1
+            self.waited += trainer.rounds or trainer.rounding is None
             if self.patience is not None and self.waited >= self.patience:
                 trainer.stop_reason = EARLY_STOP
                 message = f"validation loss has not improved for {self.waited} checks; stopping"
@@ -135,13 +138,14 @@ class Validate:
         return nats, sum(len(s.logprobs) - 1 for s in scores)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return best loss, latest loss and patience used."""
-        return {"best": self.best, "waited": self.waited, "latest": self.latest}
+        """Return best loss, latest loss, patience used, and whether they are of rounded weights."""
+        names = ("best", "waited", "latest", "rounded")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self.best, self.waited = state["best"], state["waited"]
-        self.latest = state["latest"]
+        self.latest, self.rounded = state["latest"], state.get("rounded", False)
 
 
 class Watch:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from openllm.data.loader import Batch
 from openllm.nn.model import Transformer
 from openllm.train.objective import Objective
 from openllm.transform.precision import Precision, arithmetic
+from openllm.transform.quantize_aware import Rounding
 
 MAX_BAD_STEPS = 5
 """Training stops after this many consecutive non-finite steps, each skipped."""
@@ -76,6 +77,8 @@ class Trainer:
         precision: Precision = "fp32",
         clip_norm: float = 1.0,
         ema_decay: float | None = None,
+        rounding: Rounding | None = None,
+        round_from: int = 0,
         seed: int = 0,
         hooks: Sequence[Hook] = (),
     ) -> None:
@@ -88,6 +91,8 @@ class Trainer:
         self.precision: Precision = precision
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
+        self.rounding = rounding
+        self.round_from = round_from
         self.seed = seed
         self.hooks = list(hooks)
         self.step = 0
@@ -103,6 +108,16 @@ class Trainer:
     def device(self) -> torch.device:
         """Device of the model."""
         return self.model.embed_tokens.weight.device
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the model is shown, and will be stored with, rounded weights by now."""
+        return self.rounding is not None and self.step >= self.round_from
+
+    def _rounded(self) -> AbstractContextManager[None]:
+        if self.rounding is None or not self.rounds:
+            return nullcontext()
+        return self.rounding.applied(self.model)
 
     def fit(self) -> None:
         """Train up to `total_steps`; Ctrl-C or SIGTERM stops after the current step.
@@ -132,7 +147,8 @@ class Trainer:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         batches = self.batches(self.step)
-        sums = self.backward(batches)
+        with self._rounded():
+            sums = self.backward(batches)
         loss = sum(sums.values())
         norm = self._clip()
         applied = bool(np.isfinite(loss) and np.isfinite(norm))
@@ -183,20 +199,22 @@ class Trainer:
         torch._foreach_lerp_(list(self.ema.values()), values, 1 - decay)
 
     def best_guess(self) -> dict[str, Tensor]:
-        """Weights to validate and export: the EMA if enabled."""
+        """Weights to validate and export, before any rounding: the EMA if enabled."""
         return self.ema if self.ema is not None else dict(self.model.state_dict())
 
     @contextmanager
     def averaged(self) -> Iterator[Transformer]:
-        """Yield the model with its EMA weights, if enabled, for a `with` block."""
+        """Yield the model as it is validated, for a `with` block: EMA weights, then rounding."""
         if self.ema is None:
-            yield self.model
+            with self._rounded():
+                yield self.model
             return
         held = {name: p.data for name, p in self.model.named_parameters()}
         for name, parameter in self.model.named_parameters():
             parameter.data = self.ema[name]
         try:
-            yield self.model
+            with self._rounded():
+                yield self.model
         finally:
             for name, parameter in self.model.named_parameters():
                 parameter.data = held[name]

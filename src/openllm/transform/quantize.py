@@ -19,6 +19,9 @@ GROUPS = (128, 64, 32)
 SHRINKS = tuple(1 - 0.02 * step for step in range(20))
 """Scales that are tried at 4 bits, as shares of the one that reaches the largest weight."""
 
+INPUT_STEPS = 127.0
+"""Of a token's largest activation, as in vLLM."""
+
 KINDS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "out": ("self_attn.o_proj",),
@@ -135,5 +138,5 @@ def round_inputs(model: Transformer) -> None:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    steps = x.abs().amax(-1, keepdim=True) / LIMITS[8][1]
-    return torch.where(steps == 0, x, (x / steps).round() * steps)
+    steps = x.abs().amax(-1, keepdim=True) / INPUT_STEPS
+    return torch.where(steps == 0, x, (x / steps).round().clamp(-128, 127) * steps)

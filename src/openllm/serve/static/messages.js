@@ -32,7 +32,7 @@ class Answer {
     this.summary.textContent = thought === undefined ? "Thinking…" : `Thought for ${time(thought)}`;
     this.node.classList.toggle("running", running);
     this.node.classList.toggle("waiting", running && !content && !reasoning);
-    const problem = error ?? { length: "Cut off at the most tokens allowed.", stopped: "Stopped." }[finish];
+    const problem = error ?? { length: "Cut off: the limit of tokens is reached.", stopped: "Stopped." }[finish];
     this.problem.hidden = !problem || running;
     this.problem.textContent = problem ?? "";
     this.problem.classList.toggle("error", Boolean(error));
@@ -46,8 +46,8 @@ function facts({ first, seconds, tokens }) {
   const parts = [];
   if (first !== undefined) parts.push(`first token ${time(first)}`);
   if (tokens !== undefined) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
-  // an answer that came all at once has no time between its tokens
-  const speed = seconds > 0 ? (tokens - 1) / seconds : tokens / first;
+  // an answer that came all at once has hardly any time between its tokens
+  const speed = seconds > 0.02 ? (tokens - 1) / seconds : tokens / (first + seconds);
   if (tokens > 1) parts.push(`${speed.toFixed(1)} tokens/s`);
   return parts.join(" · ");
 }
@@ -96,6 +96,7 @@ export class Messages {
       $("latest").hidden = this.follow;
     });
     $("latest").addEventListener("click", () => this.toEnd());
+    addEventListener("resize", () => this.follow && this.toEnd());
   }
 
   // Show a conversation; views of messages that were shown before are kept.

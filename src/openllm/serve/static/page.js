@@ -82,8 +82,8 @@ async function loadModels() {
   try {
     found = await listModels(store.key.get());
   } catch (error) {
-    if (error.status === 401 || error.status === 403) openSettings("key");
-    return notice(error.message, () => loadModels());
+    askForKey(error);
+    return notice(inWords(error), () => loadModels());
   }
   notice();
   const option = ({ id, parent }) => el("option", { value: id }, parent && !id.startsWith(parent) ? `${id} (${parent})` : id);
@@ -143,24 +143,33 @@ async function respond() {
   conversations.refresh();
   busy(true);
   say("The answer is being written");
+  let refused = null;
   try {
     await withRetries(job);
   } catch (error) {
     if (job.abort.signal.aborted) message.finish = "stopped";
-    else failed(message, error);
+    else failed(message, (refused = error));
   } finally {
     running = null;
     if (store.load(job.chat.id)) touch(job);
     messages.update(message, false);
     busy(false);
+    askForKey(refused);
   }
   say(message.error ? `Failed: ${message.error}` : `The answer is complete: ${message.content}`.slice(0, 2000));
 }
 
 function failed(message, error) {
   if (!(error instanceof ApiError)) console.error(error);
-  message.error = error instanceof ApiError ? error.message : "This page failed; see the browser's console.";
-  if (error.status === 401 || error.status === 403) openSettings("key");
+  message.error = error instanceof ApiError ? inWords(error) : "This page failed; see the browser's console.";
+}
+
+function inWords(error) {
+  return error.status === 401 && !store.key.get() ? "This server needs an API key: enter yours in the settings." : error.message;
+}
+
+function askForKey(error) {
+  if ([401, 403].includes(error?.status)) openSettings("key");
 }
 
 function touch(job) {
