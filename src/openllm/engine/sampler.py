@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,13 +179,23 @@ def choose(logits_RV: Tensor, rows: Sequence[Row]) -> list[Choice]:
         return []
     first = rows[0].banned
     if all(r.state.takes_best and r.mask is None and r.banned is first for r in rows):
-        logits_RV[:, first.to(logits_RV.device)] = -torch.inf
-        best_R, tokens_R = logits_RV.max(1)
-        tokens_R[~best_R.isfinite()] = NOT_FINITE
-        tokens_R[best_R == -torch.inf] = ALL_FORBIDDEN
-        return [_choice(token) for token in tokens_R.tolist()]
+        return [_choice(token) for token in _best(logits_RV, first)]
     settings = [row.state.settings(*row[1:]) for row in rows]
     return _choices(settings, sample(logits_RV, settings))
+
+
+def _best(logits_RV: Tensor, banned: Tensor) -> list[int]:
+    """The most likely allowed token of each row, or the number of a failure."""
+    scores = logits_RV.cpu().numpy()  # on a CPU, numpy finds the best many times faster
+    tokens = scores.argmax(1)
+    forbidden = banned.numpy()
+    # masking every row would cost more than finding its best
+    for row in np.flatnonzero(np.isin(tokens, forbidden)):
+        scores[row, forbidden] = -np.inf
+        tokens[row] = scores[row].argmax()
+    best = scores[np.arange(len(tokens)), tokens]
+    tokens = np.where(np.isfinite(best), tokens, NOT_FINITE)
+    return np.where(best == -np.inf, ALL_FORBIDDEN, tokens).tolist()
 
 
 def _choices(settings: Sequence[RowSettings], drawn: Drawn) -> list[Choice]:
