@@ -129,12 +129,13 @@ def open_backend(gguf: Path, **settings: object) -> SlotBackend:
     return llama_backend(gguf, threads=1, **settings)
 
 
-def test_greedy_text_is_that_of_the_model(gguf: Path, model: Transformer) -> None:
+@pytest.mark.parametrize("kernels", [True, False])
+def test_greedy_text_is_that_of_the_model(gguf: Path, model: Transformer, kernels: bool) -> None:
     prompts = [tokens(length) for length in (3, 20, 21, 40)]
     params = SamplingParams(max_new_tokens=15, temperature=0, ignore_eos=True)
 
     async def main() -> None:
-        backend = open_backend(gguf)
+        backend = open_backend(gguf, cfg=EngineConfig(kernels=kernels))
         banned = [*backend.tokenizer.banned_ids]
         found = await asyncio.gather(*[collect(backend.generate(p, params)) for p in prompts])
         for prompt, updates in zip(prompts, found, strict=True):

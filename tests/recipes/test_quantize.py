@@ -90,6 +90,10 @@ def test_four_bits_with_report(
     assert abs(measured["loss"]["value"]) < 0.05
     assert measured["loss"]["low"] <= measured["loss"]["value"] <= measured["loss"]["high"]
     assert measured["after"]["tokens_per_second"] > 0
+    by_engine = [measured[part]["engine_bits_per_byte"] for part in ("before", "after")]
+    assert by_engine[0] == pytest.approx(by_engine[1], rel=0.05)
+    # in longer windows than those of training, so not the same
+    assert by_engine[0] == pytest.approx(measured["before"]["bits_per_byte"]["value"], rel=0.1)
     report = (out / "report.md").read_text()
     assert "layer 1, MLP, out" in report and "sensitivity.png" in report
     assert (out / "sensitivity.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -180,6 +184,17 @@ def test_widths_that_fit_no_group_are_left_and_said(
     assert "stay as they are" in capsys.readouterr().err
     assert bits(tmp_path / "out")["layers.0.mlp.down_proj.weight"] == 8
     assert bits(tmp_path / "out")["layers.0.mlp.up_proj.weight"] is None
+
+
+def test_an_import_has_the_weights_that_the_integers_stand_for(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(trained, tmp_path / "small", "--bits", "4")
+    assert main(["import", str(tmp_path / "small"), "--out", str(tmp_path / "copy")]) == 0
+    assert "is quantised; the copy has" in capsys.readouterr().err
+    copy, small = (load_model(tmp_path / name).state_dict() for name in ("copy", "small"))
+    assert all(tensor.equal(copy[name]) for name, tensor in small.items())
+    assert set(bits(tmp_path / "copy").values()) == {None}
 
 
 WRONG = {

@@ -134,7 +134,7 @@ class SlowEngine(EchoEngine):
         return super().step()
 
     def abort(self, request_id: str) -> None:
-        if request_id in self._requests:
+        if request_id in self._echoes:
             self.aborted.append(request_id)
         super().abort(request_id)
 

@@ -8,6 +8,7 @@ import torch
 from tests.tiny import SHAPES, random_model
 from torch import Tensor
 
+from openllm.nn.config import ModelConfig, ResearchConfig
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
 from openllm.nn.quantized import Scheme
@@ -81,6 +82,38 @@ def test_whole_models(name: str) -> None:
     assert error(model) < 0.9 * error(plain)
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+RESEARCH = SHAPES["qwen3"].model_copy(
+    update={"research": ResearchConfig(unet_skips=True, embedding_mix=True, value_embeddings=True)}
+)
+
+
+@pytest.mark.parametrize("cfg", [SHAPES["gemma2"], SHAPES["llama"], RESEARCH])
+def test_each_layer_is_fitted_to_what_it_reads_in_the_changed_model(cfg: ModelConfig) -> None:
+    original, model = random_model(cfg).eval(), random_model(cfg).eval()
+    names = [name for unit in units(model.state_dict()).values() for name in unit]
+    found = calibrated(model, dict.fromkeys(names, Scheme(4, 16)), texts(model))
+    last = "layers.1.mlp.down_proj.weight"
+    for name in ("layers.1.self_attn.k_proj.weight", last, "layers.0.mlp.up_proj.weight"):
+        changed = random_model(cfg).eval()
+        layer = name.split(".")[1]
+        with torch.no_grad():  # all that comes before the layer
+            for key, made in found.items():
+                if key == "embed_tokens.weight" or key.startswith("layers.0.") > (layer == "0"):
+                    changed.get_parameter(key).copy_(made.dequantize())
+        grams: list[Tensor] = []
+        module = changed.get_submodule(name.removesuffix(".weight"))
+        module.register_forward_pre_hook(
+            lambda _, args, grams=grams: grams.append(args[0].flatten(0, 1))
+        )
+        with torch.no_grad():
+            for text in texts(changed):
+                text()
+            x = torch.cat(grams)
+            wanted = gptq(original.get_parameter(name), x.T @ x, Scheme(4, 16))
+        same = (found[name].q == wanted.q).float().mean()
+        assert float(same) > 0.99, name  # sums of products are added in another order
 
 
 def test_a_failing_text_leaves_no_hooks() -> None:

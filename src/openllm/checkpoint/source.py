@@ -24,7 +24,7 @@ from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json, recover_folder
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import QuantizedTensor
+from openllm.nn.quantized import QuantizedTensor, Scheme
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Dtypes that a weight may have."""
@@ -86,6 +86,13 @@ class Source:
                     f"{name!r} has values too large for {kind}; choose another --dtype"
                 )
             yield cast
+
+    def scheme(self, link: Link) -> Scheme | None:
+        """How a tensor of theirs is quantised; none: it is not."""
+        weights = self.weights
+        if not isinstance(weights, QuantizedWeights):
+            return None
+        return weights.schemes.get(self.names[link.theirs])
 
     def stored(self, link: Link) -> Tensor | QuantizedTensor:
         """A tensor of theirs as it is in the files; quantised rows are those of our model.

@@ -3,13 +3,14 @@
 """Put an engine together: which runner, how large a cache, which draft model."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from openllm.checkpoint.model_dir import load_model, read_model_config
-from openllm.checkpoint.source import read_quantized
+from openllm.checkpoint.source import open_source, read_quantized
 from openllm.core.errors import ConfigError
 from openllm.core.log import say
 from openllm.core.machine import free_memory
@@ -22,7 +23,6 @@ from openllm.engine.speculation import Drafter, ModelDrafter, NgramDrafter
 from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import QuantizedTensor
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 from openllm.transform.adapter_bank import AdapterBank
 from openllm.transform.precision import has_fast_bf16
@@ -131,10 +131,10 @@ def choose_kind(wanted: Kind, device: str, *, stored: Kind | None) -> Kind:
 
 def stored_kind(folder: Path) -> Kind | None:
     """The precision of most weights of a quantized folder."""
-    sizes = {"int8": 0, "int4": 0}
-    for _, weight in read_quantized(folder):
-        if isinstance(weight, QuantizedTensor):
-            sizes["int8" if weight.bits == 8 else "int4"] += weight.q.numel()
+    source, sizes = open_source(folder), {"int8": 0, "int4": 0}
+    for link in source.links:
+        if scheme := source.scheme(link):
+            sizes["int8" if scheme.bits == 8 else "int4"] += math.prod(link.shape(source.shapes))
     return max(sizes, key=sizes.__getitem__) if any(sizes.values()) else None
 
 

@@ -20,11 +20,15 @@ from openllm.core.errors import ConfigError, EngineError
 from openllm.engine.request import SamplingParams
 from openllm.nn.kernels.sampling import ALL_FORBIDDEN, NOT_FINITE, Drawn, RowSettings, sample
 
+NUMBERS_FAILURE = (
+    "the model's logits are not finite numbers: its weights are damaged, or its "
+    "precision is too low; import it again, or run it in float32"
+)
+
 _FAILURES = {
     ALL_FORBIDDEN: "no token is allowed here: the structure has become too complex, or it and the "
     "banned tokens rule out all of them; simplify it, or ask for fewer min_new_tokens",
-    NOT_FINITE: "the model's logits are not finite numbers: its weights are damaged, or its "
-    "precision is too low; import it again, or run it in float32",
+    NOT_FINITE: NUMBERS_FAILURE,
 }
 
 
@@ -72,14 +76,15 @@ class SamplerState:
             sample: index among the request's `n` or `best_of` continuations.
 
         Raises:
-            ConfigError: `logit_bias` names a token outside the vocabulary.
+            ConfigError: `logit_bias` or `stop_ids` names a token outside the vocabulary.
         """
-        beyond = [token for token in params.logit_bias if not 0 <= token < vocab_size]
-        if beyond:
-            raise ConfigError(
-                f"logit_bias names token {beyond[0]}, which is outside the vocabulary of "
-                f"{vocab_size} tokens; use ids of this model's tokenizer"
-            )
+        for name, tokens in (("logit_bias", params.logit_bias), ("stop_ids", params.stop_ids)):
+            beyond = [token for token in tokens if not 0 <= token < vocab_size]
+            if beyond:
+                raise ConfigError(
+                    f"{name} names token {beyond[0]}, which is outside the vocabulary of "
+                    f"{vocab_size} tokens; use ids of this model's tokenizer"
+                )
         self.params = params
         # choosing the best of several continuations needs their log-probabilities
         ranked = params.best_of is not None and params.best_of > params.n

@@ -158,12 +158,19 @@ class EngineWorker:
         except Exception as error:
             self._failures += 1
             warn(f"an engine step failed: {type(error).__name__}: {error}")
-            self.engine.reset()
-            if self._failures >= MAX_FAILURES:
-                self._closed = True
+            self._closed = self._failures >= MAX_FAILURES or not self._reset()
             return self._failed("the engine failed while it computed this; try again")
         self._failures = 0
         return updates
+
+    def _reset(self) -> bool:
+        """Whether the engine could be cleared after a failure."""
+        try:
+            self.engine.reset()
+        except Exception as error:
+            warn(f"the engine cannot be cleared: {type(error).__name__}: {error}")
+            return False
+        return True
 
     def _failed(self, reason: str) -> list[Update]:
         return [Update(name, finish_reason="error", error=reason) for name in self._boxes]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openllm.checkpoint.model_dir import read_model_config
-from openllm.checkpoint.quantized import QuantizedWeights
 from openllm.checkpoint.source import open_source, split_stored
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json
@@ -91,9 +90,7 @@ class _Weights:
 
     def scheme(self, name: str) -> Scheme | None:
         """Of a quantised matrix."""
-        theirs = self._model.names[self._links[name].theirs]
-        weights = self._model.weights
-        return weights.schemes.get(theirs) if isinstance(weights, QuantizedWeights) else None
+        return self._model.scheme(self._links[name])
 
     def bits(self, entry: Packed) -> int:
         """Of the finest quantised part; 0: none is quantised."""

@@ -37,7 +37,12 @@ class LlamaModel:
     """
 
     def __init__(
-        self, path: Path, *, context: int | None = None, threads: int | None = None
+        self,
+        path: Path,
+        *,
+        context: int | None = None,
+        threads: int | None = None,
+        kernels: bool = True,
     ) -> None:
         """Map a file into memory.
 
@@ -45,6 +50,8 @@ class LlamaModel:
             path: the file.
             context: longest text; none: what the file says, at most `MOST_CONTEXT`.
             threads: none: one for each core.
+            kernels: let llama.cpp copy weights into the forms of its fastest kernels. Where the
+                system does not let it use AMX although the processor has it, they crash.
 
         Raises:
             CheckpointError: missing, damaged, or refused by llama.cpp.
@@ -54,9 +61,9 @@ class LlamaModel:
         self._lib = lib = library()
         if not path.is_file():
             raise CheckpointError(f"{path} does not exist; give a file that ends in .gguf")
-        self._model = lib.llama_model_load_from_file(
-            os.fsencode(path), lib.llama_model_default_params()
-        )
+        params = lib.llama_model_default_params()
+        params.use_extra_bufts = kernels
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise CheckpointError(
                 f"llama.cpp cannot load {path}; it is damaged, or made for a newer version; copy "
@@ -205,7 +212,8 @@ def llama_backend(
 
     Args:
         path: the file.
-        cfg: how large the cache is, and how many texts are computed at a time.
+        cfg: how large the cache is, how many texts are computed at a time, and whether llama.cpp
+            may use its fastest kernels.
         name: as requests call it; none: the file's name.
         tokenizer: folder with the tokenizer and chat template; none: those in the file.
         context: longest text; none: what the file says, at most `MOST_CONTEXT`.
@@ -218,7 +226,8 @@ def llama_backend(
         ConfigError: the tokenizer is not the model's, or the context is too long.
         MissingExtra: `llama-cpp-python` is not installed.
     """
-    model = LlamaModel(path, context=context, threads=threads)
+    cfg = cfg or EngineConfig()
+    model = LlamaModel(path, context=context, threads=threads, kernels=cfg.kernels)
     try:
         own = LlamaTokenizer(model.vocab, model.metadata, library())
         source = model.metadata("tokenizer.chat_template")
@@ -227,7 +236,6 @@ def llama_backend(
             template = find_chat_template(tokenizer)
         elif source is not None:
             template = ChatTemplate(source, own.special, f"the chat template of {path}")
-        cfg = cfg or EngineConfig()
         slots = choose_slots(cfg, model)
         info = BackendInfo(
             name or path.stem,

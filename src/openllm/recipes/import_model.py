@@ -147,6 +147,8 @@ def import_model(
     name = DTYPES[dtype]
     chosen = None if name is None else getattr(torch, name)
     facts = _facts(model, chosen)
+    if model.values.get("quantization_config") is not None:
+        say(f"{source} is quantised; the copy has the weights that its integers stand for")
     if out is not None:
         _write(model, out, facts, chosen, max_shard_bytes)
         say(f"done: model in {out}")

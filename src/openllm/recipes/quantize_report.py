@@ -95,6 +95,7 @@ def _measured(measured: Mapping[str, Any], dynamic: bool) -> list[str]:
     before, after, data = measured["before"], measured["after"], measured["data"]
     rows = [
         ("bits per byte", *(f"{part['bits_per_byte']['value']:.4f}" for part in (before, after))),
+        ("the same, by the engine", *(f"{p['engine_bits_per_byte']:.4f}" for p in (before, after))),
         ("tokens per second", *(f"{part['tokens_per_second']:,.0f}" for part in (before, after))),
     ]
     for group, right in (before["cloze"] or {}).items():
@@ -106,7 +107,8 @@ def _measured(measured: Mapping[str, Any], dynamic: bool) -> list[str]:
     note = [
         f"Measured on {data['documents']:,} documents ({data['bytes']:,} bytes) of "
         f"{data['name']}{split}: {_loss(measured['loss'])} bits per byte, paired by document.",
-        "Speed is that of one text with this version's engine on this machine.",
+        "The engine, which may round activations, was asked a part of it; its speed is that of one "
+        "text on this machine.",
     ]
     if dynamic:
         note.append("Activations were rounded to 8 bits per token in ordinary arithmetic.")

@@ -3,12 +3,13 @@
 """The text that `openllm quantize` calibrates on, and the one that it measures the result on."""
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from openllm.evaluate.config import EvaluateConfig
 if TYPE_CHECKING:
     from openllm.evaluate.divergence import Divergence
     from openllm.evaluate.heldout import HeldOut
+    from openllm.evaluate.perplexity import Totals
     from openllm.nn.config import ModelConfig
     from openllm.nn.model import Transformer
     from openllm.train.scoring import Scores
@@ -29,6 +31,9 @@ TRIAL_SHARE = 4
 BATCH_TOKENS = 4096
 NEW_TOKENS = 64
 """Generated to measure speed."""
+
+ENGINE_TOKENS = 8192
+"""Of whole documents that the engine scores."""
 
 
 @dataclass(frozen=True)
@@ -141,50 +146,70 @@ def _some(text: "HeldOut", chosen: Sequence[int]) -> "HeldOut":
     )
 
 
+class Measured(NamedTuple):
+    """What a folder can do: per document for comparisons, and as facts."""
+
+    totals: "Totals"
+    facts: dict[str, Any]
+
+
 def measure(
-    original: Path, quantized: Path, texts: Texts, args: argparse.Namespace
+    original: Path, quantized: Path, texts: Texts, *, dynamic: bool = False, seed: int = 0
 ) -> dict[str, Any]:
     """Bits per byte, cloze questions and speed of both folders, as they load."""
+    before = measure_folder(original, texts, seed=seed)
+    return compare(before, measure_folder(quantized, texts, dynamic=dynamic, seed=seed), texts)
+
+
+def measure_folder(folder: Path, texts: Texts, *, dynamic: bool = False, seed: int = 0) -> Measured:
+    """Ask one folder; `dynamic`: with rounded activations."""
     from openllm.checkpoint.model_dir import load_model
     from openllm.evaluate import measure as measures
     from openllm.evaluate import perplexity
     from openllm.text.tokenizer import load_tokenizer
     from openllm.transform.quantize import round_inputs
 
+    heldout, cfg = texts.heldout, EvaluateConfig(seed=seed)
+    assert heldout is not None
+    model = load_model(folder)
+    if dynamic:
+        round_inputs(model)
+    score = partial(
+        measures.score,
+        model,
+        context=texts.context,
+        stride=max(1, texts.context // 2),
+        batch_tokens=cfg.batch_tokens,
+    )
+    scores: list[Scores] = score(heldout.tokens, label="scoring")
+    totals = perplexity.document_totals(
+        [document.logprobs for document in scores], heldout.doc_bytes, heldout.doc_words
+    )
+    ask = partial(score, label="cloze questions")
+    tokenizer = load_tokenizer(folder)
+    cloze = measures.measure_cloze(heldout, tokenizer, ask, None, texts.context, cfg)
+    facts = {
+        "bits_per_byte": _value(perplexity.intervals(totals)["bits_per_byte"]),
+        "cloze": None if cloze is None else cloze["model"],
+        **_by_engine(folder, heldout),
+    }
+    return Measured(totals, facts)
+
+
+def compare(before: Measured, after: Measured, texts: Texts) -> dict[str, Any]:
+    """Both, and their paired difference; `loss`: the share of bits per byte that is added."""
+    from openllm.evaluate import measure as measures
+    from openllm.evaluate import perplexity
+
     assert texts.heldout is not None
-    cfg = EvaluateConfig(seed=args.seed)
-    tokenizer, heldout = load_tokenizer(original), texts.heldout
-    totals, found = {}, {}
-    for name, folder in (("before", original), ("after", quantized)):
-        model = load_model(folder)
-        if args.dynamic and name == "after":
-            round_inputs(model)
-        score = partial(
-            measures.score,
-            model,
-            context=texts.context,
-            stride=max(1, texts.context // 2),
-            batch_tokens=cfg.batch_tokens,
-        )
-        scores: list[Scores] = score(heldout.tokens, label=f"scoring {name}")
-        totals[name] = perplexity.document_totals(
-            [score.logprobs for score in scores], heldout.doc_bytes, heldout.doc_words
-        )
-        ask = partial(score, label="cloze questions")
-        cloze = measures.measure_cloze(heldout, tokenizer, ask, None, texts.context, cfg)
-        found[name] = {
-            "bits_per_byte": _value(perplexity.intervals(totals[name])["bits_per_byte"]),
-            "cloze": None if cloze is None else cloze["model"],
-            "tokens_per_second": _speed(folder),
-        }
-    change = perplexity.difference(totals["after"], totals["before"])
-    loss = {key: -value for key, value in _value(change["reduction"]).items()}
-    loss["low"], loss["high"] = loss["high"], loss["low"]
+    change = perplexity.difference(after.totals, before.totals)
+    saved = _value(change["reduction"])
     return {
-        "data": measures.data_facts(heldout),
-        **found,
+        "data": measures.data_facts(texts.heldout),
+        "before": before.facts,
+        "after": after.facts,
         "added": _value(change["bits_per_byte"]),
-        "loss": loss,
+        "loss": {"value": -saved["value"], "low": -saved["high"], "high": -saved["low"]},
     }
 
 
@@ -192,19 +217,33 @@ def _value(interval: Any) -> dict[str, float]:
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _speed(folder: Path) -> float:
-    """Tokens per second of one text, the best of three, by the engine as it is."""
+def _by_engine(folder: Path, heldout: "HeldOut") -> dict[str, float]:
+    """Bits per byte of some documents, and speed of one text, by the engine as it is.
+
+    It may round activations, and run models that are not quantised in bfloat16.
+    """
+    from openllm.checkpoint.model_dir import read_model_config
     from openllm.engine.llm import LLM
     from openllm.engine.request import SamplingParams
 
-    llm = LLM.load(folder)
+    say("asking the engine")
+    llm, shape = LLM.load(folder), read_model_config(folder)
+    chosen, room = [], ENGINE_TOKENS
+    for index, tokens in enumerate(heldout.tokens):
+        if len(tokens) <= min(room, shape.max_positions):
+            chosen.append(index)
+            room -= len(tokens)
+    found = llm.score([heldout.tokens[index].tolist() for index in chosen])
+    nats = -sum(token.logprob for document in found for token in document[:-1])
     prompt = [*llm.tokenizer.prefix, *llm.tokenizer.encode("Once upon a time")]
-    room = min(NEW_TOKENS, llm.model.cfg.max_positions - len(prompt))
-    params = SamplingParams(max_new_tokens=max(1, room), temperature=0)
-    say("measuring the speed of generation")
+    longest = max(1, min(NEW_TOKENS, shape.max_positions - len(prompt)))
+    params = SamplingParams(max_new_tokens=longest, temperature=0)
     best = 0.0
     for _ in range(3):
         began = time.perf_counter()
         completion = llm.generate([prompt], params)[0]
         best = max(best, len(completion.token_ids) / (time.perf_counter() - began))
-    return best
+    return {
+        "engine_bits_per_byte": nats / math.log(2) / float(heldout.doc_bytes[chosen].sum()),
+        "tokens_per_second": best,
+    }

@@ -157,12 +157,20 @@ class ChatRequest(Sampling):
     max_tokens: Count | None = Field(None, description="older name of max_completion_tokens")
     max_completion_tokens: Count | None = Field(None, description="none: all there is room for")
     n: int | None = Field(None, ge=1, le=128, description="number of answers")
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = Field(None, description="report log-probabilities of the answer")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="and of so many others in the place of each token"
+    )
+    response_format: ResponseFormat | None = Field(None, description="what the text must be")
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = Field(
+        None, description="what the model may call"
+    )
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = Field(
+        None, description="with 'required' or a name, the answer is one call of a tool"
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="false: at most one call is reported"
+    )
     reasoning_effort: str | None = Field(None, description="for templates that know it")
     chat_template_kwargs: dict[Variable, Any] | None = Field(
         None, description="variables of the chat template, such as enable_thinking"
@@ -171,7 +179,16 @@ class ChatRequest(Sampling):
     metadata: dict[str, str] | None = Field(None, description="no effect")
     service_tier: str | None = Field(None, description="no effect")
     prompt_cache_key: str | None = Field(None, description="no effect: all prefixes are reused")
+    prompt_cache_options: dict[str, Any] | None = Field(None, description="no effect")
+    prompt_cache_retention: str | None = Field(None, description="no effect")
+    prediction: dict[str, Any] | None = Field(None, description="no effect: a hint for speed")
     safety_identifier: str | None = Field(None, description="no effect")
+    modalities: list[Literal["text"]] | None = Field(None, description="answers are text")
+    audio: None = Field(None, description="not offered")
+    functions: None = Field(None, description="not offered: use tools")
+    function_call: None = Field(None, description="not offered: use tool_choice")
+    moderation: None = Field(None, description="not offered")
+    web_search_options: None = Field(None, description="not offered")
     verbosity: str | None = Field(None, description="no effect")
 
 

@@ -6,16 +6,14 @@ import asyncio
 import json
 from typing import Any
 
-from openllm.core.plugins import require
 from openllm.serve.operations_config import LimitSettings
 
 GRACE_S = 0.5
 """Time that an idle connection stays open after the drain began: a request may be on its way."""
 
 
-def connection_class(limits: LimitSettings) -> type[Any]:
+def connection_class(base: type[Any], limits: LimitSettings) -> type[Any]:
     """uvicorn's connection, with timeouts for slow clients and a limit of their number."""
-    base = require("uvicorn.protocols.http.h11_impl").H11Protocol
 
     class Connection(base):
         """Between two requests a client has `keep_alive_s`, for the headers `header_timeout_s`."""

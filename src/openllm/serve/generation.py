@@ -110,9 +110,10 @@ def check_length(backend: Backend, ids: Sequence[int], most: int | None, param: 
     if most is not None and len(ids) > most:
         context = backend.info.max_positions
         room = "" if most == context else ", and the answer needs room, too"
+        # Clients know this error by its first words.
         raise ApiError(
-            f"the prompt has {len(ids)} tokens, but the context of this model is {context} tokens"
-            f"{room}; shorten the prompt",
+            f"this model's maximum context length is {context} tokens, but the prompt has "
+            f"{len(ids)}{room}; shorten the prompt",
             param=param,
             code="context_length_exceeded",
         )

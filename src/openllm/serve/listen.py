@@ -51,7 +51,9 @@ def listen(host: str, port: int, *, backlog: int = 1024) -> socket.socket:
 
     Raises:
         ConfigError: the address is not of this machine, or the port is taken.
+        MissingExtra: the server's library is not installed.
     """
+    require("uvicorn")  # better missed now than when the models are loaded
     if (descriptor := handed_over()) is not None:
         return socket.socket(fileno=descriptor)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -89,11 +91,12 @@ def run_server(
         EngineError: the models have failed for good; a supervisor should start the server again.
     """
     uvicorn = require("uvicorn")
+    protocol = require("uvicorn.protocols.http.h11_impl").H11Protocol
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logging.getLogger(name).disabled = True  # their lines hold paths, queries and tracebacks
     config = uvicorn.Config(
         app,
-        http=connection_class(limits),
+        http=connection_class(protocol, limits),
         ws="none",
         loop="asyncio",
         log_config=None,

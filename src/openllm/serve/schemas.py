@@ -76,20 +76,34 @@ class Sampling(Body):
     """How tokens are chosen; the defaults sample from the unmodified model."""
 
     temperature: float | None = Field(None, ge=0, le=2, description="0: the most likely token")
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=-1, description="0 and -1: all")
-    min_p: float | None = Field(None, ge=0, le=1)
-    typical_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    top_p: float | None = Field(
+        None, ge=0, le=1, description="keep the most likely tokens of total probability p"
+    )
+    top_k: int | None = Field(
+        None, ge=-1, description="keep the k most likely tokens; 0 and -1: all"
+    )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="drop tokens below p times the top probability"
+    )
+    typical_p: float | None = Field(None, gt=0, le=1, description="arXiv:2202.00666")
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=10, description="above 1: avoid tokens used before"
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="subtracted from the logits of generated tokens"
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="subtracted once per occurrence"
+    )
     logit_bias: Biases | None = Field(None, description="token id -> bias")
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
-    stop_token_ids: list[TokenId] | None = None
-    ignore_eos: bool | None = None
-    min_tokens: int | None = Field(None, ge=0)
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = Field(
+        None, description="end before any of these"
+    )
+    stop_token_ids: list[TokenId] | None = Field(None, description="end before any of these")
+    ignore_eos: bool | None = Field(None, description="go on after an end token")
+    min_tokens: int | None = Field(None, ge=0, description="no end before so many tokens")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="none: a random one")
-    stream: bool | None = None
+    stream: bool | None = Field(None, description="send the answer as it is made")
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="no effect")
     guided_json: dict[str, Any] | str | None = Field(None, description="a JSON schema")

@@ -8,7 +8,9 @@ far as the inputs of the layer, seen on calibration text, let one column stand i
 
 # N rows, K columns, C columns of a piece
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +26,6 @@ PIECE = 128
 """Columns that are rounded before all later ones are corrected; a multiple of any group."""
 
 
-class _SeenError(Exception):
-    """The inputs that were wanted have been seen; the rest of the model need not run."""
-
-
 @torch.no_grad()
 def calibrated(
     model: Transformer,
@@ -41,14 +39,16 @@ def calibrated(
     embedding has no inputs, and 8 bits leave little to gain (docs/LOG.md): both are rounded.
 
     Args:
-        model: its weights become the dequantised ones.
+        model: in evaluation mode; its weights become the dequantised ones.
         schemes: name of each matrix -> what it becomes.
         texts: each shows the model some calibration text.
         done: called after each matrix.
     """
     found = {}
-    for names in _stages(model, schemes):
-        grams = _grams(model, [name for name in names if schemes[name].bits == 4], texts)
+
+    def settle(names: Iterable[str], run: Callable[[], object]) -> None:
+        names = [name for name in names if name in schemes]
+        grams = _grams(model, [name for name in names if schemes[name].bits == 4], run)
         for name in names:
             weight = model.get_parameter(name)
             if name in grams:
@@ -57,21 +57,62 @@ def calibrated(
                 found[name] = quantize(weight, schemes[name])
             weight.copy_(found[name].dequantize(weight.dtype))
             done()
+
+    every = [name for name, _ in model.named_parameters()]
+    outside = [name for name in every if not name.startswith("layers.") and name != HEAD]
+    settle(outside, lambda: None)
+    calls = _calls(model, texts)
+    for number, layer in enumerate(model.layers):
+        if model.research is not None and number:  # what is added between layers has changed
+            calls = _calls(model, texts, number)
+        inner = [name for name in every if name.startswith(f"layers.{number}.")]
+        settle(inner, lambda: [layer(call.x, *call.rest[number]) for call in calls])  # noqa: B023
+        for call in calls:
+            call.x = layer(call.x, *call.rest[number])
+    settle([HEAD], lambda: [model.norm(call.x) for call in calls])
     return found
 
 
-def _stages(model: Transformer, schemes: Mapping[str, Scheme]) -> list[list[str]]:
-    """The matrices of the embedding, of each layer, of the head."""
-    stages: dict[str, list[str]] = {}
-    for name, _ in model.named_parameters():
-        if name in schemes:
-            stage = name.split(".")[1] if name.startswith("layers.") else name
-            stages.setdefault(stage, []).append(name)
-    return list(stages.values())
+@dataclass
+class _Call:
+    """A pass through the layers.
+
+    Attributes:
+        x: what the next layer reads.
+        rest: the other arguments of each layer.
+    """
+
+    x: Tensor
+    rest: dict[int, tuple[Any, ...]]
+
+
+def _calls(
+    model: Transformer, texts: Sequence[Callable[[], object]], first: int = 0
+) -> list[_Call]:
+    """What layers are called with, from the layer `first`, whose input is kept."""
+    calls: list[_Call] = []
+
+    def keep(number: int, args: tuple[Any, ...]) -> None:
+        if number == first:
+            calls.append(_Call(args[0], {}))
+        if number >= first:
+            calls[-1].rest[number] = args[1:]
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _, args, number=number: keep(number, args))
+        for number, layer in enumerate(model.layers)
+    ]
+    try:
+        for text in texts:
+            text()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
 
 
 def _grams(
-    model: Transformer, names: Sequence[str], texts: Sequence[Callable[[], object]]
+    model: Transformer, names: Sequence[str], run: Callable[[], object]
 ) -> dict[str, Tensor]:
     """For each linear layer the sum of x x^T over its inputs x, (K, K)."""
     sums: dict[str, Tensor] = {}
@@ -82,17 +123,9 @@ def _grams(
             handles.append(model.norm.register_forward_hook(_Adder(sums, name).output))
         elif isinstance(module, nn.Linear):
             handles.append(module.register_forward_pre_hook(_Adder(sums, name).input))
-    if not handles:
-        return sums
-    if names[0].startswith("layers."):
-        layer = model.layers[int(names[0].split(".")[1])]
-        handles.append(layer.register_forward_hook(_stop))
     try:
-        for text in texts:
-            try:
-                text()
-            except _SeenError:
-                continue
+        if handles:
+            run()
     finally:
         for handle in handles:
             handle.remove()
@@ -115,10 +148,6 @@ class _Adder:
         rows = x.detach().flatten(0, -2).float()
         gram = rows.T @ rows
         self.sums[self.name] = self.sums[self.name].add_(gram) if self.name in self.sums else gram
-
-
-def _stop(module: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
-    raise _SeenError
 
 
 def gptq(weight_NK: Tensor, gram_KK: Tensor, scheme: Scheme) -> QuantizedTensor:

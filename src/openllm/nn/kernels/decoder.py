@@ -119,12 +119,12 @@ class Decoder:
         step = Step(*numbers, k_cache, v_cache, adapters)
         longest = check_step(step, self.cfg)
         with self._lock:
-            self._extend_tables(longest)
+            self._extend_tables(max(longest, 0))
             return decoder_reference(self, step) if library() is None else self._run(step)
 
-    def logits(self, hidden_WD: Tensor) -> Tensor:
-        """(W, D) -> (W, V) in float32."""
-        return product(hidden_WD, self.head, self.cfg.logit_softcap)
+    def logits(self, hidden_WD: Tensor, out: Tensor | None = None) -> Tensor:
+        """(W, D) -> (W, V) in float32; `out` is used for them if given."""
+        return product(hidden_WD, self.head, self.cfg.logit_softcap, out)
 
     def _run(self, step: Step) -> Tensor:
         kernels = library()

@@ -152,12 +152,12 @@ def pack(weight_NK: Tensor, kind: Kind) -> PackedMatrix:
     rows, inputs = weight_NK.shape
     panels, steps = -(-rows // LANES), -(-inputs // STEP)
     data = allocate(panels * steps * LANES * STEP, dtype)
-    unit = 1 if kind == "fp32" else 2
-    out = data.view(panels, steps, STEP // unit, LANES, unit)
+    # four bytes at a time: one number, or two of bfloat16
+    words = STEP * dtype.itemsize // 4
+    out = data.view(torch.int32).view(panels, steps, words, LANES)
     for part in _parts(panels, inputs):
         x = _padded(weight_NK.detach()[part.start * LANES : part.stop * LANES].to(dtype), steps)
-        spread = x.view(-1, LANES, steps, STEP // unit, unit)
-        out[part] = spread.permute(0, 2, 3, 1, 4)
+        out[part] = x.view(torch.int32).view(-1, LANES, steps, words).permute(0, 2, 3, 1)
     return PackedMatrix(kind, (rows, inputs), data)
 
 
@@ -186,11 +186,11 @@ def pack_quantized(q_NK: Tensor, scale_NG: Tensor, bits: int, group: int) -> Pac
     padded_NG = F.pad(half_NG, (0, 0, 0, panels * LANES - rows))
     scales_PGL = padded_NG.view(panels, LANES, -1).transpose(1, 2).contiguous()
     data = allocate(panels * steps * LANES * STEP * bits // 8, torch.uint8)
-    out = data.view(panels, steps, bits, LANES, 4)
+    out = data.view(torch.int32).view(panels, steps, bits, LANES)
     for part in _parts(panels, inputs):
         x = _padded(q_NK[part.start * LANES : part.stop * LANES], steps)
-        biased = (x.to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
-        fours = biased.view(-1, LANES, steps, 8, 4).permute(0, 2, 3, 1, 4)
+        biased = x.view(torch.uint8) + (1 << (bits - 1))  # modulo 256
+        fours = biased.view(torch.int32).view(-1, LANES, steps, 8).permute(0, 2, 3, 1)
         out[part] = fours if bits == 8 else fours[:, :, :4] | fours[:, :, 4:] << 4
     kind: Kind = "int8" if bits == 8 else "int4"
     return PackedMatrix(kind, (rows, inputs), data, scales_PGL, group, factor)
@@ -218,22 +218,30 @@ def round_scales(scale: Tensor) -> Tensor:
     return half.float() * factor
 
 
-def product(x_RK: Tensor, matrix: PackedMatrix, softcap: float | None = None) -> Tensor:
+def product(
+    x_RK: Tensor, matrix: PackedMatrix, softcap: float | None = None, out: Tensor | None = None
+) -> Tensor:
     """x W^T in float32, (R, N); as cap tanh(y / cap) with a cap.
 
     bf16 matrices round x to bfloat16; int8 and int4 ones to 8 bits, 32 numbers with one scale.
+    `out` may be given: new memory for many logits takes longer than a part of the arithmetic.
     """
     if x_RK.ndim != 2 or x_RK.shape[1] != matrix.shape[1]:
         raise EngineError(f"rows {tuple(x_RK.shape)} do not fit a matrix {matrix.shape}")
-    kernels = library()
+    kernels, rows = library(), len(x_RK)
+    if out is None:
+        out = torch.empty(rows, matrix.shape[0])
+    elif out.shape != (rows, matrix.shape[0]) or out.dtype != torch.float32:
+        raise EngineError(f"out must be float32 of {(rows, matrix.shape[0])}")
+    elif not out.is_contiguous():
+        raise EngineError("out must be contiguous")
     if kernels is None:
-        return product_reference(x_RK, matrix, softcap)
+        return out.copy_(product_reference(x_RK, matrix, softcap))
     x_RK = x_RK.float().contiguous()
-    rows, layout = len(x_RK), matrix.layout()
+    layout = matrix.layout()
     kernels.packed_memory.restype = ctypes.c_int64
     size = kernels.packed_memory(ctypes.byref(layout), ctypes.c_int64(rows))
     scratch = torch.empty(size + 64, dtype=torch.uint8)
-    out = torch.empty(rows, matrix.shape[0])
     kernels.packed_product(
         ctypes.byref(layout),
         ctypes.c_void_p(x_RK.data_ptr()),
@@ -263,9 +271,9 @@ def product_reference(x_RK: Tensor, matrix: PackedMatrix, softcap: float | None 
 def _half_scales(scale: Tensor) -> tuple[Tensor, float]:
     """float16 scales, and the power of two that brings the largest near the top of their range."""
     scale = scale.detach().float()
-    if not bool((scale.isfinite() & (scale >= 0)).all()):
-        raise EngineError("scales of quantized weights must be finite and not negative")
-    most = float(scale.max()) if scale.numel() else 0.0
+    if not bool(scale.isfinite().all()):
+        raise EngineError("scales of quantized weights must be finite")
+    most = float(scale.abs().max()) if scale.numel() else 0.0
     factor = 2.0 ** (math.frexp(most)[1] - 14) if most > 0 else 1.0
     return (scale / factor).half(), factor
 

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
+# Copyright (C) 2024-2026 The OpenLLM Authors
+"""`openllm serve`: arguments, and a process from its start to its end."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from openllm.core.errors import ConfigError, UsageError
+from openllm.recipes import serve
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """What the command would run."""
+    found = {}
+
+    def run(pool, settings, **more):
+        found.update(pool=pool, settings=settings, **more)
+
+    monkeypatch.setattr(serve, "run", run)
+    monkeypatch.delenv("OPENLLM_KEYS", raising=False)
+
+    def planned(*arguments):
+        assert serve.main(list(arguments)) == 0
+        return found
+
+    return planned
+
+
+def test_defaults(plan):
+    found = plan("echo")
+    assert found["pool"].names() == ["echo"]
+    assert (found["settings"].host, found["settings"].port) == ("127.0.0.1", 8000)
+    assert found["settings"].auth.key_file is None
+    assert (found["aliases"], found["lazy"]) == ({}, False)
+
+
+def test_names_aliases_memory_and_settings(plan):
+    found = plan(
+        "runs/a/model", "http://host:1/v1#qwen", "models/b", "--memory", "1.5G",
+        "--alias", "gpt=a", "--port", "0", "--set", "limits.max_running=3",
+        "--api-key-file", "keys.json", "--cors-origin", "https://example.org",
+    )  # fmt: skip
+    assert found["pool"].names() == ["a", "qwen", "b"]
+    assert (found["aliases"], found["lazy"]) == ({"gpt": "a"}, True)
+    assert found["pool"].stats().budget_bytes == 3 * 2**29
+    settings = found["settings"]
+    assert (settings.port, settings.limits.max_running) == (0, 3)
+    assert settings.auth.key_file == "keys.json"
+    assert settings.auth.cors_origins == ("https://example.org",)
+    assert plan("x/y", "--name", "z")["pool"].names() == ["z"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["a", "b", "--name", "x"], UsageError, "once for each model"),
+        (["a", "--name", "bad name"], UsageError, "cannot be a model's name"),
+        (["a", "a"], ConfigError, "already"),
+        (["a", "--memory", "lots"], UsageError, "write 8G"),
+        (["a", "--alias", "x"], UsageError, "NAME=VALUE"),
+        (["a", "--alias", "x=b"], UsageError, "no model 'b'"),
+        (["a", "b", "--alias", "a=b"], UsageError, "'a' is a model"),
+        (["a", "b", "--adapter", "x=y"], UsageError, "name its model"),
+        (["a", "--adapter", "c:x=y"], UsageError, "no model 'c'"),
+        (["a", "--port", "70000"], ConfigError, "port"),
+        (["a", "--set", "limits.nonsense=1"], ConfigError, "nonsense"),
+        (["a", "--engine", "precision=int3"], ConfigError, "precision"),
+    ],
+)
+def test_wrong_arguments(plan, arguments, error, words):
+    with pytest.raises(error, match=words):
+        serve.main(arguments)
+
+
+def test_adapters_belong_to_models():
+    texts = ["a:x=one", "a:y=two", "b:x=three"]
+    assert serve._adapters(texts, ["a", "b"]) == {
+        "a": [("x", "one"), ("y", "two")],
+        "b": [("x", "three")],
+    }
+    assert serve._adapters(["x=one"], ["a"]) == {"a": [("x", "one")]}
+
+
+@pytest.mark.integration
+def test_a_server_from_start_to_end():
+    command = [sys.executable, "-m", "openllm", "serve", "echo", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            found = next(m for line in process.stderr if (m := re.search(r"(http://\S+)/v1", line)))
+            body = {"prompt": "abc"}
+            answer = httpx.post(f"{found[1]}/v1/completions", json=body).json()
+            assert answer["choices"][0]["text"] == "abc"
+        finally:
+            process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait() == 0
+    assert "Traceback" not in rest
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("source", ["no/such/folder", "http://127.0.0.1:9/v1"])
+def test_a_model_that_cannot_be_loaded_is_one_clear_error(source):
+    command = [sys.executable, "-m", "openllm", "serve", source, "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
