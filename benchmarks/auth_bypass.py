@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from openllm.serve.keys import KeyFile
+from openllm.serve.operations.keys import KeyFile
 
 RESULT = Path(__file__).resolve().parent / "results" / "auth_bypass.md"
 

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from openllm.engine.echo import echo_backend
+from openllm.engine.backends.echo import echo_backend
 from openllm.engine.request import SamplingParams
 from openllm.serve.page import page_router
 

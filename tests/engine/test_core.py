@@ -22,8 +22,8 @@ from tests.tiny import SHAPES, random_model
 
 from openllm.core.errors import CheckpointError, ConfigError, EngineError
 from openllm.engine.request import Request, SamplingParams
+from openllm.engine.runners.torch_runner import TorchRunner
 from openllm.engine.sampler import Choice, Row, choose
-from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.model import Transformer
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 

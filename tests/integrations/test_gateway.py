@@ -14,8 +14,8 @@ from tests.serve.live import backend_of, echo_app, live
 from tests.tiny import SHAPES, random_model
 
 from openllm.core.errors import ConfigError, RemoteError
+from openllm.engine.backends.echo import EchoEngine
 from openllm.engine.config import EngineConfig
-from openllm.engine.echo import EchoEngine
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Update
 from openllm.integrations.remote_openai import RemoteBackend, connect

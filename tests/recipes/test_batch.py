@@ -18,7 +18,7 @@ from tests.tiny import SHAPES, random_model
 
 from openllm.checkpoint.model_dir import write_model
 from openllm.cli.main import main
-from openllm.engine.echo import EchoEngine
+from openllm.engine.backends.echo import EchoEngine
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 
@@ -207,7 +207,9 @@ def test_what_failed_can_be_done_again(tmp_path: Path, monkeypatch: pytest.Monke
     source = write(tmp_path / "in.jsonl", [chat("hello"), chat("long " * 20)])
     out = tmp_path / "out.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr("openllm.engine.echo.echo_backend.__kwdefaults__", {"max_positions": 50})
+        patch.setattr(
+            "openllm.engine.backends.echo.echo_backend.__kwdefaults__", {"max_positions": 50}
+        )
         assert run(source, out, "--model", "echo") == 1
         assert run(source, out, "--model", "echo") == 1
     assert read(out)["id-1"]["status_code"] == 400

@@ -18,7 +18,7 @@ from benchmarks.auth_bypass import (
     statuses,
 )
 
-from openllm.serve.keys import KeyFile
+from openllm.serve.operations.keys import KeyFile
 
 pytestmark = pytest.mark.integration
 

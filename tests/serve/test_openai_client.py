@@ -14,12 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.serve.asgi import slow_backend
 from tests.serve.live import FaultyEngine, backend_of, echo_app, live
 
-from openllm.engine.echo import echo_backend
-from openllm.serve.chat_schemas import ChatRequest
-from openllm.serve.completion_schemas import CompletionRequest
-from openllm.serve.embeddings import EmbeddingRequest
+from openllm.engine.backends.echo import echo_backend
 from openllm.serve.errors import ApiError
-from openllm.serve.responses_schemas import ResponsesRequest
+from openllm.serve.openai.chat_schemas import ChatRequest
+from openllm.serve.openai.completion_schemas import CompletionRequest
+from openllm.serve.openai.embeddings import EmbeddingRequest
+from openllm.serve.openai.responses_schemas import ResponsesRequest
 
 TOOL = {
     "type": "function",
