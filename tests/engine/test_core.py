@@ -118,15 +118,18 @@ def test_an_id_serves_one_request_at_a_time(tokenizer: Tokenizer) -> None:
 
 def test_what_cannot_run_is_refused_and_leaves_nothing(tokenizer: Tokenizer) -> None:
     engine = make_engine(tokenizer, cache_tokens=32)
-    wrong = SamplingParams(logit_bias={640: 1}, n=2)
     with pytest.raises(ConfigError, match="the prompt is empty"):
         engine.add(Request("a", (), GREEDY))
     with pytest.raises(ConfigError, match="may have at most 32; shorten"):
         engine.add(Request("a", tuple(range(32)), GREEDY))
     with pytest.raises(ConfigError, match="it may have at most 32; shorten"):
         engine.add(Request("a", tuple(range(33)), kind="embed"))
-    with pytest.raises(ConfigError, match="outside the vocabulary"):
-        engine.add(Request("a", PROMPT, wrong))
+    for beyond in (640, -1):
+        with pytest.raises(ConfigError, match="a token that is none of the 640"):
+            engine.add(Request("a", (5, beyond), GREEDY))
+    for wrong in ({"logit_bias": {640: 1}}, {"stop_ids": (640,)}, {"stop_ids": (-1,)}):
+        with pytest.raises(ConfigError, match="outside the vocabulary"):
+            engine.add(Request("a", PROMPT, SamplingParams(n=2, min_new_tokens=1, **wrong)))
     with pytest.raises(ConfigError, match="no adapter 'poems'"):
         engine.add(Request("a", PROMPT, GREEDY, adapter="poems"))
     assert is_empty(engine)
