@@ -252,14 +252,16 @@ def test_errors_are_the_classes_of_the_client(client):
         client.completions.create(model="faulty", prompt="abcd")
 
 
-def test_an_error_in_the_middle_of_a_stream(gate):
+def test_an_error_in_the_middle_of_a_stream():
     backend = backend_of(FaultyEngine(2))
-    with live(echo_app({"echo": backend})) as url:
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        texts = []
-        with pytest.raises(openai.APIError, match="try again") as caught:
-            for chunk in client.completions.create(model="echo", prompt="abcd", stream=True):
-                texts.append(chunk.choices[0].text)
+    texts = []
+    with (
+        live(echo_app({"echo": backend})) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.APIError, match="try again") as caught,
+    ):
+        for chunk in client.completions.create(model="echo", prompt="abcd", stream=True):
+            texts.append(chunk.choices[0].text)
     assert "".join(texts) == "ab"
     assert FaultyEngine.SECRET not in str(caught.value)
 
