@@ -165,7 +165,7 @@ def test_a_failing_continuation_ends_its_request_alone(
     params = GREEDY.model_copy(update=wish | seeds)
     calls = []
 
-    def fails(logits: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+    def fails(logits: torch.Tensor, rows: Sequence[Row], best: object) -> list[Choice]:
         choices = choose(logits, rows)
         calls.append(len(rows))
         mine = [at for at, row in enumerate(rows) if row.state.params == params]

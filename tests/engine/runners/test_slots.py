@@ -108,7 +108,7 @@ def test_rows_in_order() -> None:
     rows = made.forward(run({2: (0, [1, 2, 3]), 0: (0, [9, 8])}, {2: [0, 2], 0: [1]}))
     expected = [logits_after(text) for text in ([1], [1, 2, 3], [9, 8])]
     assert torch.equal(rows, torch.from_numpy(np.array(expected)))
-    logits = made.logits(rows)
+    logits = made.logits(rows).all_WV
     logits.zero_()
     assert rows.abs().sum() > 0, "sampling must not overwrite"
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from openllm.core.errors import CheckpointError
 from openllm.engine.config import EngineConfig
-from openllm.engine.runner import Batch
+from openllm.engine.runner import Batch, Logits
 from openllm.engine.runners.paged import PagedCache
 from openllm.nn.config import ModelConfig
 from openllm.nn.kernels.decoder import Decoder, supports
 from openllm.nn.kernels.decoder_step import UNIT, Adapter, RowAdapters
 from openllm.nn.kernels.library import available
-from openllm.nn.kernels.packed import Kind, PackedMatrix, pack, pack_quantized
+from openllm.nn.kernels.packed import BEST, Kind, PackedMatrix, pack, pack_quantized
 from openllm.nn.quantized import QuantizedTensor
 from openllm.transform.adapter_bank import AdapterBank
 
@@ -62,6 +62,7 @@ class CompiledRunner:
             self._put(name, weight)
         self._decoder = Decoder(cfg, self._matrices, self._vectors)
         self._adapters: list[Adapter] = []
+        self._logits_RV = torch.empty(0, cfg.vocab_size)
         self.cache_dtype = torch.float32 if kind == "fp32" else torch.bfloat16
         shape = cfg.attention
         width = 2 * cfg.num_layers * shape.kv_heads * shape.head_dim
@@ -98,9 +99,14 @@ class CompiledRunner:
             adapters,
         )
 
-    def logits(self, states_WD: Tensor) -> Tensor:
+    def logits(self, states_WD: Tensor) -> Logits:
         """See `Runner.logits`."""
-        return self._decoder.logits(states_WD)
+        rows = len(states_WD)
+        if len(self._logits_RV) < rows:
+            # kept: new memory for so many numbers takes longer than a part of the arithmetic
+            self._logits_RV = torch.empty(rows, self._cfg.vocab_size)
+        best_W = np.empty(rows, BEST)
+        return Logits(self._decoder.logits(states_WD, self._logits_RV[:rows], best_W), best_W)
 
     def save(self, blocks: Sequence[int]) -> Any:
         """See `Runner.save`."""

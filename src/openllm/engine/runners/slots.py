@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openllm.core.errors import ConfigError
-from openllm.engine.runner import Batch
+from openllm.engine.runner import Batch, Logits
 from openllm.transform.adapter_bank import AdapterBank
 
 WORTH_COPYING = 16
@@ -111,9 +111,9 @@ class SlotRunner:
             return torch.empty(0, self.model.vocab_size)
         return torch.from_numpy(np.concatenate([found[slot] for slot in slots]))
 
-    def logits(self, states_WD: Tensor) -> Tensor:
+    def logits(self, states_WD: Tensor) -> Logits:
         """See `Runner.logits`; a copy, because sampling overwrites it."""
-        return states_WD.clone()
+        return Logits(states_WD.clone())
 
     def save(self, blocks: Sequence[int]) -> Any:
         """See `Runner.save`: the tokens of slots."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from openllm.core.errors import CheckpointError
-from openllm.engine.runner import Batch
+from openllm.engine.runner import Batch, Logits
 from openllm.engine.runners.paged import BatchCache, PagedCache
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
@@ -56,17 +56,17 @@ class TorchRunner:
         return torch.cat(states)[list(batch.wanted)]
 
     @torch.inference_mode()
-    def logits(self, states_WD: Tensor) -> Tensor:
+    def logits(self, states_WD: Tensor) -> Logits:
         """See `Runner.logits`."""
         head = self.model.head
         if not self.exact:
-            return logits(states_WD, head)
+            return Logits(logits(states_WD, head))
         parts = []
         for part in states_WD.split(TILE):
             full = torch.zeros(TILE, part.shape[1], dtype=part.dtype, device=part.device)
             full[: len(part)] = part
             parts.append(logits(full, head)[: len(part)])
-        return torch.cat(parts)
+        return Logits(torch.cat(parts))
 
     def save(self, blocks: Sequence[int]) -> Any:
         """See `Runner.save`."""
