@@ -68,7 +68,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--contenders", nargs="+", default=[*OURS, *PEERS])
-    parser.add_argument("--litgpt-python", help="Python of an environment that has litgpt")
+    parser.add_argument(
+        "--litgpt-python",
+        help="Python of an environment with litgpt, torch, pydantic, pyyaml and rich",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.shapes = args.shapes or ["small"]

@@ -34,6 +34,8 @@ class Worker:
         # fresh caches: earlier compilations must not shorten the first step
         caches = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "OPENLLM_CACHE": "openllm"}
         env = {**os.environ, **{key: str(folder / value) for key, value in caches.items()}}
+        if python is not None:  # of an environment that lacks OpenLLM
+            env["PYTHONPATH"] = str(script.parents[1] / "src")
         self._log = folder / "log.txt"
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(

@@ -118,15 +118,18 @@ def test_an_id_serves_one_request_at_a_time(tokenizer: Tokenizer) -> None:
 
 def test_what_cannot_run_is_refused_and_leaves_nothing(tokenizer: Tokenizer) -> None:
     engine = make_engine(tokenizer, cache_tokens=32)
-    wrong = SamplingParams(logit_bias={640: 1}, n=2)
     with pytest.raises(ConfigError, match="the prompt is empty"):
         engine.add(Request("a", (), GREEDY))
     with pytest.raises(ConfigError, match="may have at most 32; shorten"):
         engine.add(Request("a", tuple(range(32)), GREEDY))
     with pytest.raises(ConfigError, match="it may have at most 32; shorten"):
         engine.add(Request("a", tuple(range(33)), kind="embed"))
-    with pytest.raises(ConfigError, match="outside the vocabulary"):
-        engine.add(Request("a", PROMPT, wrong))
+    for beyond in (640, -1):
+        with pytest.raises(ConfigError, match="a token that is none of the 640"):
+            engine.add(Request("a", (5, beyond), GREEDY))
+    for wrong in ({"logit_bias": {640: 1}}, {"stop_ids": (640,)}, {"stop_ids": (-1,)}):
+        with pytest.raises(ConfigError, match="outside the vocabulary"):
+            engine.add(Request("a", PROMPT, SamplingParams(n=2, min_new_tokens=1, **wrong)))
     with pytest.raises(ConfigError, match="no adapter 'poems'"):
         engine.add(Request("a", PROMPT, GREEDY, adapter="poems"))
     assert is_empty(engine)
@@ -221,10 +224,22 @@ def test_the_end_may_not_come_early(tokenizer: Tokenizer) -> None:
     assert len(tokens(updates, "a")) == 5 and updates[-1].finish_reason == "stop"
 
 
-def test_numbers_that_are_not_finite_end_a_request_with_an_error(tokenizer: Tokenizer) -> None:
-    engine = make_engine(tokenizer, "exact", own_model())
-    weights = {"norm.weight": torch.full((48,), torch.nan)}
-    engine.update_weights(weights.items())
-    (update,) = finish(engine, Request("a", PROMPT, GREEDY))
-    assert update.finish_reason == "error" and "not finite" in (update.error or "")
+@pytest.mark.parametrize("runner", ["compiled", "exact", "torch", "bf16"])
+def test_numbers_that_are_not_finite_end_a_request_and_harm_nothing_later(
+    tokenizer: Tokenizer, runner: str
+) -> None:
+    skip_without_kernels(runner)
+    engine = make_engine(tokenizer, runner, own_model(), cache_tokens=256)
+    requests = [Request(str(start), PROMPT[start:], GREEDY) for start in range(4)]
+    known = strip(finish(engine, *requests))
+    good = {name: weight.clone() for name, weight in own_model().state_dict().items()}
+    engine.update_weights((name, torch.full_like(good[name], torch.nan)) for name in good)
+    kinds: list[Any] = ["generate", "score", "embed"] * 4
+    wishes = [Request(f"{i}", tuple(range(60)), GREEDY, kind) for i, kind in enumerate(kinds)]
+    updates = finish(engine, *wishes)
+    assert len(updates) == len(wishes)
+    for update in updates:
+        assert update.finish_reason == "error" and "not finite numbers" in (update.error or "")
     assert is_empty(engine)
+    engine.update_weights(good.items())
+    assert strip(finish(engine, *requests)) == known

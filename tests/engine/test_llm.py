@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
 
+import asyncio
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from tests.tolerances import assert_close
 from transformers import AutoModelForCausalLM
 
 from openllm.checkpoint.model_dir import write_model
-from openllm.core.errors import ConfigError
+from openllm.core.errors import ConfigError, EngineError
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
@@ -298,3 +300,83 @@ def test_ids_that_the_tokenizer_lacks_never_come(tokenizer: Tokenizer) -> None:
     llm = LLM(random_model(large), tokenizer, FP32)
     answers = llm.generate(["a"] * 4, SamplingParams(max_new_tokens=40, temperature=50.0))
     assert max(token for answer in answers for token in answer.token_ids) < 640
+
+
+def test_streams_may_be_read_by_turns(llm: LLM) -> None:
+    params = SamplingParams(max_new_tokens=20, seed=1, ignore_eos=True)
+    expected = ["".join(llm.stream(prompt, params)) for prompt in PROMPTS]
+    texts = [""] * len(PROMPTS)
+    for pieces in zip_longest(*(llm.stream(prompt, params) for prompt in PROMPTS), fillvalue=""):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    assert texts == expected
+    inside = ""
+    for piece in llm.stream(PROMPTS[0], params):
+        inside += piece
+        assert llm.generate([PROMPTS[3]], params)[0].text == expected[3]
+    assert inside == expected[0]
+
+
+def test_a_stream_that_nobody_reads_on_is_given_up(llm: LLM) -> None:
+    stream = llm.stream("Anna", SamplingParams(max_new_tokens=90, ignore_eos=True))
+    next(stream)
+    assert llm.stats().running == 1
+    with pytest.raises(ConfigError, match="a stream is open; read it to its end, or close it"):
+        llm.backend()
+    stream.close()
+    assert llm.stats().running == 0
+
+
+def test_a_failed_step_ends_all_streams_and_nothing_later(
+    model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LLM(model, tokenizer, FP32)
+    params = SamplingParams(max_new_tokens=20, temperature=0, ignore_eos=True)
+    expected = llm.generate(["Anna"], params)
+    stream = llm.stream("Boris", params)
+    next(stream)
+    with monkeypatch.context() as patch:
+        patch.setattr("openllm.engine.core.choose", lambda logits, rows: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            llm.generate(["Anna"], params)
+    with pytest.raises(EngineError, match="failed while it computed this; try again"):
+        next(stream)
+    assert llm.generate(["Anna"], params) == expected
+    stats = llm.stats()
+    assert stats.free_blocks == stats.blocks
+
+
+def test_beside_a_backend_a_stream_still_comes_piece_by_piece(
+    model: Transformer, tokenizer: Tokenizer
+) -> None:
+    llm = LLM(model, tokenizer, FP32)
+    params = SamplingParams(max_new_tokens=60, seed=1, ignore_eos=True)
+    expected, answer = list(llm.stream("Anna", params)), llm.generate(["Anna"], params)
+    backend = llm.backend()
+    try:
+        assert "".join(llm.stream("Anna", params)) == "".join(expected)
+        assert llm.generate(["Anna"], params) == answer
+        stream = llm.stream("Anna", params)
+        assert next(stream) == expected[0]
+        stream.close()
+        asyncio.run(backend.call(lambda: None))
+        assert llm.stats().running == 0
+    finally:
+        asyncio.run(backend.close())
+    with pytest.raises(EngineError, match="the engine has stopped"):
+        llm.generate(["Anna"], params)
+
+
+def test_a_model_in_training_stays_as_it_is(tokenizer: Tokenizer) -> None:
+    """It keeps its mode and its type, and is asked without dropout."""
+    cfg = SHAPES["qwen3"].model_copy(update={"dropout": 0.5})
+    policy = random_model(cfg, spread=0.4).train()
+    params = SamplingParams(max_new_tokens=20, temperature=0)
+    plain = FP32.model_copy(update={"kernels": False})
+    found = LLM(policy, tokenizer, plain).generate(PROMPTS, params)
+    assert found == LLM(random_model(SHAPES["qwen3"], spread=0.4), tokenizer, plain).generate(
+        PROMPTS, params
+    )
+    half = LLM(policy, tokenizer, plain.model_copy(update={"precision": "bf16"}))
+    assert half.generate(PROMPTS, params) and half.info.precision == "bf16"
+    assert policy.training and all(part.training for part in policy.modules())
+    assert {weight.dtype for weight in policy.parameters()} == {torch.float32}

@@ -134,7 +134,7 @@ def test_embed(llm: LLM, remote: RemoteBackend) -> None:
 
 
 def test_refusals_come_through(remote: RemoteBackend) -> None:
-    with pytest.raises(ConfigError, match="context of this model is 128"):
+    with pytest.raises(ConfigError, match="maximum context length is 128"):
         run(remote, collect(remote.generate("Anna " * 500, SamplingParams())))
     wrong = RemoteBackend(remote._client.url, "other")
     with pytest.raises(RemoteError, match="404"):

@@ -26,6 +26,7 @@ from openllm.export.hf import export_hf
 from openllm.nn.cache import KVCache
 from openllm.nn.context import AttentionContext
 from openllm.nn.heads import logits
+from openllm.nn.kernels.decoder import pack_model, supports
 from openllm.nn.model import Transformer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -112,6 +113,27 @@ def test_cached_and_packed_reading(theirs: tuple[Any, Path]) -> None:
         )
     assert difference(packed[:, 17:47], expected) <= ALLOWED
     assert difference(packed[:, :13], expected[:, :13]) <= ALLOWED
+
+
+def test_compiled_decoder(theirs: tuple[Any, Path]) -> None:
+    peer, folder = theirs
+    model = load_model(folder)
+    reason = supports(model.cfg)
+    if reason is not None:
+        assert "LongRoPE" in reason and "phi3" in peer.config.model_type
+        return
+    decoder = pack_model(model, model.cfg, "fp32")
+    tokens, shape = some_tokens(1, 60)[0], model.cfg.attention
+    with torch.no_grad():
+        expected = peer(tokens[None]).logits[0]
+    caches = torch.zeros(2, model.cfg.num_layers, 4, shape.kv_heads, 16, shape.head_dim)
+    states, table = [], torch.tensor([[2, 0, 3, 1]])
+    for part in torch.arange(60).split([37, 1, 1, 21]):
+        wanted = torch.arange(len(part))
+        states.append(
+            decoder.forward(tokens[part], part, 0 * part, table, caches[0], caches[1], wanted)
+        )
+    assert difference(decoder.logits(torch.cat(states)), expected) <= ALLOWED
 
 
 def test_bfloat16(theirs: tuple[Any, Path]) -> None:

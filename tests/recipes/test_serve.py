@@ -64,6 +64,8 @@ def test_names_aliases_memory_and_settings(plan):
         (["a", "a"], ConfigError, "already"),
         (["a", "--memory", "lots"], UsageError, "write 8G"),
         (["a", "--alias", "x"], UsageError, "NAME=VALUE"),
+        (["a", "--alias", "x=b"], UsageError, "no model 'b'"),
+        (["a", "b", "--alias", "a=b"], UsageError, "'a' is a model"),
         (["a", "b", "--adapter", "x=y"], UsageError, "name its model"),
         (["a", "--adapter", "c:x=y"], UsageError, "no model 'c'"),
         (["a", "--port", "70000"], ConfigError, "port"),

@@ -3,14 +3,17 @@
 """Bodies within limits of size and time, however they are sent."""
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.serve.asgi import Reply, ask
 
 from openllm.serve.bodies import Bodies
 from openllm.serve.exchange import Exchange, answering
+from openllm.serve.memory import LARGE_BYTES, Memory, trimmer
 from openllm.serve.operations_config import LimitSettings
 
 LIMIT = 2048
@@ -107,3 +110,32 @@ def test_prompts_are_kept_only_on_request() -> None:
 
         asyncio.run(run())
         assert exchange.body == (b"prompt" if keep else None)
+
+
+def test_memory_is_trimmed_once_after_large_requests() -> None:
+    trims: list[int] = []
+
+    async def run() -> None:
+        memory = Memory(lambda: trims.append(1))
+        memory.request_ended(100)
+        await asyncio.sleep(0.03)
+        assert not trims
+        for _ in range(5):
+            memory.request_ended(LARGE_BYTES)
+        await asyncio.sleep(0.1)
+        assert trims == [1]
+        memory.request_ended(LARGE_BYTES)
+        await asyncio.sleep(0.1)
+        assert trims == [1, 1]
+        Memory(None).request_ended(LARGE_BYTES)
+
+    with mock.patch("openllm.serve.memory.DELAY_S", 0.01):
+        asyncio.run(run())
+
+
+def test_trimming_is_possible_here() -> None:
+    trim = trimmer()
+    if platform.libc_ver()[0] == "glibc":
+        assert trim is not None
+    if trim is not None:
+        trim()

@@ -77,6 +77,8 @@ def refusal(**fields: object) -> ApiError:
         ({"n": True}, "n", "integer"),
         ({"temprature": 1}, "temprature", "unknown field"),
         ({"functions": []}, "functions", "use 'tools'"),
+        ({"web_search_options": {}}, "web_search_options", "not offered; leave it out"),
+        ({"modalities": ["audio"]}, "modalities.0", "'text'"),
         ({"stop": [""]}, "stop.0", "at least 1 character"),
         ({"logit_bias": {"x": 1}}, "logit_bias.x", "pattern"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name",

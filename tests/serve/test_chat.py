@@ -119,11 +119,8 @@ def test_lengths(client):
     assert len(choice["message"]["content"]) == 4096 - 3001
     error = error_of(ask(client, "a" * 5000))
     assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
-    for words in (
-        "this model's maximum context length is",
-        "5001",
-        "4096",
-    ):  # clients look for the first
+    # clients look for the first
+    for words in ("this model's maximum context length is", "5001", "4096"):
         assert words in error["message"]
     error = error_of(ask(client, "a" * 5000, stream=True))
     assert error["code"] == "context_length_exceeded"

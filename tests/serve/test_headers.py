@@ -100,3 +100,12 @@ def test_two_host_names_are_refused() -> None:
 def test_connections_are_closed_at_the_end() -> None:
     assert call(closing=lambda: True).header("connection") == "close"
     assert call().header("connection") is None
+
+
+def test_headers_and_targets_are_bounded() -> None:
+    fits = (b"a", b"x" * 900)
+    assert call("/", fits, max_bytes=1000).status == 200
+    for path, headers in (("/", (fits, fits)), ("/" + "y" * 1000, ())):
+        reply = call(path, *headers, max_bytes=1000)
+        assert (reply.status, reply.code) == (431, "headers_too_large")
+        assert reply.header("connection") == "close"

@@ -3,6 +3,7 @@
 """The official client of OpenAI's API, unchanged, against a server on a port."""
 
 import asyncio
+import inspect
 import threading
 
 import httpx
@@ -14,7 +15,11 @@ from tests.serve.asgi import slow_backend
 from tests.serve.live import FaultyEngine, backend_of, echo_app, live
 
 from openllm.engine.echo import echo_backend
+from openllm.serve.chat_schemas import ChatRequest
+from openllm.serve.completion_schemas import CompletionRequest
+from openllm.serve.embeddings import EmbeddingRequest
 from openllm.serve.errors import ApiError
+from openllm.serve.responses_schemas import ResponsesRequest
 
 TOOL = {
     "type": "function",
@@ -82,6 +87,19 @@ def test_chat(client):
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens * 2
     assert answer.usage.prompt_tokens_details.cached_tokens == 0
+
+
+def test_every_argument_of_the_client_is_known(client):
+    """Those that are not offered may be null, and are refused by name."""
+    for call, schema in (
+        (client.chat.completions.create, ChatRequest),
+        (client.completions.create, CompletionRequest),
+        (client.embeddings.create, EmbeddingRequest),
+        (client.responses.create, ResponsesRequest),
+    ):
+        arguments = set(inspect.signature(call).parameters)
+        arguments -= {"extra_headers", "extra_query", "extra_body", "timeout"}
+        assert arguments <= {field.alias or n for n, field in schema.model_fields.items()}
 
 
 def test_n_answers(client):

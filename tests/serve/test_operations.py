@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.serve.asgi import JSON, add_key, ask, bearer, chat_body, slow_backend
 
-from openllm.core.errors import ConfigError, StorageError
+from openllm.core.errors import CheckpointError, ConfigError, StorageError
 from openllm.engine.backend import Backend
 from openllm.engine.echo import echo_backend
 from openllm.engine.pool import ModelPool
@@ -271,6 +271,41 @@ def test_an_administrator_changes_the_models(tmp_path: Path) -> None:
                 ("nothing", {}, 404),
             ):
                 assert (await change(path, body)).status == status, (path, body)
+
+    asyncio.run(run())
+
+
+class Host:
+    """Takes adapters, as a model of ours does."""
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, str] = {}
+
+    def load_adapter(self, name: str, folder: str) -> None:
+        if folder == "broken":
+            raise CheckpointError("the adapter's folder is damaged")
+        self.adapters[name] = folder
+
+    def unload_adapter(self, name: str) -> None:
+        if self.adapters.pop(name, None) is None:
+            raise ConfigError(f"there is no adapter '{name}'")
+
+
+def test_an_administrator_changes_the_adapters(tmp_path: Path) -> None:
+    async def run() -> None:
+        backend, host = echo_backend(), Host()
+        backend.adapter_host = host
+        async with site(tmp_path, FixedModels({"echo": backend})) as made:
+
+            async def change(path: str, **body: str) -> int | None:
+                wish = {"model": "echo", "name": "tone", **body}
+                return (await made.post(f"/admin/adapters/{path}", wish, made.admin)).status
+
+            assert await change("load", folder="a/b") == 200
+            assert host.adapters == {"tone": "a/b"}
+            assert await change("load", folder="broken", name="other") == 422
+            assert await change("unload") == 200 and not host.adapters
+            assert await change("unload") == 400
 
     asyncio.run(run())
 

@@ -63,6 +63,14 @@ def test_completions_are_those_of_offline_generation(llm, client, temperature):
         assert "".join(chunk.choices[0].text for chunk in chunks) == offline
 
 
+def test_several_prompts_are_those_of_offline_generation(llm, client):
+    prompts = [*sentences(2, seed=5), *sentences(2, seed=5)]
+    offline = [one.text for one in llm.generate(prompts, SamplingParams(max_new_tokens=16, seed=7))]
+    answer = client.completions.create(model="tiny", prompt=prompts, max_tokens=16, seed=7)
+    assert [choice.text for choice in answer.choices] == offline
+    assert offline[:2] != offline[2:]
+
+
 def test_chats_are_those_of_offline_generation(llm, client):
     messages = [{"role": "user", "content": "Who has the lamp? <|end_of_turn|>"}]
     wish = {"model": "tiny", "messages": messages, "max_tokens": 24, "seed": 3, "n": 2}
@@ -79,6 +87,19 @@ def test_chats_are_those_of_offline_generation(llm, client):
         model="tiny", input=messages, max_output_tokens=24, extra_body={"seed": 3}
     )
     assert asked.output_text == offline[0]
+
+
+def test_stop_strings_end_a_stream_where_they_end_an_answer(llm, client):
+    params = SamplingParams(max_new_tokens=40, seed=4)
+    whole = llm.generate(["Anna"], params)[0].text
+    stop = whole[10:14]
+    expected = whole[: whole.index(stop)]
+    wish = {"model": "tiny", "prompt": "Anna", "max_tokens": 40, "seed": 4, "stop": ["\0\0", stop]}
+    answer = client.completions.create(**wish).choices[0]
+    assert (answer.text, answer.finish_reason) == (expected, "stop")
+    chunks = [c for chunk in client.completions.create(**wish, stream=True) for c in chunk.choices]
+    assert "".join(chunk.text for chunk in chunks) == expected
+    assert chunks[-1].finish_reason == "stop"
 
 
 def test_prompts_are_scored_as_offline(llm, client):

@@ -56,6 +56,11 @@ def test_characters_stay_readable():
     assert call.arguments == '{"a": "é☕"}'
 
 
+def test_half_of_a_surrogate_pair_is_replaced():
+    (call,) = read_calls(r'{"name": "f", "arguments": {"a": "x\ud800"}}', "hermes")
+    assert call.arguments == '{"a": "x�"}'
+
+
 def test_ids_are_new_and_as_templates_accept_them():
     ids = {call_id("hermes") for _ in range(50)} | {call_id("mistral") for _ in range(50)}
     assert len(ids) == 100

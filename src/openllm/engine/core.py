@@ -217,7 +217,7 @@ class ModelEngine:
         """Most tokens that a sequence of this request may have.
 
         Raises:
-            ConfigError: its prompt is empty or too long.
+            ConfigError: its prompt is empty or too long, or has ids that the model lacks.
         """
         used, writes = len(request.prompt), request.kind == "generate"
         most = self.most_tokens
@@ -228,6 +228,11 @@ class ModelEngine:
             raise ConfigError(
                 f"the prompt has {used} tokens, but {room} may have at most {most}; "
                 "shorten the prompt"
+            )
+        if min(request.prompt) < 0 or max(request.prompt) >= self.vocab_size:
+            raise ConfigError(
+                f"the prompt has a token that is none of the {self.vocab_size} of the model; use "
+                "the model's own tokenizer"
             )
         return min(most, used + request.params.max_new_tokens) if writes else used
 

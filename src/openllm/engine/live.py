@@ -5,13 +5,14 @@
 # T tokens, D model, V vocabulary
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
-from openllm.engine.sampler import SamplerState
+from openllm.engine.sampler import NUMBERS_FAILURE, SamplerState
 from openllm.engine.sequence import Sequence
 from openllm.engine.structured import GrammarState
 
@@ -83,11 +84,15 @@ class Reading:
 
     def result(self) -> Update:
         """The only update of such a request."""
-        request = self.sequence.request
+        request, total = self.sequence.request, self.total
         if request.kind == "score":
+            if not all(isfinite(one.logprob) for one in self.logprobs):
+                return Update(request.id, finish_reason="error", error=NUMBERS_FAILURE)
             return Update(request.id, logprobs=self.logprobs, finish_reason="stop")
-        assert isinstance(self.total, Tensor)
-        vector = self.total / self.total.norm().clamp_min(1e-12)
+        assert isinstance(total, Tensor)
+        if not total.isfinite().all():
+            return Update(request.id, finish_reason="error", error=NUMBERS_FAILURE)
+        vector = total / total.norm().clamp_min(1e-12)
         return Update(request.id, vector=vector.tolist(), finish_reason="stop")
 
 

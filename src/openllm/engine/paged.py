@@ -115,6 +115,9 @@ class BatchCache:
             for x in (self._cache.k_LPKSH, self._cache.v_LPKSH)
         )
         seen = torch.arange(k.shape[2], device=q_RNH.device) < ends[:, None]
+        # what others left there may be no numbers, which even a weight of zero would spread
+        for x in (k, v):
+            x.masked_fill_(~seen[:, None, :, None], 0)
         return F.scaled_dot_product_attention(
             q_RNH[:, :, None],
             k,

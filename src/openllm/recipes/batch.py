@@ -184,6 +184,7 @@ async def _results(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The results as they come, or in the order of the requests."""
     running: set[asyncio.Task[tuple[int, dict[str, Any]]]] = set()
+    finished: set[asyncio.Task[tuple[int, dict[str, Any]]]] = set()
     waiting: dict[int, dict[str, Any]] = {}
     order: list[int] = []  # indices that were begun, and are not written
     answer = partial(_answer, service, seed=args.seed)
@@ -213,7 +214,8 @@ async def _results(
     finally:
         for one in running:
             one.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        # also of those that failed beside the first
+        await asyncio.gather(*running, *finished, return_exceptions=True)
 
 
 async def _answer(service: "Service", task: "Task", *, seed: int | None) -> tuple[int, Any]:

@@ -5,13 +5,12 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openllm.core.config import merge, parse_overrides
 from openllm.core.errors import OpenLLMError, UsageError
 from openllm.core.log import say
-from openllm.core.plugins import require
 from openllm.engine.config import EngineConfig
 from openllm.engine.pool import ModelPool
 from openllm.recipes.backend import SOURCES, SourceLoader, default_name
@@ -34,16 +33,28 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"'{bad[0]}' cannot be a model's name; give another with --name")
     cfg = EngineConfig.parse(parse_overrides(args.engine), "engine settings")
     budget = None if args.memory is None else _bytes(args.memory)
-    loader = SourceLoader(cfg, _adapters(args.adapter, names), budget_bytes=budget)
+    adapters = _adapters(args.adapter, names)
+    loader = SourceLoader(cfg, adapters, budget_bytes=budget)
     pool = ModelPool(loader, budget)
     for name, source in zip(names, args.model, strict=True):
         pool.add(name, source)
-    run(pool, settings, aliases=_pairs(args.alias, "--alias"), lazy=args.memory is not None)
+    run(
+        pool,
+        settings,
+        aliases=_aliases(args.alias, names),
+        adapters={model: [name for name, _ in pairs] for model, pairs in adapters.items()},
+        lazy=args.memory is not None,
+    )
     return 0
 
 
 def run(
-    pool: ModelPool, settings: ServeSettings, *, aliases: dict[str, str], lazy: bool = False
+    pool: ModelPool,
+    settings: ServeSettings,
+    *,
+    aliases: Mapping[str, str],
+    adapters: Mapping[str, Sequence[str]],
+    lazy: bool = False,
 ) -> None:
     """Serve models until the process is told to stop.
 
@@ -51,6 +62,7 @@ def run(
         pool: the models.
         settings: of the server.
         aliases: other names of models.
+        adapters: name of a model -> names of its adapters.
         lazy: load a model when it is used first; else all before the first request is answered.
 
     Raises:
@@ -58,7 +70,7 @@ def run(
         EngineError: the models have failed for good.
         OpenLLMError: a model cannot be loaded.
     """
-    require("fastapi")
+    require_web()
     from openllm.serve.app import create_app
     from openllm.serve.listen import listen, run_server
     from openllm.serve.operations import install_operations
@@ -75,7 +87,7 @@ def run(
             raise
 
     sock = listen(settings.host, settings.port)
-    service = Service(pool, aliases)
+    service = Service(pool, aliases, adapters)
     app = create_app(service, settings, startup=load)
     operations = install_operations(app, service, settings)
 
@@ -178,6 +190,17 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
         if not (name and equals and value):
             raise UsageError(f"cannot read {option} '{text}'; write NAME=VALUE")
         found[name] = value
+    return found
+
+
+def _aliases(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Other name -> name of a model."""
+    found = _pairs(texts, "--alias")
+    for alias, name in found.items():
+        if name not in names:
+            raise UsageError(f"--alias {alias}={name}: no model '{name}' is served")
+        if alias in names:
+            raise UsageError(f"--alias {alias}={name}: '{alias}' is a model; choose another name")
     return found
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openllm.serve.exchange import current
+from openllm.serve.memory import Memory, trimmer
 from openllm.serve.operations_config import LimitSettings
 from openllm.serve.refusal import Refusal
 
@@ -26,6 +27,7 @@ class Bodies:
 
     def __init__(self, app: ASGIApp, settings: LimitSettings, *, keep: bool = False) -> None:
         self.app, self.settings, self.keep = app, settings, keep
+        self._memory = Memory(trimmer())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its whole body, or answer why not."""
@@ -48,7 +50,13 @@ class Bodies:
             return
         if self.keep and (exchange := current()):
             exchange.body = body
-        await self.app(scope, _replay(body, receive), send)
+        size = len(body)
+        replay = _replay(body, receive)
+        del body  # only the endpoint holds it, no longer than it needs it
+        try:
+            await self.app(scope, replay, send)
+        finally:
+            self._memory.request_ended(size)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         limit = self.settings.max_body_bytes
@@ -61,6 +69,7 @@ class Bodies:
             message = "send Content-Length or Transfer-Encoding, not both"
             raise Refusal(400, "ambiguous_length", message, close=True)
         if int(stated) > limit:
+            self._memory.request_ended(int(stated))
             if b"expect" not in headers:
                 await _drop(receive)
             raise self._too_large()
@@ -98,13 +107,11 @@ async def _drop(receive: Receive) -> None:
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Gives the body in one piece, then what `receive` gives."""
-    given = False
+    held = [body]
 
     async def replaying() -> Message:
-        nonlocal given
-        if given:
+        if not held:
             return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": held.pop(), "more_body": False}
 
     return replaying

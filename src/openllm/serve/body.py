@@ -20,11 +20,10 @@ MAX_SHOWN = 64
 
 REFUSED = {
     "audio": "answers are text only",
-    "function_call": "use 'tool_choice'",
     "background": "the answer comes at once",
     "conversation": "nothing is stored; send the whole conversation as 'input'",
+    "function_call": "use 'tool_choice'",
     "functions": "use 'tools'",
-    "modalities": "answers are text only",
     "previous_response_id": "nothing is stored; send the whole conversation as 'input'",
     "suffix": "text cannot be filled in before a suffix",
 }
@@ -165,6 +164,10 @@ def _explain(problem: Any, values: Any) -> ApiError:
     hint = REFUSED.get(path)
     if hint is not None:
         return ApiError(f"'{path}' is not offered: {hint}", param=path, code="unsupported_field")
+    if kind == "none_required":
+        return ApiError(
+            f"'{path}' is not offered; leave it out", param=path, code="unsupported_field"
+        )
     if kind == "extra_forbidden":
         return ApiError(f"unknown field '{path}'; remove it", param=path, code="unknown_field")
     if kind == "union_tag_invalid":

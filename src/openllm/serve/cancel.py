@@ -78,7 +78,7 @@ class Cancellation:
                 exchange.refused("stopping")
 
     async def _run(self, scope: Scope, receive: Receive, answer: Answer) -> End:
-        body = await receive()
+        first = [await receive()]
         left = asyncio.Event()
 
         async def watch() -> None:
@@ -86,15 +86,11 @@ class Cancellation:
                 pass
             left.set()
 
-        given = False
-
         async def give() -> Message:
-            nonlocal given
-            if given:
-                await left.wait()
-                return {"type": "http.disconnect"}
-            given = True
-            return body
+            if first:
+                return first.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
 
         work = asyncio.ensure_future(self.app(scope, give, answer.send))
         watcher = asyncio.create_task(watch())

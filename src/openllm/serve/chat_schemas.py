@@ -179,7 +179,16 @@ class ChatRequest(Sampling):
     metadata: dict[str, str] | None = Field(None, description="no effect")
     service_tier: str | None = Field(None, description="no effect")
     prompt_cache_key: str | None = Field(None, description="no effect: all prefixes are reused")
+    prompt_cache_options: dict[str, Any] | None = Field(None, description="no effect")
+    prompt_cache_retention: str | None = Field(None, description="no effect")
+    prediction: dict[str, Any] | None = Field(None, description="no effect: a hint for speed")
     safety_identifier: str | None = Field(None, description="no effect")
+    modalities: list[Literal["text"]] | None = Field(None, description="answers are text")
+    audio: None = Field(None, description="not offered")
+    functions: None = Field(None, description="not offered: use tools")
+    function_call: None = Field(None, description="not offered: use tool_choice")
+    moderation: None = Field(None, description="not offered")
+    web_search_options: None = Field(None, description="not offered")
     verbosity: str | None = Field(None, description="no effect")
 
 

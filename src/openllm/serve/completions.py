@@ -5,9 +5,10 @@
 import codecs
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -213,44 +214,66 @@ async def begin(backend: Backend, choice: Choice, body: CompletionRequest) -> Jo
         ConfigError, EngineError, RemoteError: as in `Backend.generate`.
     """
     prompts, n = as_list(body.prompt), body.n or 1
-    structure, limit = only(body.structures()), body.max_tokens
-    if body.echo and body.logprobs is not None and backend.tokenizer is None:
-        raise ApiError("this model does not report log-probabilities of prompts", param="echo")
-    # Who measures a prompt by its echo cuts off exactly the one token that must be generated.
-    measured = bool(body.echo) and body.logprobs is not None and limit == 1
-
-    def make_params(room: int) -> SamplingParams:
-        params = body.params(
-            room, n=n, structure=structure, logprobs=body.logprobs, best_of=body.best_of
-        )
-        return params.model_copy(update={"min_new_tokens": 1}) if measured else params
-
     if len(prompts) * max(n, body.best_of or 1) > MAX_TEXTS:
         raise ApiError(f"more than {MAX_TEXTS} continuations; ask for fewer at once", param="n")
+    if body.echo and body.logprobs is not None and backend.tokenizer is None:
+        raise ApiError("this model does not report log-probabilities of prompts", param="echo")
     spelling = spelling_of(backend.tokenizer) if backend.tokenizer is not None else None
     job = Job([], [Line(spelling) for _ in range(len(prompts) * n)], Usage())
+    limit = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+    make_params = _maker(body)
     if limit == 0:
-        make_params(1)  # checks what is given
+        make_params(0, 1)  # checks what is given
         found = [await _ids_only(backend, prompt) for prompt in prompts]
     else:
-        limit = DEFAULT_TOKENS if limit is None else limit
         job.runs = [
-            await run_prompt(backend, prompt, make_params, limit, adapter=choice.adapter)
-            for prompt in prompts
+            await run_prompt(
+                backend, prompt, partial(make_params, index), limit, adapter=choice.adapter
+            )
+            for index, prompt in enumerate(prompts)
         ]
         found = [run.prompt_ids or [] for run in job.runs]
     job.usage.prompt_tokens = sum(map(len, found))
     if body.echo or limit == 0:
-        texts, scores = ["" for _ in prompts], [None] * len(prompts)
-        if body.echo:
-            texts = [_text(backend, prompt) for prompt in prompts]
-        if body.echo and body.logprobs is not None:
-            scores = await together(_score(backend, choice, ids, body.logprobs) for ids in found)
-        for index, line in enumerate(job.lines):
-            at = index // n
-            begun = line.begin(texts[at], found[at], scores[at], last=limit == 0)
-            job.beginnings.append(begun)
+        await _begin_lines(backend, choice, body, job, found)
     return job
+
+
+def _maker(body: CompletionRequest) -> Callable[[int, int], SamplingParams]:
+    """Makes the settings for a prompt's index and a number of new tokens."""
+    structure = only(body.structures())
+    # Who measures a prompt by its echo cuts off exactly the one token that must be generated.
+    measured = bool(body.echo) and body.logprobs is not None and body.max_tokens == 1
+
+    def make_params(index: int, room: int) -> SamplingParams:
+        params = body.params(
+            room, n=body.n or 1, structure=structure, logprobs=body.logprobs, best_of=body.best_of
+        )
+        # Equal prompts get different answers, as in `LLM.generate`.
+        changes = {"seed": (params.seed + index) % 2**63}
+        return params.model_copy(update=changes | ({"min_new_tokens": 1} if measured else {}))
+
+    return make_params
+
+
+async def _begin_lines(
+    backend: Backend,
+    choice: Choice,
+    body: CompletionRequest,
+    job: Job,
+    found: Sequence[Sequence[int]],
+) -> None:
+    """Begin each line: with its prompt if that is echoed, or its end if nothing is generated."""
+    prompts = as_list(body.prompt)
+    texts, scores = ["" for _ in prompts], [None] * len(prompts)
+    if body.echo:
+        texts = [_text(backend, prompt) for prompt in prompts]
+    if body.echo and body.logprobs is not None:
+        scores = await together(_score(backend, choice, ids, body.logprobs) for ids in found)
+    for index, line in enumerate(job.lines):
+        at = index * len(prompts) // len(job.lines)
+        begun = line.begin(texts[at], found[at], scores[at], last=body.max_tokens == 0)
+        job.beginnings.append(begun)
 
 
 async def _ids_only(backend: Backend, prompt: Prompt) -> list[int]:

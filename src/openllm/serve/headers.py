@@ -34,6 +34,7 @@ class Headers:
         origins: whose pages may call; none by default.
         hosts: names that requests may address; none: any. Without keys, a name that is not ours
             means that a page of another site reaches this server through its visitor's browser.
+        max_bytes: most bytes of a request's target and headers.
         closing: whether clients should open a new connection for their next request.
     """
 
@@ -43,9 +44,10 @@ class Headers:
         *,
         origins: Collection[str] = (),
         hosts: Collection[str] = (),
+        max_bytes: int = 32 << 10,
         closing: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.app, self.closing = app, closing
+        self.app, self.max_bytes, self.closing = app, max_bytes, closing
         self.origins = {origin.lower().encode() for origin in origins}
         self.hosts = {host.lower() for host in hosts}
 
@@ -58,7 +60,10 @@ class Headers:
         origin = found[0] if len(found) == 1 and found[0].lower() in self.origins else None
         last = [(b"connection", b"close")] if self.closing() else []
         dressed = _dressed(send, [*self._cross(origin), *last])
-        if self.hosts and not self._is_ours(scope):
+        if _size(scope) > self.max_bytes:
+            message = f"the headers are too large; at most {self.max_bytes:,} bytes are read here"
+            await Refusal(431, "headers_too_large", message, close=True).send(dressed)
+        elif self.hosts and not self._is_ours(scope):
             await Refusal(421, "unknown_host", "this server has another name").send(dressed)
         elif scope["method"] == "OPTIONS" and origin is not None:
             await _preflight(dressed)
@@ -84,6 +89,11 @@ class Headers:
         except ValueError:  # not ASCII, or no host name
             return False
         return name is not None and name.lower() in self.hosts
+
+
+def _size(scope: Scope) -> int:
+    target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    return target + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _dressed(send: Send, more: list[tuple[bytes, bytes]]) -> Send:

@@ -103,6 +103,7 @@ def install_operations(
         Headers,
         origins=auth.cors_origins,
         hosts=_hosts(settings),
+        max_bytes=limits.max_header_bytes,
         closing=lambda: lifecycle.stopping,
     )
     app.add_middleware(Observation, observers=observers)

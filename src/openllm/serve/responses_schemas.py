@@ -150,7 +150,16 @@ class ResponsesRequest(Sampling):
     metadata: dict[str, str] | None = None
     service_tier: str | None = Field(None, description="no effect")
     prompt_cache_key: str | None = Field(None, description="no effect: all prefixes are reused")
+    prompt_cache_options: dict[str, Any] | None = Field(None, description="no effect")
+    prompt_cache_retention: str | None = Field(None, description="no effect")
     safety_identifier: str | None = Field(None, description="no effect")
+    max_tool_calls: int | None = Field(None, description="no effect: all tools are the client's")
+    access_programs: None = Field(None, description="not offered")
+    background_options: None = Field(None, description="not offered")
+    context_management: None = Field(None, description="not offered")
+    image: None = Field(None, description="not offered")
+    moderation: None = Field(None, description="not offered")
+    prompt: None = Field(None, description="not offered")
 
 
 class OutputText(BaseModel):

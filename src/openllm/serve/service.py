@@ -92,9 +92,22 @@ class Service:
     only one model is served, a request may leave the name out.
     """
 
-    def __init__(self, models: Models, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        aliases: Mapping[str, str] | None = None,
+        adapters: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Serve models.
+
+        Args:
+            models: by name.
+            aliases: other name -> name of a model.
+            adapters: name of a model -> names of the adapters that are loaded with it.
+        """
         self.models = models
         self.aliases = dict(aliases or {})
+        self._adapters = dict(adapters or {})
 
     def choose(self, label: str | None) -> Choice:
         """The model that a label stands for.
@@ -128,8 +141,7 @@ class Service:
     def adapters(self, name: str) -> Sequence[str]:
         """Names of a model's adapters."""
         loaded = self.models.loaded().get(name)
-        info = loaded.info if loaded is not None else self.models.info(name)
-        return info.adapters if info is not None else ()
+        return self._adapters.get(name, ()) if loaded is None else loaded.info.adapters
 
     def lease(self, choice: Choice) -> AbstractAsyncContextManager[Backend]:
         """The backend of a chosen model, for the time of a request."""

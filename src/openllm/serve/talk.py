@@ -145,12 +145,19 @@ class Talk:
             if not delta and not update.finish_reason and not update.logprobs:
                 continue
             shown = json.dumps(one.show(update.logprobs)) if update.logprobs else "null"
-            reason = json.dumps(one.finish_reason)
+            reason = f'"{one.finish_reason}"' if one.finish_reason else "null"
             found.append(
-                f'{{"index":{index},"delta":{json.dumps(delta)},"logprobs":{shown},'
+                f'{{"index":{index},"delta":{_delta_json(delta)},"logprobs":{shown},'
                 f'"finish_reason":{reason}}}'.encode()
             )
         return found
+
+
+def _delta_json(delta: dict[str, Any]) -> str:
+    """A delta as JSON; nearly all are a piece of text only, which is several times as fast so."""
+    if len(delta) == 1 and "content" in delta:
+        return f'{{"content":{json.dumps(delta["content"])}}}'
+    return json.dumps(delta)
 
 
 async def begin(backend: Backend, choice: Choice, body: ChatRequest) -> Talk:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from openllm.text.tokenizer import whole_characters
+
 CallFormat = Literal["hermes", "mistral", "llama3", "json"]
 """`hermes`: `<tool_call>{...}</tool_call>`, also Qwen's and ours; `mistral`: `[TOOL_CALLS]` and a
 list, or a name and `[ARGS]`; `llama3`: the answer is `{"name": ..., "parameters": {...}}`;
@@ -111,7 +113,8 @@ def _calls(values: Sequence[Any], form: CallFormat) -> list[Call] | None:
         good = isinstance(name, str) and _NAME.fullmatch(name)
         if not good or not isinstance(arguments, dict):
             return None
-        found.append(Call(call_id(form), name, json.dumps(arguments, ensure_ascii=False)))
+        text = whole_characters(json.dumps(arguments, ensure_ascii=False))
+        found.append(Call(call_id(form), name, text))
     return found or None
 
 

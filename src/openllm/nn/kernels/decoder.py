@@ -119,7 +119,7 @@ class Decoder:
         step = Step(*numbers, k_cache, v_cache, adapters)
         longest = check_step(step, self.cfg)
         with self._lock:
-            self._extend_tables(longest)
+            self._extend_tables(max(longest, 0))
             return decoder_reference(self, step) if library() is None else self._run(step)
 
     def logits(self, hidden_WD: Tensor, out: Tensor | None = None) -> Tensor:

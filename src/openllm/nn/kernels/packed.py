@@ -152,12 +152,12 @@ def pack(weight_NK: Tensor, kind: Kind) -> PackedMatrix:
     rows, inputs = weight_NK.shape
     panels, steps = -(-rows // LANES), -(-inputs // STEP)
     data = allocate(panels * steps * LANES * STEP, dtype)
-    unit = 1 if kind == "fp32" else 2
-    out = data.view(panels, steps, STEP // unit, LANES, unit)
+    # four bytes at a time: one number, or two of bfloat16
+    words = STEP * dtype.itemsize // 4
+    out = data.view(torch.int32).view(panels, steps, words, LANES)
     for part in _parts(panels, inputs):
         x = _padded(weight_NK.detach()[part.start * LANES : part.stop * LANES].to(dtype), steps)
-        spread = x.view(-1, LANES, steps, STEP // unit, unit)
-        out[part] = spread.permute(0, 2, 3, 1, 4)
+        out[part] = x.view(torch.int32).view(-1, LANES, steps, words).permute(0, 2, 3, 1)
     return PackedMatrix(kind, (rows, inputs), data)
 
 
@@ -186,11 +186,11 @@ def pack_quantized(q_NK: Tensor, scale_NG: Tensor, bits: int, group: int) -> Pac
     padded_NG = F.pad(half_NG, (0, 0, 0, panels * LANES - rows))
     scales_PGL = padded_NG.view(panels, LANES, -1).transpose(1, 2).contiguous()
     data = allocate(panels * steps * LANES * STEP * bits // 8, torch.uint8)
-    out = data.view(panels, steps, bits, LANES, 4)
+    out = data.view(torch.int32).view(panels, steps, bits, LANES)
     for part in _parts(panels, inputs):
         x = _padded(q_NK[part.start * LANES : part.stop * LANES], steps)
-        biased = (x.to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
-        fours = biased.view(-1, LANES, steps, 8, 4).permute(0, 2, 3, 1, 4)
+        biased = x.view(torch.uint8) + (1 << (bits - 1))  # modulo 256
+        fours = biased.view(torch.int32).view(-1, LANES, steps, 8).permute(0, 2, 3, 1)
         out[part] = fours if bits == 8 else fours[:, :, :4] | fours[:, :, 4:] << 4
     kind: Kind = "int8" if bits == 8 else "int4"
     return PackedMatrix(kind, (rows, inputs), data, scales_PGL, group, factor)
