@@ -82,6 +82,8 @@ def test_integers_and_scales_come_back(bits: int, low: int, high: int, group: in
     assert_close(found_scale, scale_NG, torch.bfloat16)
     expected = q_NK.float() * found_scale.repeat_interleave(group, 1)
     assert torch.equal(matrix.unpack(), expected)
+    ids = torch.tensor([0, 39, 17])
+    assert torch.equal(matrix.rows(ids), expected[ids])
     x_RK = normal(5, 256, seed=2)
     assert_close(product(x_RK, matrix), product_reference(x_RK, matrix))
 
