@@ -79,7 +79,10 @@ def expected(tokenizer: Tokenizer) -> Callable[..., list[Completion]]:
     return find
 
 
-PAIRS = [("exact", shape) for shape in ("qwen3", "gpt2", "gemma2")]
+PAIRS: list[Any] = [
+    pytest.param("exact", shape, marks=pytest.mark.integration)
+    for shape in ("qwen3", "gpt2", "gemma2")
+]
 PAIRS += [("compiled", shape) for shape in SHAPES] + [
     (kind, "qwen3") for kind in ("bf16", "int8", "int4")
 ]
