@@ -97,6 +97,7 @@ class CompiledRunner:
             self._cache.v_LPKSH,
             _ints(batch.wanted),
             adapters,
+            longest=max(batch.positions),
         )
 
     def logits(self, states_WD: Tensor) -> Logits:
