@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from record import RESULTS, record
 
 from openllm.core.log import say
-from openllm.engine.echo import echo_backend
+from openllm.engine.backends.echo import echo_backend
 from openllm.serve.app import create_app
 from openllm.serve.config import ServeSettings
 from openllm.serve.page import page_files

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from openllm.engine.echo import echo_backend
+from openllm.engine.backends.echo import echo_backend
 from openllm.engine.request import SamplingParams
 from openllm.serve.page import page_router
 
@@ -159,7 +159,8 @@ def event(delta: dict[str, str], finish: str | None = None) -> str:
 def serving(app: FastAPI) -> Iterator[str]:
     """Run an app on a free port of this machine; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

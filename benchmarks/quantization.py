@@ -41,10 +41,8 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "8 bits, dynamic": ("--dynamic",),
     "4 bits, rounding": ("--bits", "4"),
     "4 bits, GPTQ": ("--bits", "4", "--calibrate"),
-    "4 bits, rounding, groups of 128": ("--bits", "4", "--group", "128"),
     "4 bits, GPTQ, groups of 128": ("--bits", "4", "--group", "128", "--calibrate"),
     "4 bits, GPTQ, portable": ("--bits", "4", "--portable", "--calibrate"),
-    "planned, loss of 0.1 %": ("--max-loss", "0.1%", "--calibrate"),
     "planned, loss of 1 %": ("--max-loss", "1%", "--calibrate"),
 }
 AIMS = {8: 0.005, 4: 0.03}

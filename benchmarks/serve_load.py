@@ -27,7 +27,7 @@ from load.plan import MARK, Task, make_plan
 from load.server import Server, write_random_model
 from record import record
 
-SETTLE_S = 1.5
+SETTLE_S = 3.0
 
 
 @dataclass

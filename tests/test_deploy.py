@@ -12,8 +12,8 @@ import yaml
 from tools.cli_reference import parser_of
 
 from openllm.cli.main import COMMANDS, _load
-from openllm.serve.operations_config import LimitSettings
-from openllm.serve.rules import RULES, rule_of
+from openllm.serve.operations.config import LimitSettings
+from openllm.serve.operations.rules import RULES, rule_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"

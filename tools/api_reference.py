@@ -13,7 +13,7 @@ from typing import Any
 
 from openllm.serve.app import create_app
 from openllm.serve.config import ServeSettings
-from openllm.serve.openapi import REASONS, REF
+from openllm.serve.openai.openapi import REASONS, REF
 from openllm.serve.service import FixedModels, Service
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"

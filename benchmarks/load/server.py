@@ -19,7 +19,7 @@ import torch
 from openllm.checkpoint.model_dir import write_model
 from openllm.nn.config import AttentionConfig, ModelConfig, SwiGLUConfig
 from openllm.nn.model import build_model
-from openllm.serve.keys import KeyFile
+from openllm.serve.operations.keys import KeyFile
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"

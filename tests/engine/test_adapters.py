@@ -14,9 +14,9 @@ from openllm.checkpoint.adapters import write_adapter
 from openllm.checkpoint.families.registry import FAMILIES
 from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import CheckpointError, ConfigError
+from openllm.engine.backends.local import LocalBackend
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
-from openllm.engine.local import LocalBackend
 from openllm.engine.request import Completion, SamplingParams, TokenLogprob
 from openllm.nn.kernels.library import available
 from openllm.nn.lora import Adapter

@@ -22,8 +22,8 @@ from tests.tiny import SHAPES, random_model
 
 from openllm.core.errors import CheckpointError, ConfigError, EngineError
 from openllm.engine.request import Request, SamplingParams
+from openllm.engine.runners.torch_runner import TorchRunner
 from openllm.engine.sampler import Choice, Row, choose
-from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.model import Transformer
 from openllm.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -165,7 +165,7 @@ def test_a_failing_continuation_ends_its_request_alone(
     params = GREEDY.model_copy(update=wish | seeds)
     calls = []
 
-    def fails(logits: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+    def fails(logits: torch.Tensor, rows: Sequence[Row], best: object) -> list[Choice]:
         choices = choose(logits, rows)
         calls.append(len(rows))
         mine = [at for at, row in enumerate(rows) if row.state.params == params]

@@ -50,7 +50,7 @@ def llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
 def scripted_choice(tokens: Sequence[int], end: int = 2):
     """Chooses the given tokens after a prompt of one, then the end."""
 
-    def choose(logits: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+    def choose(logits: torch.Tensor, rows: Sequence[Row], best: object) -> list[Choice]:
         places = [row.position - 1 for row in rows]
         return [Choice(tokens[at] if at < len(tokens) else end) for at in places]
 
@@ -107,7 +107,7 @@ def test_logits_in_a_batch_are_close_to_those_alone(
 ) -> None:
     states: dict[int, list[torch.Tensor]] = {}
 
-    def choose(logits: torch.Tensor, rows: Sequence[Row]) -> list[Choice]:
+    def choose(logits: torch.Tensor, rows: Sequence[Row], best: object) -> list[Choice]:
         for scores, row in zip(logits, rows, strict=True):
             states.setdefault(row.position, []).append(scores.clone())
         return [Choice(3) for _ in rows]
@@ -279,7 +279,7 @@ def test_each_end_id_ends(imported: Path, monkeypatch: pytest.MonkeyPatch, which
     think = llm.tokenizer.controls["<think>"]
     said = iter([think, *llm.tokenizer.encode(" lamp"), end, 50, 50])
     monkeypatch.setattr(
-        "openllm.engine.core.choose", lambda logits, rows: [Choice(next(said)) for _ in rows]
+        "openllm.engine.core.choose", lambda logits, rows, best: [Choice(next(said)) for _ in rows]
     )
     answer = llm.generate(["Anna"], SamplingParams(max_new_tokens=20))[0]
     assert (answer.text, answer.finish_reason) == ("<think> lamp", "stop")
@@ -335,7 +335,7 @@ def test_a_failed_step_ends_all_streams_and_nothing_later(
     stream = llm.stream("Boris", params)
     next(stream)
     with monkeypatch.context() as patch:
-        patch.setattr("openllm.engine.core.choose", lambda logits, rows: 1 // 0)
+        patch.setattr("openllm.engine.core.choose", lambda logits, rows, best: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             llm.generate(["Anna"], params)
     with pytest.raises(EngineError, match="failed while it computed this; try again"):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from openllm.core.errors import ConfigError, EngineError
-from openllm.engine.echo import EchoEngine
+from openllm.engine.backends.echo import EchoEngine
+from openllm.engine.backends.worker import EngineWorker
 from openllm.engine.request import Request, SamplingParams
-from openllm.engine.worker import EngineWorker
 from openllm.text.byte_tokenizer import ByteTokenizer
 
 

@@ -14,8 +14,8 @@ from tests.serve.live import backend_of, echo_app, live
 from tests.tiny import SHAPES, random_model
 
 from openllm.core.errors import ConfigError, RemoteError
+from openllm.engine.backends.echo import EchoEngine
 from openllm.engine.config import EngineConfig
-from openllm.engine.echo import EchoEngine
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Update
 from openllm.integrations.remote_openai import RemoteBackend, connect
@@ -134,7 +134,7 @@ def test_embed(llm: LLM, remote: RemoteBackend) -> None:
 
 
 def test_refusals_come_through(remote: RemoteBackend) -> None:
-    with pytest.raises(ConfigError, match="context of this model is 128"):
+    with pytest.raises(ConfigError, match="maximum context length is 128"):
         run(remote, collect(remote.generate("Anna " * 500, SamplingParams())))
     wrong = RemoteBackend(remote._client.url, "other")
     with pytest.raises(RemoteError, match="404"):

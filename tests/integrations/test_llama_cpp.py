@@ -16,10 +16,10 @@ from tests.text.strategies import TEXTS
 from tests.tiny import random_model
 
 from openllm.core.errors import CheckpointError, ConfigError, TemplateError
+from openllm.engine.backends.slot_backend import SlotBackend
 from openllm.engine.config import EngineConfig, SpeculationConfig
 from openllm.engine.request import SamplingParams, Update
-from openllm.engine.slot_backend import SlotBackend
-from openllm.engine.slots import Piece
+from openllm.engine.runners.slots import Piece
 from openllm.export.gguf import export_gguf
 from openllm.integrations.llama_cpp import LlamaModel, llama_backend
 from openllm.nn.model import Transformer

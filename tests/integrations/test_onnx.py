@@ -19,7 +19,7 @@ from openllm.core.errors import CheckpointError, ConfigError, TokenizerError
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Update
-from openllm.engine.slots import Piece
+from openllm.engine.runners.slots import Piece
 from openllm.export.onnx import export_onnx
 from openllm.integrations.onnx import OnnxSlots, onnx_backend
 from openllm.nn.model import Transformer

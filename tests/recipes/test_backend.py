@@ -14,8 +14,8 @@ from tests.tiny import SHAPES, random_model
 
 from openllm.core.errors import BusyError, CheckpointError, ConfigError, EngineError
 from openllm.engine.backend import Backend
+from openllm.engine.backends.pool import ModelPool
 from openllm.engine.config import EngineConfig
-from openllm.engine.pool import ModelPool
 from openllm.engine.request import SamplingParams
 from openllm.export.gguf import export_gguf
 from openllm.recipes.backend import SourceLoader, default_name, find_source

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from rich.console import Console
@@ -299,19 +299,18 @@ class Terminal:
     """The program in a pseudo-terminal."""
 
     def __init__(self, home: Path, *arguments: str) -> None:
-        self._master, slave = pty.openpty()
+        self._master, self._slave = pty.openpty()
         self.seen = self._raw = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
+        # who leads a session and opens a terminal gets its Ctrl-C
+        name = os.ttyname(self._slave)
+        opens = f'exec "$@" <{name} >{name} 2>&1'
+        command = [sys.executable, "-m", "openllm", "chat", *arguments]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "openllm", "chat", *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
+            ["sh", "-c", opens, "sh", *command],
             start_new_session=True,
-            preexec_fn=_control,
             env=os.environ | {"XDG_STATE_HOME": str(home), "TERM": "xterm", "COLUMNS": "80"},
         )
-        os.close(slave)
 
     def wait(self, text: str, seconds: float = 60) -> str:
         """Read until a text is seen; returns all up to it."""
@@ -319,10 +318,7 @@ class Terminal:
         while text not in self.seen:
             left = end - time.monotonic()
             assert left > 0 and select.select([self._master], [], [], left)[0], self.seen[-2000:]
-            try:
-                self._raw += self._decoder.decode(os.read(self._master, 65536))
-            except OSError:
-                raise AssertionError(f"ended: {self.seen[-2000:]}") from None
+            self._raw += self._decoder.decode(os.read(self._master, 65536))
             begun = re.search(r"\x1b(\[[0-9;?]*)?$", self._raw)
             end_of_whole = begun.start() if begun else len(self._raw)
             self.seen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b=|\x1b>", "", self._raw[:end_of_whole])
@@ -333,20 +329,20 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def close(self) -> int:
+        os.close(self._slave)
         with contextlib.suppress(OSError):
             while os.read(self._master, 65536):
                 pass
         os.close(self._master)
         return self.process.wait(20)
-
-
-def _control() -> None:
-    """Make the terminal the one whose Ctrl-C reaches the process."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.mark.integration
@@ -355,8 +351,8 @@ def test_a_chat_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     from chat_server import chat_app, serving
 
     app, bodies = chat_app(delay=0.05)
-    with serving(app) as url:
-        terminal = Terminal(tmp_path, f"{url}#showcase", "--seed", "3", "--max-tokens", "20")
+    wishes = ("--seed", "3", "--max-tokens", "20")
+    with serving(app) as url, Terminal(tmp_path, f"{url}#showcase", *wishes) as terminal:
         terminal.wait("> ")
         terminal.type("What is it?\r")
         terminal.wait("First request")
@@ -397,14 +393,15 @@ def test_a_chat_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.integration
 def test_a_text_in_a_terminal(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path, "echo", "--complete", "--no-history", "--max-tokens", "3")
-    terminal.wait("> ")
-    terminal.type("abc\r")
-    terminal.wait("3 tokens")
-    terminal.type("\r")  # goes on
-    terminal.wait("3 tokens")
-    terminal.type("/tokens\r")
-    assert "9 tokens of 4,096" in terminal.wait("4,096")
-    terminal.type("/exit\r")
-    assert terminal.close() == 0
+    flags = ("--complete", "--no-history", "--max-tokens", "3")
+    with Terminal(tmp_path, "echo", *flags) as terminal:
+        terminal.wait("> ")
+        terminal.type("abc\r")
+        terminal.wait("3 tokens")
+        terminal.type("\r")  # goes on
+        terminal.wait("3 tokens")
+        terminal.type("/tokens\r")
+        assert "9 tokens of 4,096" in terminal.wait("4,096")
+        terminal.type("/exit\r")
+        assert terminal.close() == 0
     assert not (tmp_path / "openllm").exists()

@@ -11,8 +11,8 @@ import pytest
 from openllm.cli.main import main
 from openllm.core.errors import ConfigError
 from openllm.recipes.keys import default_file, expiry
-from openllm.serve.keys import KeyFile, find
-from openllm.serve.usage import UsageBook
+from openllm.serve.operations.keys import KeyFile, find
+from openllm.serve.operations.usage import UsageBook
 
 NOW = datetime(2027, 1, 31, 12, 0, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from openllm.engine.backend import BackendInfo
-from openllm.engine.echo import TEMPLATE, EchoEngine, echo_backend
-from openllm.engine.local import LocalBackend
-from openllm.serve.keys import KeyFile
+from openllm.engine.backends.echo import TEMPLATE, EchoEngine, echo_backend
+from openllm.engine.backends.local import LocalBackend
+from openllm.serve.operations.keys import KeyFile
 from openllm.text.byte_tokenizer import ByteTokenizer
 from openllm.text.chat import ChatTemplate
 

@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 
 from openllm.core.errors import ConfigError
 from openllm.engine.backend import Backend, BackendInfo
-from openllm.engine.echo import TEMPLATE, EchoEngine, echo_backend
-from openllm.engine.local import LocalBackend
+from openllm.engine.backends.echo import TEMPLATE, EchoEngine, echo_backend
+from openllm.engine.backends.local import LocalBackend
 from openllm.engine.request import Request, Update
 from openllm.serve.app import create_app
 from openllm.serve.config import ServeSettings

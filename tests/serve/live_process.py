@@ -21,7 +21,7 @@ def main(text: str) -> int:
     from openllm.serve.app import create_app
     from openllm.serve.config import ServeSettings
     from openllm.serve.listen import listen, run_server
-    from openllm.serve.operations import install_operations
+    from openllm.serve.operations.install import install_operations
     from openllm.serve.service import FixedModels, Service
 
     values = json.loads(text)

@@ -9,9 +9,9 @@ from tests.transform.test_adapter_bank import make_adapter
 
 from openllm.checkpoint.adapters import write_adapter
 from openllm.checkpoint.model_dir import write_model
+from openllm.engine.backends.pool import ModelPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
-from openllm.engine.pool import ModelPool
 from openllm.engine.request import SamplingParams
 from openllm.recipes.backend import SourceLoader
 from openllm.serve.app import create_app

@@ -12,7 +12,16 @@ from tests.serve.fuzz import mend
 from tests.serve.live import echo_app, live
 
 ROOT = Path(__file__).resolve().parents[2]
-ARGUMENTS = ["--checks", "all", "--phases", "fuzzing,stateful", "--max-examples", "12"]
+ARGUMENTS = [
+    "--checks",
+    "all",
+    "--max-response-time",
+    "120",
+    "--phases",
+    "fuzzing,stateful",
+    "--max-examples",
+    "12",
+]
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 """The official client of OpenAI's API, unchanged, against a server on a port."""
 
 import asyncio
+import inspect
 import threading
 
 import httpx
@@ -13,8 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.serve.asgi import slow_backend
 from tests.serve.live import FaultyEngine, backend_of, echo_app, live
 
-from openllm.engine.echo import echo_backend
+from openllm.engine.backends.echo import echo_backend
 from openllm.serve.errors import ApiError
+from openllm.serve.openai.chat_schemas import ChatRequest
+from openllm.serve.openai.completion_schemas import CompletionRequest
+from openllm.serve.openai.embeddings import EmbeddingRequest
+from openllm.serve.openai.responses_schemas import ResponsesRequest
 
 TOOL = {
     "type": "function",
@@ -82,6 +87,19 @@ def test_chat(client):
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens * 2
     assert answer.usage.prompt_tokens_details.cached_tokens == 0
+
+
+def test_every_argument_of_the_client_is_known(client):
+    """Those that are not offered may be null, and are refused by name."""
+    for call, schema in (
+        (client.chat.completions.create, ChatRequest),
+        (client.completions.create, CompletionRequest),
+        (client.embeddings.create, EmbeddingRequest),
+        (client.responses.create, ResponsesRequest),
+    ):
+        arguments = set(inspect.signature(call).parameters)
+        arguments -= {"extra_headers", "extra_query", "extra_body", "timeout"}
+        assert arguments <= {field.alias or n for n, field in schema.model_fields.items()}
 
 
 def test_n_answers(client):
@@ -234,14 +252,16 @@ def test_errors_are_the_classes_of_the_client(client):
         client.completions.create(model="faulty", prompt="abcd")
 
 
-def test_an_error_in_the_middle_of_a_stream(gate):
+def test_an_error_in_the_middle_of_a_stream():
     backend = backend_of(FaultyEngine(2))
-    with live(echo_app({"echo": backend})) as url:
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        texts = []
-        with pytest.raises(openai.APIError, match="try again") as caught:
-            for chunk in client.completions.create(model="echo", prompt="abcd", stream=True):
-                texts.append(chunk.choices[0].text)
+    texts = []
+    with (
+        live(echo_app({"echo": backend})) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.APIError, match="try again") as caught,
+    ):
+        for chunk in client.completions.create(model="echo", prompt="abcd", stream=True):
+            texts.append(chunk.choices[0].text)
     assert "".join(texts) == "ab"
     assert FaultyEngine.SECRET not in str(caught.value)
 

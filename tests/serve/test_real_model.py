@@ -89,6 +89,19 @@ def test_chats_are_those_of_offline_generation(llm, client):
     assert asked.output_text == offline[0]
 
 
+def test_stop_strings_end_a_stream_where_they_end_an_answer(llm, client):
+    params = SamplingParams(max_new_tokens=40, seed=4)
+    whole = llm.generate(["Anna"], params)[0].text
+    stop = whole[10:14]
+    expected = whole[: whole.index(stop)]
+    wish = {"model": "tiny", "prompt": "Anna", "max_tokens": 40, "seed": 4, "stop": ["\0\0", stop]}
+    answer = client.completions.create(**wish).choices[0]
+    assert (answer.text, answer.finish_reason) == (expected, "stop")
+    chunks = [c for chunk in client.completions.create(**wish, stream=True) for c in chunk.choices]
+    assert "".join(chunk.text for chunk in chunks) == expected
+    assert chunks[-1].finish_reason == "stop"
+
+
 def test_prompts_are_scored_as_offline(llm, client):
     prompt = sentences(1, seed=9)[0]
     ids = llm.tokenizer.encode(prompt)

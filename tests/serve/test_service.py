@@ -15,8 +15,8 @@ from openllm.core.errors import (
     RemoteError,
     TemplateError,
 )
-from openllm.engine.echo import echo_backend
-from openllm.engine.pool import ModelPool
+from openllm.engine.backends.echo import echo_backend
+from openllm.engine.backends.pool import ModelPool
 from openllm.serve.errors import ApiError, as_api_error, error_event
 from openllm.serve.service import Choice, FixedModels, Service
 from openllm.text.byte_tokenizer import ByteTokenizer

@@ -15,12 +15,12 @@ from openllm.core.errors import ConfigError
 from openllm.core.log import say
 from openllm.core.machine import free_memory
 from openllm.engine.backend import BackendInfo
-from openllm.engine.compiled_runner import CompiledRunner, why_not_compiled
 from openllm.engine.config import EngineConfig, Kind
 from openllm.engine.core import ModelEngine
 from openllm.engine.runner import Runner
+from openllm.engine.runners.compiled_runner import CompiledRunner, why_not_compiled
+from openllm.engine.runners.torch_runner import TorchRunner
 from openllm.engine.speculation import Drafter, ModelDrafter, NgramDrafter
-from openllm.engine.torch_runner import TorchRunner
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 from openllm.text.tokenizer import Tokenizer, load_tokenizer

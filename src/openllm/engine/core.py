@@ -300,7 +300,7 @@ class ModelEngine:
             each = max(1, SCORED_LOGITS // self.vocab_size)
             for begin in range(0, rows, each):
                 part = states_WD[begin : min(begin + each, rows)]
-                reading.add_logits(self._runner.logits(part), piece.start + begin)
+                reading.add_logits(self._runner.logits(part).all_WV, piece.start + begin)
         is_last = piece.is_last
         self._scheduler.commit(piece)
         if not is_last:
@@ -319,7 +319,8 @@ class ModelEngine:
             states_WD = torch.stack([states[place] for _, states in going])
             rows = [self._row(live) for live in lives]
             still = []
-            choices = choose(self._runner.logits(states_WD), rows)
+            scores = self._runner.logits(states_WD)
+            choices = choose(scores.all_WV, rows, scores.best_W)
             for (piece, states), live, choice in zip(going, lives, choices, strict=True):
                 draft = piece.sequence.draft
                 self._take(live, choice)

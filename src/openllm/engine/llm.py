@@ -20,9 +20,10 @@ from openllm.checkpoint.adapters import read_adapter
 from openllm.core.errors import ConfigError, EngineError, TemplateError
 from openllm.engine.assemble import assemble, assemble_folder
 from openllm.engine.backend import BackendInfo, EngineStats
+from openllm.engine.backends.local import LocalBackend, encode_prompt
+from openllm.engine.backends.worker import continuations
 from openllm.engine.config import EngineConfig
 from openllm.engine.core import ModelEngine
-from openllm.engine.local import LocalBackend, encode_prompt
 from openllm.engine.request import (
     Completion,
     Prompt,
@@ -31,7 +32,6 @@ from openllm.engine.request import (
     TokenLogprob,
     Update,
 )
-from openllm.engine.worker import continuations
 from openllm.nn.model import Transformer
 from openllm.text.chat import ChatTemplate, Message, encode_chat, load_chat_template
 from openllm.text.tokenizer import Tokenizer, load_tokenizer

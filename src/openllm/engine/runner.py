@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from openllm.transform.adapter_bank import AdapterBank
@@ -35,6 +37,16 @@ class Batch:
     wanted: Sequence[int]
 
 
+class Logits(NamedTuple):
+    """Scores of all tokens (W, V) in float32, which may be overwritten.
+
+    `best_W`: the greatest of each row and its token, of type `BEST`, where the runner knows them.
+    """
+
+    all_WV: Tensor
+    best_W: NDArray[np.void] | None = None
+
+
 class Runner(Protocol):
     """A model and its key-value cache.
 
@@ -56,8 +68,8 @@ class Runner(Protocol):
         """(W, D): final states of the wanted rows; keys and values go to the cache."""
         ...
 
-    def logits(self, states_WD: Tensor) -> Tensor:
-        """(W, V) in float32."""
+    def logits(self, states_WD: Tensor) -> Logits:
+        """Logits after each state, valid until the next call."""
         ...
 
     def save(self, blocks: Sequence[int]) -> Any:

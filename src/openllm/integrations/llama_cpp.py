@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from openllm.core.errors import CheckpointError, ConfigError, EngineError
 from openllm.engine.backend import BackendInfo
+from openllm.engine.backends.slot_backend import SlotBackend, choose_slots
 from openllm.engine.config import EngineConfig
-from openllm.engine.slot_backend import SlotBackend, choose_slots
-from openllm.engine.slots import Piece
+from openllm.engine.runners.slots import Piece
 from openllm.export.llama_cpp import MOST_CONTEXT, library
 from openllm.integrations.llama_tokenizer import LlamaTokenizer
 from openllm.text.chat import ChatTemplate, find_chat_template

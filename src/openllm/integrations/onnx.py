@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from openllm.core.errors import CheckpointError
 from openllm.engine.backend import BackendInfo
+from openllm.engine.backends.slot_backend import SlotBackend, choose_slots
 from openllm.engine.config import EngineConfig
-from openllm.engine.slot_backend import SlotBackend, choose_slots
-from openllm.engine.slots import Piece
+from openllm.engine.runners.slots import Piece
 from openllm.export.onnx import GRAPH
 from openllm.export.onnx_runtime import OnnxModel
 from openllm.text.chat import find_chat_template

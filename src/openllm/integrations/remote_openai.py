@@ -12,7 +12,7 @@ from typing import Any
 
 from openllm.core.errors import ConfigError, RemoteError
 from openllm.engine.backend import BackendInfo, EngineStats
-from openllm.engine.local import encode_prompt
+from openllm.engine.backends.local import encode_prompt
 from openllm.engine.request import Prompt, SamplingParams, TokenLogprob, Update
 from openllm.integrations.openai_http import OpenAIClient
 from openllm.integrations.openai_wire import (

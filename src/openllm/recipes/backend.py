@@ -145,6 +145,6 @@ class SourceLoader:
 
             url, _, model = source.partition("#")
             return connect(url, model or None, read_key(self._key_file), name=name)
-        from openllm.engine.echo import echo_backend
+        from openllm.engine.backends.echo import echo_backend
 
         return echo_backend(name)

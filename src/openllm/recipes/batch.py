@@ -23,7 +23,7 @@ from openllm.serve.web import require_web
 if TYPE_CHECKING:
     from openllm.core.log import Meter
     from openllm.recipes.batch_files import Requests, Results
-    from openllm.serve.batch import Task
+    from openllm.serve.openai.batch import Task
     from openllm.serve.service import Service
 
 TRIES = 3
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     require_web()
 
     from openllm.recipes.batch_files import Requests
-    from openllm.serve.batch import read_task
+    from openllm.serve.openai.batch import read_task
 
     requests = Requests(args.input, read_task)
     return _check(args, requests) if args.dry_run else _run(args, requests)
@@ -224,7 +224,7 @@ async def _answer(service: "Service", task: "Task", *, seed: int | None) -> tupl
     Raises:
         EngineError: the model is gone, so that all others would fail, too.
     """
-    from openllm.serve.batch import answer_task
+    from openllm.serve.openai.batch import answer_task
 
     for attempt in range(1, TRIES + 1):
         line = await answer_task(service, task, seed)

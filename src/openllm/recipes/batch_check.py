@@ -9,8 +9,8 @@ from openllm.core.errors import OpenLLMError, TemplateError
 from openllm.engine.backend import Backend, BackendInfo
 from openllm.recipes.backend import SourceLoader, default_name, find_source
 from openllm.recipes.batch_files import Requests
-from openllm.serve.batch import Task, check_task, count_tokens
 from openllm.serve.errors import ApiError
+from openllm.serve.openai.batch import Task, check_task, count_tokens
 
 
 @dataclass
@@ -78,8 +78,8 @@ def _open_counter(source: str) -> Backend | None:
         return SourceLoader().load(default_name(source), source)
 
     from openllm.checkpoint.model_dir import read_model_config
-    from openllm.engine.echo import EchoEngine
-    from openllm.engine.local import LocalBackend
+    from openllm.engine.backends.echo import EchoEngine
+    from openllm.engine.backends.local import LocalBackend
     from openllm.text.chat import load_chat_template
     from openllm.text.tokenizer import load_tokenizer
 

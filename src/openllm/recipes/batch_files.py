@@ -14,7 +14,7 @@ from openllm.core.errors import DataError, StorageError
 from openllm.core.files import atomic_file, storage_errors
 
 if TYPE_CHECKING:
-    from openllm.serve.batch import Task
+    from openllm.serve.openai.batch import Task
 
 MOST_SHOWN = 5
 """Faulty lines that an error names."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.log import say
-from openllm.serve.keys import DEFAULT_SCOPES, SCOPES, Key, KeyFile, usage_file
-from openllm.serve.usage import UsageBook, Use
+from openllm.serve.operations.keys import DEFAULT_SCOPES, SCOPES, Key, KeyFile, usage_file
+from openllm.serve.operations.usage import UsageBook, Use
 
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

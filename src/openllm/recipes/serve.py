@@ -11,8 +11,8 @@ from typing import Any
 from openllm.core.config import merge, parse_overrides
 from openllm.core.errors import OpenLLMError, UsageError
 from openllm.core.log import say
+from openllm.engine.backends.pool import ModelPool
 from openllm.engine.config import EngineConfig
-from openllm.engine.pool import ModelPool
 from openllm.recipes.backend import SOURCES, SourceLoader, default_name
 from openllm.serve.config import ServeSettings
 from openllm.serve.web import require_web
@@ -73,7 +73,7 @@ def run(
     require_web()
     from openllm.serve.app import create_app
     from openllm.serve.listen import listen, run_server
-    from openllm.serve.operations import install_operations
+    from openllm.serve.operations.install import install_operations
     from openllm.serve.service import Service
 
     failures: list[OpenLLMError] = []

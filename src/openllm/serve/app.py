@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from openllm import __version__
-from openllm.serve import chat, completions, embeddings, models, native, page, responses
+from openllm.serve import page
 from openllm.serve.config import ServeSettings
 from openllm.serve.errors import install_errors
-from openllm.serve.openapi import install_openapi
+from openllm.serve.openai import chat, completions, embeddings, models, native, responses
+from openllm.serve.openai.openapi import install_openapi
 from openllm.serve.service import Service
 
 

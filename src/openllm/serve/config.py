@@ -5,7 +5,7 @@
 from pydantic import Field
 
 from openllm.core.config import Config
-from openllm.serve.operations_config import AuthSettings, LimitSettings, ObserveSettings
+from openllm.serve.operations.config import AuthSettings, LimitSettings, ObserveSettings
 
 
 class ServeSettings(Config):

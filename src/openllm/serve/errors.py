@@ -21,7 +21,7 @@ from openllm.core.errors import (
     TemplateError,
 )
 from openllm.core.log import warn
-from openllm.serve.exchange import current
+from openllm.serve.operations.exchange import current
 
 INVALID = "invalid_request_error"
 TYPES = {

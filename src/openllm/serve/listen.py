@@ -18,9 +18,9 @@ from typing import Any
 from openllm.core.errors import ConfigError, EngineError
 from openllm.core.log import say, warn
 from openllm.core.plugins import require
-from openllm.serve.connection import connection_class
-from openllm.serve.lifecycle import Lifecycle
-from openllm.serve.operations_config import LimitSettings
+from openllm.serve.operations.config import LimitSettings
+from openllm.serve.operations.connection import connection_class
+from openllm.serve.operations.lifecycle import Lifecycle
 
 WATCH_S = 1.0
 """Seconds between two looks at the health of the models."""

@@ -191,6 +191,15 @@ def test_only_wanted_rows_come_back() -> None:
     assert decoder.forward(**none).shape == (0, decoder.cfg.dim)
 
 
+@pytest.mark.parametrize("switch", ["1", "0"], ids=["kernels", "reference"])
+def test_a_step_may_be_empty(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENLLM_KERNELS", switch)
+    library.cache_clear()
+    decoder = decoder_of("qwen3")
+    found = decoder.forward(**Texts(decoder).arguments([(0, 0)]))
+    assert decoder.logits(found).shape == (0, decoder.cfg.vocab_size)
+
+
 def test_positions_beyond_the_first_tables() -> None:
     cfg = ModelConfig(**{**dict(SHAPES["qwen3"]), "max_positions": 5000})
     model = random_model(cfg)

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.tiny import SHAPES as SHAPES_OF_MODELS
@@ -20,6 +21,7 @@ from openllm.nn.kernels.decoder_reference import decoder_reference
 from openllm.nn.kernels.decoder_step import Step
 from openllm.nn.kernels.library import library
 from openllm.nn.kernels.packed import (
+    BEST,
     KINDS,
     Kind,
     pack,
@@ -80,6 +82,8 @@ def test_integers_and_scales_come_back(bits: int, low: int, high: int, group: in
     assert_close(found_scale, scale_NG, torch.bfloat16)
     expected = q_NK.float() * found_scale.repeat_interleave(group, 1)
     assert torch.equal(matrix.unpack(), expected)
+    ids = torch.tensor([0, 39, 17])
+    assert torch.equal(matrix.rows(ids), expected[ids])
     x_RK = normal(5, 256, seed=2)
     assert_close(product(x_RK, matrix), product_reference(x_RK, matrix))
 
@@ -213,3 +217,18 @@ def test_other_cpus_have_the_same_results(
 def _step(tokens: Tensor, tables: Tensor, k_cache: Tensor, v_cache: Tensor, wanted: Tensor) -> Step:
     numbers = (x.int() for x in (tokens, tokens, 0 * tokens, tables, wanted))
     return Step(*numbers, torch.zeros_like(k_cache), torch.zeros_like(v_cache))
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("outputs", [5, 64, 200])
+def test_the_best_of_each_row(outputs: int, softcap: float | None) -> None:
+    torch.manual_seed(outputs)
+    matrix, x = pack(torch.randn(outputs, 32), "fp32"), torch.randn(9, 32)
+    best = np.empty(9, BEST)
+    product(x, matrix, softcap, best_R=best)
+    plain = product(x, matrix)  # a cap keeps the order
+    assert best["place"].tolist() == plain.argmax(1).tolist()
+    assert torch.equal(torch.from_numpy(best["value"]), plain.amax(1))
+    x[3, 5], x[7, 1] = torch.nan, torch.inf
+    product(x, matrix, softcap, best_R=best)
+    assert np.flatnonzero(~np.isfinite(best["value"])).tolist() == [3, 7]

@@ -45,12 +45,14 @@ int64_t packed_memory(const Matrix* matrix, int64_t rows) {
   return memory.used();
 }
 
-// (R, K) -> (R, N); cap tanh(y / cap) if there is a cap.
+// (R, K) -> (R, N); cap tanh(y / cap) if there is a cap. If `best` is given: also the greatest of
+// each row; `parts` has room for units x rows numbers.
 void packed_product(const Matrix* matrix, const float* x, int64_t rows, float* out, float cap,
-                    char* scratch, int threads) {
+                    Best* best, float* parts, char* scratch, int threads) {
   Slicer memory(scratch);
   const Operand operand = take_operand(memory, rows, matrix->inputs, matrix->form());
-  Team team(3);
+  const int64_t outputs = matrix->outputs, units = matrix->units(), width = UNIT * LANES;
+  Team team(4);
 #pragma omp parallel num_threads(threads)
   {
     Tiles registers;
@@ -58,17 +60,29 @@ void packed_product(const Matrix* matrix, const float* x, int64_t rows, float* o
     team.each(me, rows, 1, [&](int64_t row, int64_t) {
       pack_row(x + row * matrix->inputs, matrix->inputs, row, matrix->form(), operand);
     });
-    const int64_t units = matrix->units();
     team.each(me, units, std::max<int64_t>(1, units / (8 * team.size())),
               [&](int64_t first, int64_t last) {
-                for (int64_t u = first; u < last; u++)
-                  product_unit(*matrix, operand, u, out, matrix->outputs);
+                for (int64_t u = first; u < last; u++) {
+                  product_unit(*matrix, operand, u, out, outputs);
+                  // while they are in this core's cache; a cap keeps their order
+                  for (int64_t row = 0; best && row < rows; row++)
+                    parts[row * units + u] = greatest(out + row * outputs, u * width,
+                                                      std::min((u + 1) * width, outputs));
+                }
               });
+    if (best)
+      team.each(me, rows, 1, [&](int64_t row, int64_t) {
+        const float* part = parts + row * units;
+        const float value = greatest(part, 0, units);
+        const int64_t first = place_of(value, part, 0, units) * width;
+        best[row] = {value, place_of(value, out + row * outputs, first,
+                                     std::min(first + width, outputs))};
+      });
     if (cap > 0)
       team.each(me, rows, 1, [&](int64_t row, int64_t) {
-        float* y = out + row * matrix->outputs;
-        for (int64_t n = 0; n < matrix->outputs; n += LANES)
-          store(y + n, cap * tanh16(load(y + n, matrix->outputs - n) / cap), matrix->outputs - n);
+        float* y = out + row * outputs;
+        for (int64_t n = 0; n < outputs; n += LANES)
+          store(y + n, cap * tanh16(load(y + n, outputs - n) / cap), outputs - n);
       });
   }
 }

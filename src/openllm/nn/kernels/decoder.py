@@ -12,7 +12,9 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from openllm.core.errors import EngineError
@@ -119,12 +121,17 @@ class Decoder:
         step = Step(*numbers, k_cache, v_cache, adapters)
         longest = check_step(step, self.cfg)
         with self._lock:
-            self._extend_tables(longest)
+            self._extend_tables(max(longest, 0))
             return decoder_reference(self, step) if library() is None else self._run(step)
 
-    def logits(self, hidden_WD: Tensor, out: Tensor | None = None) -> Tensor:
-        """(W, D) -> (W, V) in float32; `out` is used for them if given."""
-        return product(hidden_WD, self.head, self.cfg.logit_softcap, out)
+    def logits(
+        self,
+        hidden_WD: Tensor,
+        out: Tensor | None = None,
+        best_W: NDArray[np.void] | None = None,
+    ) -> Tensor:
+        """(W, D) -> (W, V) in float32; `out` and `best_W` as in `product`."""
+        return product(hidden_WD, self.head, self.cfg.logit_softcap, out, best_W)
 
     def _run(self, step: Step) -> Tensor:
         kernels = library()

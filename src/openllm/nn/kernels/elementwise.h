@@ -54,4 +54,35 @@ void activate(int64_t kind, const float* gate, float* up, int64_t dim) {
   }
 }
 
+// A number and where it stands.
+struct Best {
+  float value;
+  int32_t place;
+};
+
+// The greatest of y[first..last); NaN if one of them is not finite.
+float greatest(const float* y, int64_t first, int64_t last) {
+  Floats most = fill(-INFINITY), zeros{};
+  int64_t n = first;
+  for (; n + LANES <= last; n += LANES) {
+    Floats x = load(y + n);
+    most = larger(x, most);
+    zeros += x * 0.f;  // NaN if x is not finite
+  }
+  float value = -INFINITY, trouble = total(zeros);
+  for (int i = 0; i < LANES; i++) value = std::max(value, most[i]);
+  for (; n < last; n++) {
+    value = std::max(value, y[n]);
+    trouble += y[n] * 0.f;
+  }
+  return trouble != 0 ? NAN : value;
+}
+
+// Where it stands, the first of equals; `first` if it is NaN.
+int32_t place_of(float value, const float* y, int64_t first, int64_t last) {
+  for (int64_t n = first; n < last; n++)
+    if (y[n] == value) return static_cast<int32_t>(n);
+  return static_cast<int32_t>(first);
+}
+
 }  // namespace

@@ -13,7 +13,9 @@ import mmap
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -69,6 +71,11 @@ class PackedMatrix:
         """Memory of weights and scales."""
         scales = 0 if self.scales is None else self.scales.nbytes
         return self.data.nbytes + scales
+
+    @property
+    def parts(self) -> int:
+        """Pieces in which a product's outputs are computed, at most."""
+        return -(-self.shape[0] // LANES)
 
     def layout(self, bias: Tensor | None = None) -> Layout:
         """What the kernels need; the tensors must outlive it."""
@@ -218,13 +225,22 @@ def round_scales(scale: Tensor) -> Tensor:
     return half.float() * factor
 
 
+BEST = np.dtype([("value", np.float32), ("place", np.int32)])
+"""The greatest number of a row, NaN if one of them is not finite, and where it stands."""
+
+
 def product(
-    x_RK: Tensor, matrix: PackedMatrix, softcap: float | None = None, out: Tensor | None = None
+    x_RK: Tensor,
+    matrix: PackedMatrix,
+    softcap: float | None = None,
+    out: Tensor | None = None,
+    best_R: NDArray[np.void] | None = None,
 ) -> Tensor:
     """x W^T in float32, (R, N); as cap tanh(y / cap) with a cap.
 
     bf16 matrices round x to bfloat16; int8 and int4 ones to 8 bits, 32 numbers with one scale.
     `out` may be given: new memory for many logits takes longer than a part of the arithmetic.
+    `best_R`, of type `BEST`, is filled with the greatest of each row, before the cap.
     """
     if x_RK.ndim != 2 or x_RK.shape[1] != matrix.shape[1]:
         raise EngineError(f"rows {tuple(x_RK.shape)} do not fit a matrix {matrix.shape}")
@@ -236,18 +252,25 @@ def product(
     elif not out.is_contiguous():
         raise EngineError("out must be contiguous")
     if kernels is None:
-        return out.copy_(product_reference(x_RK, matrix, softcap))
+        out.copy_(product_reference(x_RK, matrix))
+        if best_R is not None:
+            values, places = out.max(1)
+            values[~out.isfinite().all(1)] = torch.nan
+            best_R["value"], best_R["place"] = values.numpy(), places.numpy()
+        return out if softcap is None else out.div_(softcap).tanh_().mul_(softcap)
     x_RK = x_RK.float().contiguous()
     layout = matrix.layout()
     kernels.packed_memory.restype = ctypes.c_int64
     size = kernels.packed_memory(ctypes.byref(layout), ctypes.c_int64(rows))
     scratch = torch.empty(size + 64, dtype=torch.uint8)
+    parts = None if best_R is None else np.empty(rows * matrix.parts, np.float32)
     kernels.packed_product(
         ctypes.byref(layout),
         ctypes.c_void_p(x_RK.data_ptr()),
         ctypes.c_int64(rows),
         ctypes.c_void_p(out.data_ptr()),
         ctypes.c_float(softcap or 0.0),
+        *(None if x is None else ctypes.c_void_p(x.ctypes.data) for x in (best_R, parts)),
         ctypes.c_void_p(-(-scratch.data_ptr() // 64) * 64),
         ctypes.c_int(torch.get_num_threads()),
     )

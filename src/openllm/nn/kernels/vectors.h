@@ -65,21 +65,23 @@ inline Floats fma(Floats a, Floats b, Floats c) {
 #endif
 }
 
-// 16 float16 that are not negative
+// 16 finite float16
 inline Floats load_scales(const uint16_t* p) {
   Halves half = *reinterpret_cast<const LooseHalves*>(p);
 #ifdef __AVX512F__
   return (Floats)_mm512_cvtph_ps((__m256i)half);
 #else
   // the exponent's bias differs by 112
-  return reinterpret_cast<Floats>(__builtin_convertvector(half, Words) << 13) * 0x1p112f;
+  const Words wide = __builtin_convertvector(half, Words);
+  const Floats size = reinterpret_cast<Floats>((wide & 0x7fff) << 13) * 0x1p112f;
+  return reinterpret_cast<Floats>(reinterpret_cast<Words>(size) | (wide & 0x8000) << 16);
 #endif
 }
 inline float load_scale(uint16_t half) {
-  uint32_t bits = static_cast<uint32_t>(half) << 13;
+  uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
   float value;
   memcpy(&value, &bits, 4);
-  return value * 0x1p112f;
+  return half & 0x8000 ? -value * 0x1p112f : value * 0x1p112f;
 }
 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openllm.engine.backend import Backend
-from openllm.serve import completions, talk
-from openllm.serve.batching import batches
-from openllm.serve.chat_schemas import ChatRequest
-from openllm.serve.completion_schemas import CompletionRequest
+from openllm.serve.openai import completions, talk
+from openllm.serve.openai.batching import batches
+from openllm.serve.openai.chat_schemas import ChatRequest
+from openllm.serve.openai.completion_schemas import CompletionRequest
 from openllm.serve.service import Choice
 
 AT_ONCE_S = 0.02

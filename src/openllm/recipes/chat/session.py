@@ -10,11 +10,11 @@ from typing import Any
 
 from openllm.core.errors import ConfigError, DataError, UsageError
 from openllm.core.files import read_json, write_json
-from openllm.serve.body import Body
-from openllm.serve.chat_schemas import ChatRequest
-from openllm.serve.completion_schemas import CompletionRequest
 from openllm.serve.errors import ApiError
-from openllm.serve.schemas import Sampling
+from openllm.serve.openai.body import Body
+from openllm.serve.openai.chat_schemas import ChatRequest
+from openllm.serve.openai.completion_schemas import CompletionRequest
+from openllm.serve.openai.schemas import Sampling
 
 MEND = "give a file that was written by /save"
 
