@@ -46,7 +46,11 @@ SHAPES = {
     ),
 }
 LIMIT = "limit"
-OURS = ("ours-fp32", "ours-bf16", "ours-int8", "ours-int4")
+OURS = (
+    *("ours-fp32", "ours-bf16", "ours-int8", "ours-int4"),
+    *("decoder-bf16", "decoder-int8", "decoder-int4"),
+)
+"""`LLM.generate`, and its compiled decoder alone, in a bare loop as the peers' run."""
 PEERS = (
     *("transformers", "litgpt", "llama.cpp-f16", "llama.cpp-q8_0", "llama.cpp-q8_0-plain"),
     *("llama.cpp-q4_0", "llama.cpp-q4_0-plain"),
@@ -55,6 +59,9 @@ RIVALS = {
     "ours-bf16": "llama.cpp-f16",
     "ours-int8": "llama.cpp-q8_0",
     "ours-int4": "llama.cpp-q4_0",
+    "decoder-bf16": "llama.cpp-f16",
+    "decoder-int8": "llama.cpp-q8_0",
+    "decoder-int4": "llama.cpp-q4_0",
 }
 """The peers with as many bits a weight, by the start of their names; the fastest counts."""
 

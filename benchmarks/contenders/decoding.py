@@ -99,7 +99,38 @@ def prompt(task: Task) -> list[int]:
 
 
 class Ours:
-    """Our compiled decoder; at 4 bits the head has 8, as llama.cpp's files have it."""
+    """Our engine, as `LLM.generate` runs it."""
+
+    def __init__(self, task: Task, kind: Kind) -> None:
+        from openllm.engine.config import EngineConfig
+        from openllm.engine.llm import LLM
+        from openllm.engine.request import SamplingParams
+        from openllm.evaluate.speed import stand_in_tokenizer
+
+        cfg = task.cfg
+        dtype = torch.float32 if kind == "fp32" else torch.bfloat16
+        with torch.device("meta"):
+            model = Transformer(cfg)
+        state = {name: weight.to(dtype) for name, weight in weights(cfg)}
+        model.load_state_dict(state, assign=True)
+        tokenizer = stand_in_tokenizer(cfg.vocab_size)
+        tokens = -(-task.context // 16) * 16
+        self.llm = LLM(model, tokenizer, EngineConfig(precision=kind, cache_tokens=tokens))
+        self.params = SamplingParams(temperature=0, ignore_eos=True)
+        self.prompt = prompt(task)
+        self.bytes = self.llm.info.num_bytes
+        if not cfg.tie_embeddings:
+            self.bytes -= model.embed_tokens.weight.nbytes
+
+    def generate(self, tokens: int) -> None:
+        """Read the prompt, then continue it greedily."""
+        wish = self.params.model_copy(update={"max_new_tokens": tokens})
+        (answer,) = self.llm.generate([self.prompt], wish)
+        assert len(answer.token_ids) == tokens
+
+
+class Bare:
+    """Our compiled decoder in a bare loop; at 4 bits the head has 8, as llama.cpp's files do."""
 
     def __init__(self, task: Task, name: str) -> None:
         cfg, kinds = task.cfg, {"int4": "int8"}
@@ -330,7 +361,9 @@ def build(name: str, task: Task) -> Side | Limit:
     family, _, kind = name.partition("-")
     match family:
         case "ours":
-            return Ours(task, kind)
+            return Ours(task, kind)  # type: ignore[arg-type]
+        case "decoder":
+            return Bare(task, kind)
         case "transformers":
             return Transformers(task)
         case "llama.cpp":

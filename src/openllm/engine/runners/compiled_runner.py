@@ -97,6 +97,7 @@ class CompiledRunner:
             self._cache.v_LPKSH,
             _ints(batch.wanted),
             adapters,
+            longest=max(batch.positions),
         )
 
     def logits(self, states_WD: Tensor) -> Logits:
@@ -140,6 +141,11 @@ class CompiledRunner:
             for i in range(len(triples[names[0]]))
         ]
 
+    def _kind_of(self, name: str) -> Kind:
+        """At 4 bits, the embedding and the head have 8: they lose most by rounding."""
+        is_table = name in ("embed_tokens.weight", "lm_head.weight")
+        return "int8" if is_table and self._kind == "int4" else self._kind
+
     def _put(self, name: str, weight: Weight) -> None:
         if isinstance(weight, QuantizedTensor):
             if self._kind in ("int8", "int4"):
@@ -147,7 +153,7 @@ class CompiledRunner:
                 return
             weight = weight.dequantize()
         if weight.ndim == 2 and name != "embed_positions.weight":
-            self._matrices[name] = pack(weight, self._kind)
+            self._matrices[name] = pack(weight, self._kind_of(name))
         else:
             # a copy: the caller's may change
             self._vectors[name] = weight.to(torch.float32, copy=True)
