@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Whether what a request gets depends on how it is computed, and what it costs that it does not.
 
-    python benchmarks/batch_invariance.py [QUICKSTART]
+    python benchmarks/batch_invariance.py [RUNNER ...]      all of RUNNERS, or those named
 
 200 openings of held-out stories, half of them behind a common text, go on by the quickstart's
 model, greedy and sampled with seeds. Each alone is the reference. Compared with it, by token ids:
@@ -10,8 +10,8 @@ in random batches, in small parts, with sequences that have to make place (compu
 aside), with the prefix cache, streamed by a backend where all arrive at once, and with speculation.
 Then the cost: tokens for each second of processor time, on one thread, in one process, by turns.
 
-Writes benchmarks/results/batch_invariance.json. Without the folder of a quickstart
-(runs/quickstart-short) it makes one, of a minute's training.
+Writes benchmarks/results/batch_invariance.json; named runners replace what it says of them. The
+model is a finished quickstart in runs/quickstart-short, else it is made there in a minute.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from record import record
+from record import RESULTS, record
 
 from openllm.core.errors import DataError
 from openllm.core.files import read_json
@@ -66,8 +66,6 @@ RULES = {
     "sampled": SamplingParams(top_p=0.95, max_new_tokens=NEW, ignore_eos=True),
 }
 COST_ROUNDS = 3
-COST_ONLY = ("torch exact bf16",)
-"""Runners that are not compared: the same code as in float32."""
 COSTS = {
     "torch exact fp32": "torch plain fp32",
     "torch exact bf16": "torch plain bf16",
@@ -199,31 +197,33 @@ def rates(folder: Path, texts: Texts) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Compare, measure, write."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    if not (folder / "summary.json").exists():
-        quickstart.main(["--minutes", "1", "--out", str(folder)])
-    summary = read_json(folder / "summary.json", DataError, "delete the folder and repeat")
-    texts = openings(folder)
-    results = {
-        runner: compare(folder, runner, texts) for runner in RUNNERS if runner not in COST_ONLY
-    }
-    speeds = rates(folder, texts)
-    ratios = {
-        f"{name} / {base}": {
-            job: round(speeds[name][job] / speeds[base][job], 2) for job in speeds[name]
-        }
-        for name, base in COSTS.items()
-    }
+    named = sys.argv[1:]
+    if not (FOLDER / "summary.json").exists():
+        quickstart.main(["--minutes", "1", "--out", str(FOLDER)])
+    summary = read_json(FOLDER / "summary.json", DataError, "delete the folder and repeat")
+    texts = openings(FOLDER)
+    results = {runner: compare(FOLDER, runner, texts) for runner in named or RUNNERS}
     facts = {
         "model": {name: summary[name] for name in ("parameters", "tokens", "heldout_bpb")},
         "prompts": len(texts),
         "prompt_tokens": sum(map(len, texts)),
         "new_tokens": NEW,
         "identical": results,
-        "tokens_per_processor_second": speeds,
-        "speed_ratios": ratios,
     }
-    print(json.dumps(ratios, indent=1), record("batch_invariance", facts), sep="\n")
+    if named:
+        old = json.loads((RESULTS / "batch_invariance.json").read_text(encoding="utf-8"))
+        facts["identical"] = old["identical"] | results
+        facts |= {name: old[name] for name in ("tokens_per_processor_second", "speed_ratios")}
+    else:
+        speeds = rates(FOLDER, texts)
+        facts["tokens_per_processor_second"] = speeds
+        facts["speed_ratios"] = {
+            f"{name} / {base}": {
+                job: round(speeds[name][job] / speeds[base][job], 2) for job in speeds[name]
+            }
+            for name, base in COSTS.items()
+        }
+    print(json.dumps(facts["speed_ratios"], indent=1), record("batch_invariance", facts), sep="\n")
 
 
 if __name__ == "__main__":
