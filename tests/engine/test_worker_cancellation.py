@@ -140,6 +140,7 @@ def test_a_thread_that_dies_answers_all_who_wait() -> None:
         assert not worker.healthy()
         with pytest.raises(EngineError, match="has stopped"):
             await read(worker, a_request("late"))
+        worker.close()  # its thread ends within this test
         return results
 
     assert all(isinstance(result, EngineError) for result in asyncio.run(run()))
