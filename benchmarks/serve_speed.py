@@ -9,7 +9,8 @@ Each server gets the same streaming requests over loopback: 16, then 64 at once,
 system prompt of 64 tokens, and get 128 new tokens each, greedily. The model is `small` with random
 weights whose end token never comes. Servers take turns, so that a slow minute of the machine hits
 all of them; the median of the rounds counts. `transformers` has no such server: it generates whole
-batches in its own process. Results go to benchmarks/results/serve_speed.json.
+batches in its own process, without a prefix cache. Results go to
+benchmarks/results/serve_speed.json.
 """
 
 import argparse
@@ -26,8 +27,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,8 +149,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(server: Server, log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Start a server, wait until it answers, and stop it; sleeps meanwhile if paused."""
+def running(server: Server, log: Path) -> Iterator[int]:
+    """Start a server, wait until it answers, and stop it; its port."""
     port = free_port()
     command = [word.replace("PORT", str(port)) for word in server.command]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
@@ -158,9 +160,8 @@ def running(server: Server, log: Path) -> Iterator[tuple[int, subprocess.Popen[b
         )
         try:
             wait_for(port, process, log)
-            yield port, process
+            yield port
         finally:
-            os.killpg(process.pid, signal.SIGCONT)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -261,36 +262,42 @@ class Transformers:
 
 
 def rounds_of(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, list[Any]]]:
-    """Measure everything, in turns; a server is stopped (SIGSTOP) while it is not its turn."""
-    results: dict[str, dict[str, list[Any]]] = {}
+    """Measure everything, in turns."""
     wanted = {n: s for n, s in servers(folder, args).items() if n in (args.only or [n])}
     peer = None
     if not args.only or "transformers" in args.only:
+        torch.set_num_threads(args.threads)
         peer = Transformers(folder)
-    torch.set_num_threads(args.threads)
-    for name, server in wanted.items():
-        say(f"starting {name}")
-        try:
-            with running(server, folder / f"{name}.log") as (port, _):
-                results[name] = series(lambda texts, p=port, s=server: measure(p, s, texts),
-                                       folder, args)  # fmt: skip
-        except RuntimeError as error:
-            say(f"{name}: {error}")
-            results[name] = {"failed": [str(error)[:300]]}
-    if peer is not None:
-        results["transformers"] = series(peer.measure, folder, args)
+    results: dict[str, dict[str, list[Any]]] = {}
+    for number in range(args.rounds):
+        say(f"round {number + 1} of {args.rounds}")
+        for name, server in wanted.items():
+            try:
+                with running(server, folder / f"{name}.log") as port:
+                    measured = partial(measure, port, server)
+                    turn(name, measured, results, number, folder, args)
+            except RuntimeError as error:
+                say(f"{name}: {error}")
+        if peer is not None:
+            turn("transformers", peer.measure, results, number, folder, args)
     return results
 
 
-def series(one: Any, folder: Path, args: argparse.Namespace) -> dict[str, list[Any]]:
-    """All bursts of one contender."""
+def turn(
+    name: str,
+    one: Callable[[Sequence[str]], dict[str, float]],
+    results: dict[str, dict[str, list[Any]]],
+    number: int,
+    folder: Path,
+    args: argparse.Namespace,
+) -> None:
+    """All bursts of one contender in one round, after a small one to warm up."""
     one(prompts(folder, 2, 7))
-    found: dict[str, list[Any]] = {str(count): [] for count in args.streams}
-    for number in range(args.rounds):
-        for count in args.streams:
-            found[str(count)].append(one(prompts(folder, count, number + 11)))
-            say(f"  {count} streams: {found[str(count)][-1]['tokens_per_second']:.0f} tokens/s")
-    return found
+    found = results.setdefault(name, {str(count): [] for count in args.streams})
+    for count in args.streams:
+        burst = one(prompts(folder, count, number + 11))
+        found[str(count)].append(burst)
+        say(f"  {name}, {count} streams: {burst['tokens_per_second']:.0f} tokens/s")
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -316,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_model(folder)
         results = rounds_of(folder, args)
     table = {
-        name: {c: medians(r) for c, r in found.items()} if "failed" not in found else found
+        name: {count: medians(bursts) for count, bursts in found.items()}
         for name, found in results.items()
     }
     ratios = {}

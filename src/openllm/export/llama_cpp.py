@@ -4,9 +4,10 @@
 
 # T time, D model, V vocabulary
 
+import contextlib
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,36 @@ MOST_CONTEXT = 4096
 
 CACHE_F32 = 0
 """ggml's number of float32, so that keys and values are not rounded to float16."""
+
+
+def has_tiles() -> bool:
+    """Whether the processor has AMX.
+
+    There, llama.cpp's kernels for 8 and 4 bits crash on prompts of several tokens (seen with
+    llama-cpp-python 0.3.36, in a virtual machine), unless it leaves the weights as they are.
+    """
+    info = Path("/proc/cpuinfo")
+    return info.exists() and " amx_int8" in info.read_text(encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def _weights_as_they_are(llama_cpp: Any) -> Iterator[None]:
+    """The class `Llama` has no argument for it."""
+    defaults = llama_cpp.llama_model_default_params
+
+    def plain() -> Any:
+        params = defaults()
+        params.use_extra_bufts = params.use_extra_bufts and not has_tiles()
+        return params
+
+    modules = (llama_cpp, llama_cpp.llama_cpp)
+    for module in modules:
+        module.llama_model_default_params = plain
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.llama_model_default_params = defaults
 
 
 def library() -> Any:
@@ -98,16 +129,17 @@ class LlamaCppModel:
         self.context = context or _default_context(GGUFFile(path))
         self._copy: Transformer | None = None
         try:
-            self._llama: Any = llama_cpp.Llama(
-                str(path),
-                n_ctx=self.context,
-                n_threads=threads,
-                n_threads_batch=threads,
-                logits_all=True,
-                type_k=CACHE_F32,
-                type_v=CACHE_F32,
-                verbose=False,
-            )
+            with _weights_as_they_are(llama_cpp):
+                self._llama: Any = llama_cpp.Llama(
+                    str(path),
+                    n_ctx=self.context,
+                    n_threads=threads,
+                    n_threads_batch=threads,
+                    logits_all=True,
+                    type_k=CACHE_F32,
+                    type_v=CACHE_F32,
+                    verbose=False,
+                )
         except ValueError as error:
             raise CheckpointError(
                 f"llama.cpp cannot load {path} ({error}); export the model again"

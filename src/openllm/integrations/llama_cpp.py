@@ -18,7 +18,7 @@ from openllm.engine.backend import BackendInfo
 from openllm.engine.backends.slot_backend import SlotBackend, choose_slots
 from openllm.engine.config import EngineConfig
 from openllm.engine.runners.slots import Piece
-from openllm.export.llama_cpp import MOST_CONTEXT, library
+from openllm.export.llama_cpp import MOST_CONTEXT, has_tiles, library
 from openllm.integrations.llama_tokenizer import LlamaTokenizer
 from openllm.text.chat import ChatTemplate, find_chat_template
 from openllm.text.tokenizer import load_tokenizer
@@ -50,8 +50,8 @@ class LlamaModel:
             path: the file.
             context: longest text; none: what the file says, at most `MOST_CONTEXT`.
             threads: none: one for each core.
-            kernels: let llama.cpp copy weights into the forms of its fastest kernels. Where the
-                system does not let it use AMX although the processor has it, they crash.
+            kernels: let llama.cpp copy weights into the forms of its fastest kernels, but where
+                these crash (`has_tiles`).
 
         Raises:
             CheckpointError: missing, damaged, or refused by llama.cpp.
@@ -62,7 +62,7 @@ class LlamaModel:
         if not path.is_file():
             raise CheckpointError(f"{path} does not exist; give a file that ends in .gguf")
         params = lib.llama_model_default_params()
-        params.use_extra_bufts = kernels
+        params.use_extra_bufts = kernels and not has_tiles()
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise CheckpointError(
