@@ -56,12 +56,13 @@ assert parameters(cfg).total == sum(parameter.numel() for parameter in model.par
 assert torch.isfinite(model(torch.zeros(1, 8, dtype=torch.long)).x).all()
 
 import sys
+from openllm.checkpoint.model_dir import read_model_config
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.recipes.pretrain import main
 main(["tiny", "model.norm={kind: plain}", *sys.argv[1:], "--out", "run"])
 llm = LLM.load("run/model")
-assert llm.model.cfg.norm.kind == "plain"
+assert read_model_config("run/model").norm.kind == "plain"
 assert len(llm.generate(["Anna"], SamplingParams(max_new_tokens=4))) == 1
 assert "only OpenLLM can load" in open("run/model/README.md").read()
 """

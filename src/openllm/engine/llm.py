@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from openllm.checkpoint.adapters import read_adapter
+from openllm.checkpoint.model_dir import read_model_config
 from openllm.core.errors import ConfigError, EngineError, TemplateError
 from openllm.engine.assemble import assemble, assemble_folder
 from openllm.engine.backend import BackendInfo, EngineStats
@@ -77,6 +78,9 @@ class LLM:
             ConfigError: the settings do not fit the model.
         """
         folder = Path(folder)
+        read_model_config(
+            folder
+        )  # what is no model folder is told so, not that it lacks a tokenizer
         tokenizer = load_tokenizer(folder)
         engine, info = assemble_folder(
             folder, tokenizer, cfg or EngineConfig(), name=name or folder.name

@@ -49,7 +49,7 @@ def add_main(argv: list[str]) -> int:
         for name, value in vars(args).items()
         if name.endswith(("_per_minute", "_per_day")) and value is not None
     }
-    file = KeyFile(args.file)
+    file = KeyFile(args.file or default_file())
     key, secret = file.add(
         args.name,
         scopes=tuple(dict.fromkeys(args.scope)) or DEFAULT_SCOPES,
@@ -67,7 +67,7 @@ def ls_main(argv: list[str]) -> int:
     parser = _parser("ls", "List the API keys, without their secrets, and their use today.")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     args = parser.parse_args(argv)
-    file = KeyFile(args.file)
+    file = KeyFile(args.file or default_file())
     book = UsageBook(usage_file(file.path))
     rows = [(key, book.of(key.id)) for key in file.read()]
     if args.json:
@@ -84,7 +84,7 @@ def revoke_main(argv: list[str]) -> int:
     parser = _parser("revoke", "End an API key; running servers refuse it from now on.")
     parser.add_argument("name", help="name or id from 'openllm keys ls'")
     args = parser.parse_args(argv)
-    key = KeyFile(args.file).revoke(args.name)
+    key = KeyFile(args.file or default_file()).revoke(args.name)
     say(f"revoked {key.name}")
     return 0
 
@@ -94,7 +94,7 @@ def rotate_main(argv: list[str]) -> int:
     parser = _parser("rotate", "Give an API key a new secret and print it, once.")
     parser.add_argument("name", help="name or id from 'openllm keys ls'")
     args = parser.parse_args(argv)
-    key, secret = KeyFile(args.file).rotate(args.name)
+    key, secret = KeyFile(args.file or default_file()).rotate(args.name)
     say(f"{key.name} has a new secret, and the old one is refused from now on; {ONCE}")
     sys.stdout.write(f"{secret}\n")
     return 0
@@ -127,7 +127,6 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
         epilog="Without --file: in $OPENLLM_KEYS, else in ~/.config/openllm/keys.json.",
     )
     parser.add_argument("--file", help="file of the keys, made if missing", type=_path)
-    parser.set_defaults(file=default_file())
     return parser
 
 
