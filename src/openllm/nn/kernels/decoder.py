@@ -18,13 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from openllm.core.errors import EngineError
-from openllm.nn.config import ModelConfig, ResearchConfig, RopeConfig
+from openllm.nn.config import (
+    GeGLUConfig,
+    GeluConfig,
+    LearnedPositionConfig,
+    ModelConfig,
+    ReluSquaredConfig,
+    ResearchConfig,
+    RopeConfig,
+    SwiGLUConfig,
+)
 from openllm.nn.kernels.decoder_layout import StepLayout, model_layout
 from openllm.nn.kernels.decoder_reference import decoder_reference
 from openllm.nn.kernels.decoder_step import RowAdapters, Step, check_step
 from openllm.nn.kernels.library import library
 from openllm.nn.kernels.packed import Kind, PackedMatrix, pack, product
-from openllm.nn.norm import RMSNormConfig
+from openllm.nn.norm import LayerNormConfig, RMSNormConfig
 from openllm.nn.rope import rotary_table
 from openllm.nn.rope_scaling import LongRopeScaling
 
@@ -36,6 +45,14 @@ def supports(cfg: ModelConfig) -> str | None:
     """Why a model cannot run here, or None if it can."""
     if cfg.research != ResearchConfig():
         return "research features run in PyTorch only"
+    known = (
+        (cfg.norm, (RMSNormConfig, LayerNormConfig)),
+        (cfg.mlp, (SwiGLUConfig, GeGLUConfig, GeluConfig, ReluSquaredConfig)),
+        (cfg.position, (RopeConfig, LearnedPositionConfig)),
+    )
+    for part, kinds in known:
+        if type(part) not in kinds:
+            return f"'{part.kind}' runs in PyTorch only"
     if isinstance(cfg.position, RopeConfig) and isinstance(cfg.position.scaling, LongRopeScaling):
         return "LongRoPE's angles depend on the longest position of a batch"
     return None
