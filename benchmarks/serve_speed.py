@@ -124,15 +124,15 @@ def servers(folder: Path, args: argparse.Namespace) -> dict[str, Server]:
     plain = [*ours, "--engine", "precision=bf16", "--engine", "prefix_cache=false"]
     found["openllm-bf16-no-prefix-cache"] = Server(plain, {})
     if args.llama_python:
-        for kind in ("f16", "q8_0"):
-            gguf = folder / kind
-            if not gguf.exists():
-                openllm("export", model, "--to", "gguf", "--dtype", kind, "--out", str(gguf))
-            (file,) = gguf.glob("*.gguf")
-            command = [args.llama_python, "-m", "llama_cpp.server", "--model", str(file)]
-            command += ["--port", "PORT", "--n_ctx", "2048", "--n_threads", str(args.threads)]
-            command += ["--interrupt_requests", "false", "--model_alias", "model"]
-            found[f"llama_cpp.server-{kind}"] = Server(command, {})
+        # not Q8_0: on processors with AMX it crashes as it reads a prompt
+        gguf = folder / "f16"
+        if not gguf.exists():
+            openllm("export", model, "--to", "gguf", "--dtype", "f16", "--out", str(gguf))
+        (file,) = gguf.glob("*.gguf")
+        command = [args.llama_python, "-m", "llama_cpp.server", "--model", str(file)]
+        command += ["--port", "PORT", "--n_ctx", "2048", "--n_threads", str(args.threads)]
+        command += ["--interrupt_requests", "false", "--model_alias", "model"]
+        found["llama_cpp.server-f16"] = Server(command, {})
     if args.vllm_python:
         command = [args.vllm_python, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
         command += ["--port", "PORT", "--dtype", "bfloat16", "--served-model-name", "model"]
@@ -202,6 +202,8 @@ async def ask(port: int, body: dict[str, Any], began: float) -> Stream:
                 tokens = (json.loads(line[6:]).get("usage") or {}).get("completion_tokens", tokens)
     finally:
         writer.close()
+    if not events:
+        raise RuntimeError("the server closed the connection without an answer")
     return Stream(sent, events, tokens)
 
 
