@@ -4,6 +4,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -30,8 +31,10 @@ class Troubled(EchoEngine):
         super().__init__(ByteTokenizer())
         self.failures = 0
         self.clears = True
+        self.pause = 0.0
 
     def step(self) -> list[Update]:
+        time.sleep(self.pause)
         if self.failures:
             self.failures -= 1
             raise RuntimeError("out of memory")
@@ -99,12 +102,15 @@ def test_many_requests_at_once(worker: EngineWorker) -> None:
     assert run(main()) == [bytes(PROMPT[:length]).decode() for length in range(1, 15)]
 
 
-def test_closing_the_iterator_cancels(worker: EngineWorker) -> None:
+def test_closing_the_iterator_cancels(worker: EngineWorker, engine: Troubled) -> None:
+    engine.pause = 0.01  # else all of it may be said before it is cancelled
+
     async def main() -> None:
         async with aclosing(worker.stream(Request("a", PROMPT * 50, PARAMS))) as updates:
             await anext(updates)
             assert worker.engine.has_work()
         assert await nothing_left(worker)
+        engine.pause = 0.0
         assert await text(worker, "a"), "the id is free again"
 
     run(main())
