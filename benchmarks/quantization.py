@@ -8,8 +8,9 @@ Models and text go to runs/quantization; every stage resumes what an earlier cal
 table goes to benchmarks/results/quantization.json, the plot beside it.
 """
 
-import shutil
 import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ import torch
 from matplotlib.figure import Figure
 from record import RESULTS, SHARED, record
 
-from openllm.checkpoint.model_dir import load_model, write_model
-from openllm.core.files import read_json
+from openllm.checkpoint.model_dir import load_model, read_lineage, write_model
+from openllm.core.errors import DataError
+from openllm.core.files import read_json, write_json
 from openllm.recipes import pretrain, quickstart, tokenizer
 from openllm.recipes import quantize as command
 from openllm.recipes.prepare import prepare_main
-from openllm.recipes.quantize_text import measure, read_texts
+from openllm.recipes.quantize_text import Measured, compare, measure_folder, read_texts
 
 WORK = Path("runs/quantization")
 SQUAD = [
@@ -91,45 +93,68 @@ MODELS = {
 
 
 def rows(name: str, trained: Trained) -> list[dict[str, Any]]:
-    """One row of the table for each scheme."""
+    """One row of the table for each scheme; those of an earlier call are kept."""
     if trained.aware:
-        return [_aware(name, trained)]
-    found = []
-    for title, words in SCHEMES.items():
-        out = WORK / "out" / name / title.replace(" ", "-")
-        facts_path = out / "quantization.json"
-        if not facts_path.exists():
-            data = [str(trained.data)] if words[-1] == "--calibrate" else []
-            words = [str(trained.model), str(out), *words, *data]
-            args = command._parser().parse_args([*words, "--report", "--data", str(trained.data)])
-            command._check(args)
-            command.quantize_model(trained.model, out, args)
-        facts = read_json(facts_path, SystemExit, "run it again")  # type: ignore[arg-type]
-        found.append({"model": name, "scheme": title, **_row(facts["size"], facts["measured"])})
-        print(found[-1], flush=True)
-    found.append(_torchao(name, trained))
-    print(found[-1], flush=True)
-    return found
+        return [_kept(name, "trained", partial(_aware, name, trained))]
+    before = _Before(trained)
+    found = [
+        _kept(name, title, partial(_row_of, name, title, words, trained, before))
+        for title, words in SCHEMES.items()
+    ]
+    return [*found, _kept(name, "torchao", partial(_torchao, name, trained, before))]
 
 
-def _row(size: dict[str, int], measured: dict[str, Any]) -> dict[str, Any]:
-    parts = {key: measured[key] for key in ("before", "after")}
-    return {
-        "bytes": size["after"],
-        "share_of_size": size["after"] / size["before"],
-        "bits_per_byte": [part["bits_per_byte"]["value"] for part in parts.values()],
-        "loss": measured["loss"],
-        "cloze": [part["cloze"] for part in parts.values()],
-        "tokens_per_second": [part["tokens_per_second"] for part in parts.values()],
-    }
+def _kept(name: str, title: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    path = WORK / "rows" / name / f"{title}.json"
+    if not path.exists():
+        write_json(path, make())
+    row = read_json(path, DataError, "remove it")
+    row.pop("format_version")
+    print({key: row[key] for key in ("model", "scheme", "bits_per_byte", "loss")}, flush=True)
+    return row
 
 
-def _compare(model: Path, other: Path, data: Path) -> dict[str, Any]:
-    """`measured` of two folders."""
-    args = command._parser().parse_args([str(model), "x", "--report", "--data", str(data)])
+class _Before:
+    """The original, asked once."""
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+        args = command._parser().parse_args(["x", "y", "--report", "--data", str(trained.data)])
+        command._check(args)
+        self.texts = read_texts(trained.model, load_model(trained.model).cfg, args)
+
+    @cached_property
+    def measured(self) -> Measured:
+        return measure_folder(self.trained.model, self.texts)
+
+    def against(self, folder: Path, *, dynamic: bool = False) -> dict[str, Any]:
+        """`measured` of a quantised folder."""
+        after = measure_folder(folder, self.texts, dynamic=dynamic)
+        size = {"before": _bytes(self.trained.model), "after": _bytes(folder)}
+        parts = (self.measured.facts, after.facts)
+        return {
+            "bytes": size["after"],
+            "share_of_size": size["after"] / size["before"],
+            "bits_per_byte": [part["bits_per_byte"]["value"] for part in parts],
+            "loss": compare(self.measured, after, self.texts)["loss"],
+            "cloze": [part["cloze"] for part in parts],
+            "tokens_per_second": [part["tokens_per_second"] for part in parts],
+        }
+
+
+def _row_of(
+    name: str, title: str, words: Sequence[str], trained: Trained, before: _Before
+) -> dict[str, Any]:
+    out = WORK / "out" / name / title.replace(" ", "-")
+    data = [str(trained.data)] if words[-1] == "--calibrate" else []
+    args = command._parser().parse_args([str(trained.model), str(out), *words, *data])
     command._check(args)
-    texts = read_texts(model, load_model(model).cfg, args)
-    return measure(model, other, texts, args)
+    facts = command.quantize_model(trained.model, out, args)
+    bits: dict[str, int] = {}
+    for unit in facts["units"].values():
+        bits[str(unit["bits"])] = bits.get(str(unit["bits"]), 0) + 1
+    measured = before.against(out, dynamic=args.dynamic)
+    return {"model": name, "scheme": title, "parts_by_bits": bits, **measured}
 
 
 def _bytes(folder: Path) -> int:
@@ -138,39 +163,31 @@ def _bytes(folder: Path) -> int:
 
 def _aware(name: str, trained: Trained) -> dict[str, Any]:
     """The folder that training wrote, against the model of the same recipe without rounding."""
-    plain = squad_model().model
-    size = {"before": _bytes(plain), "after": _bytes(trained.model)}
-    measured = _compare(plain, trained.model, trained.data)
-    row = {"model": "squad-tiny", "scheme": name.partition(", ")[2], **_row(size, measured)}
-    print(row, flush=True)
-    return row
+    measured = _Before(squad_model()).against(trained.model)
+    return {"model": "squad-tiny", "scheme": name.partition(", ")[2], **measured}
 
 
-def _torchao(name: str, trained: Trained) -> dict[str, Any]:
-    """The layers in torchao's 4 bits in groups of 32, all else as it was."""
+def _torchao(name: str, trained: Trained, before: _Before) -> dict[str, Any]:
+    """The layers in torchao's 4 bits in groups of 32, all else as it was, at no smaller a size."""
     from torchao.quantization import IntxWeightOnlyConfig, quantize_
     from torchao.quantization.granularity import PerGroup
 
     out = WORK / "out" / name / "torchao"
     model = load_model(trained.model)
-    state = model.state_dict()
+    state = dict(model.state_dict())
     quantize_(model, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32)))
-    state |= {
-        key: tensor.dequantize() if hasattr(tensor, "dequantize") else tensor
-        for key, tensor in model.state_dict().items()
-    }
-    shutil.rmtree(out, ignore_errors=True)
-    lineage = read_json(trained.model / "openllm.json", SystemExit, "")  # type: ignore[arg-type]
-    folder = trained.model
-    write_model(out, model.cfg, state, tokenizer=folder, lineage=lineage, card="")
-    measured = _compare(folder, out, trained.data)
-    row = _row({"before": 1, "after": 1}, measured)
+    for key, tensor in model.state_dict().items():
+        if type(tensor) is not torch.Tensor:
+            state[key] = tensor.dequantize()
+    lineage = read_lineage(trained.model)
+    write_model(out, model.cfg, state, tokenizer=trained.model, lineage=lineage, card="")
+    row = before.against(out)
     kept = ("bits_per_byte", "loss", "cloze")
     title = "torchao, 4 bits, layers alone"
     return {"model": name, "scheme": title, **{key: row[key] for key in kept}}
 
 
-def peers(trained: Trained) -> dict[str, float]:
+def peers() -> dict[str, float]:
     """Largest difference of a logit in transformers, which reads the portable folder itself."""
     from transformers import AutoModelForCausalLM
 
@@ -221,7 +238,7 @@ def main() -> None:
         "what": "openllm quantize on held-out text; loss: share of bits per byte that is added",
         "aims": {str(bits): aim for bits, aim in AIMS.items()},
         "table": table,
-        "transformers": peers(quickstart_model()),
+        "transformers": peers(),
     }
     record(
         "quantization", facts, ("torch", "numpy", "torchao", "transformers", "compressed-tensors")

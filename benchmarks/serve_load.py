@@ -27,7 +27,7 @@ from load.plan import MARK, Task, make_plan
 from load.server import Server, write_random_model
 from record import record
 
-SETTLE_S = 3.0
+SETTLE_S = 1.5
 
 
 @dataclass
@@ -64,25 +64,32 @@ class Load:
     async def run(self, restart_at: int) -> dict[str, Any]:
         """Send all, with a restart; returns facts about memory and the restart."""
         workers = [asyncio.create_task(self._work()) for _ in range(self.clients)]
-        part = len(self.plan) // 5
-        facts: dict[str, Any] = {"warm_before_mib": await self._rest(part // 2)}
-        facts["end_before_mib"] = await self._rest(restart_at - part // 4)
+        count = len(self.plan)
+        half = restart_at / count
+        facts: dict[str, Any] = {"warm_before_mib": await self._rests(0.10)}
+        facts["end_before_mib"] = await self._rests(half - 0.06)
         await self._until(restart_at)
         facts |= await self._restart()
-        facts["warm_after_mib"] = await self._rest(restart_at + part // 2)
+        facts["warm_after_mib"] = await self._rests(half + 0.10)
+        facts["end_after_mib"] = await self._rests(0.96)
         await asyncio.gather(*workers)
-        await asyncio.sleep(SETTLE_S)
-        return {**facts, "end_after_mib": self.server.rss_mib()}
+        return facts
 
-    async def _rest(self, at: int) -> float:
-        """The memory of the server while nothing is asked of it."""
-        await self._until(at)
-        self._open.clear()
-        while self.tally.in_flight:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(SETTLE_S)
-        self._open.set()
-        return self.server.rss_mib()
+    async def _rests(self, share: float) -> float:
+        """The middle of three measurements of memory while nothing is asked of the server.
+
+        One alone may follow a large body, whose memory is given back some requests later.
+        """
+        found = []
+        for more in (0.0, 0.015, 0.03):
+            await self._until(int(len(self.plan) * (share + more)))
+            self._open.clear()
+            while self.tally.in_flight:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(SETTLE_S)
+            found.append(self.server.rss_mib())
+            self._open.set()
+        return sorted(found)[1]
 
     async def _restart(self) -> dict[str, Any]:
         self.tally.in_flight_at_stop = set(self.tally.in_flight)

@@ -5,6 +5,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -81,12 +82,15 @@ class Server:
 
 def write_random_model(folder: Path) -> Path:
     """A model of the size of the recipe `tiny`, with random weights."""
-    words = "lamp kettle boat drum letter apple mirror ladder diary of the third may 0123456789"
-    pieces = [f"{words[i % 40 :]} {i}" for i in range(400)]
-    settings = TokenizerSettings(vocab_size=320)
+    rng = random.Random(0)
+    words = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(500)
+    ]
+    pieces = [" ".join(rng.choices(words, k=12)) for _ in range(2000)]
+    settings = TokenizerSettings(vocab_size=2048)
     write_tokenizer(folder / "tokenizer", train_model(pieces, settings), {})
     cfg = ModelConfig(
-        vocab_size=320,
+        vocab_size=2048,
         dim=256,
         num_layers=4,
         max_positions=1024,

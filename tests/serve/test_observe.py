@@ -190,6 +190,21 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         AccessLog(str(tmp_path / "file" / "log"))
 
 
+def test_a_log_that_fails_later_does_not_fail_requests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    access = AccessLog(str(tmp_path / "logs" / "log"))
+    (tmp_path / "logs").rename(tmp_path / "away")
+    for _ in range(3):
+        assert asyncio.run(ask(Observation(fine, [access]), "GET", "/x")).status == 200
+    assert capsys.readouterr().err.count("cannot be written") == 1
+    (tmp_path / "away").rename(tmp_path / "logs")
+    asyncio.run(ask(Observation(fine, [access]), "GET", "/x"))
+    access.close()
+    assert len(logged(tmp_path / "logs" / "log")) == 1
+
+
 def test_the_log_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(ask(Observation(fine, [AccessLog("-")]), "GET", "/x"))
     captured = capsys.readouterr()

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.serve.asgi import JSON, add_key, ask, bearer, chat_body, slow_backend
 
-from openllm.core.errors import ConfigError
+from openllm.core.errors import ConfigError, StorageError
 from openllm.engine.backend import Backend
 from openllm.engine.echo import echo_backend
 from openllm.engine.pool import ModelPool
@@ -325,6 +325,19 @@ def test_without_keys_there_is_no_administration(tmp_path: Path) -> None:
         await service.close()
 
     asyncio.run(run())
+
+
+def test_use_that_cannot_be_kept_is_known_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    key_file = tmp_path / "keys.json"
+    add_key(key_file, "user")
+    usage = str(tmp_path / "file" / "usage.json")
+    values = {"auth": {"key_file": str(key_file), "usage_file": usage}}
+    settings = ServeSettings.parse(values, "test")
+    service = Service(FixedModels({"echo": echo_backend()}))
+    with pytest.raises(StorageError, match="choose another folder"):
+        install_operations(create_app(service, settings), service, settings)
+    asyncio.run(service.close())
 
 
 def test_limits_hold_for_the_real_endpoints(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class ModelEngine:
     def prepare(self, params: SamplingParams) -> None:
         """See `Engine.prepare`."""
         if params.structure is not None:
-            compile_structure(params.structure, self._tokenizer, self._vocab_size)
+            compile_structure(params.structure, self._tokenizer, self.vocab_size)
 
     def abort(self, request_id: str) -> None:
         """See `Engine.abort`."""

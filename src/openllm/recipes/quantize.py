@@ -157,7 +157,9 @@ def quantize_model(model: Path, out: Path, args: argparse.Namespace) -> dict[str
     with atomic_folder(out) as target:
         copy_quantized(source, target, found.matrices, dynamic=args.dynamic, half=True)
         facts["size"] = {"before": _weight_bytes(model), "after": _weight_bytes(target)}
-        facts["measured"] = measure(model, target, texts, args) if args.report else None
+        facts["measured"] = None
+        if args.report:
+            facts["measured"] = measure(model, target, texts, dynamic=args.dynamic, seed=args.seed)
         _describe(source, target, parent, facts)
     return facts
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from openllm.evaluate.config import EvaluateConfig
 if TYPE_CHECKING:
     from openllm.evaluate.divergence import Divergence
     from openllm.evaluate.heldout import HeldOut
+    from openllm.evaluate.perplexity import Totals
     from openllm.nn.config import ModelConfig
     from openllm.nn.model import Transformer
     from openllm.train.scoring import Scores
@@ -141,50 +142,70 @@ def _some(text: "HeldOut", chosen: Sequence[int]) -> "HeldOut":
     )
 
 
+class Measured(NamedTuple):
+    """What a folder can do: per document for comparisons, and as facts."""
+
+    totals: "Totals"
+    facts: dict[str, Any]
+
+
 def measure(
-    original: Path, quantized: Path, texts: Texts, args: argparse.Namespace
+    original: Path, quantized: Path, texts: Texts, *, dynamic: bool = False, seed: int = 0
 ) -> dict[str, Any]:
     """Bits per byte, cloze questions and speed of both folders, as they load."""
+    before = measure_folder(original, texts, seed=seed)
+    return compare(before, measure_folder(quantized, texts, dynamic=dynamic, seed=seed), texts)
+
+
+def measure_folder(folder: Path, texts: Texts, *, dynamic: bool = False, seed: int = 0) -> Measured:
+    """Ask one folder; `dynamic`: with rounded activations."""
     from openllm.checkpoint.model_dir import load_model
     from openllm.evaluate import measure as measures
     from openllm.evaluate import perplexity
     from openllm.text.tokenizer import load_tokenizer
     from openllm.transform.quantize import round_inputs
 
+    heldout, cfg = texts.heldout, EvaluateConfig(seed=seed)
+    assert heldout is not None
+    model = load_model(folder)
+    if dynamic:
+        round_inputs(model)
+    score = partial(
+        measures.score,
+        model,
+        context=texts.context,
+        stride=max(1, texts.context // 2),
+        batch_tokens=cfg.batch_tokens,
+    )
+    scores: list[Scores] = score(heldout.tokens, label="scoring")
+    totals = perplexity.document_totals(
+        [document.logprobs for document in scores], heldout.doc_bytes, heldout.doc_words
+    )
+    ask = partial(score, label="cloze questions")
+    tokenizer = load_tokenizer(folder)
+    cloze = measures.measure_cloze(heldout, tokenizer, ask, None, texts.context, cfg)
+    facts = {
+        "bits_per_byte": _value(perplexity.intervals(totals)["bits_per_byte"]),
+        "cloze": None if cloze is None else cloze["model"],
+        "tokens_per_second": _speed(folder),
+    }
+    return Measured(totals, facts)
+
+
+def compare(before: Measured, after: Measured, texts: Texts) -> dict[str, Any]:
+    """Both, and their paired difference; `loss`: the share of bits per byte that is added."""
+    from openllm.evaluate import measure as measures
+    from openllm.evaluate import perplexity
+
     assert texts.heldout is not None
-    cfg = EvaluateConfig(seed=args.seed)
-    tokenizer, heldout = load_tokenizer(original), texts.heldout
-    totals, found = {}, {}
-    for name, folder in (("before", original), ("after", quantized)):
-        model = load_model(folder)
-        if args.dynamic and name == "after":
-            round_inputs(model)
-        score = partial(
-            measures.score,
-            model,
-            context=texts.context,
-            stride=max(1, texts.context // 2),
-            batch_tokens=cfg.batch_tokens,
-        )
-        scores: list[Scores] = score(heldout.tokens, label=f"scoring {name}")
-        totals[name] = perplexity.document_totals(
-            [score.logprobs for score in scores], heldout.doc_bytes, heldout.doc_words
-        )
-        ask = partial(score, label="cloze questions")
-        cloze = measures.measure_cloze(heldout, tokenizer, ask, None, texts.context, cfg)
-        found[name] = {
-            "bits_per_byte": _value(perplexity.intervals(totals[name])["bits_per_byte"]),
-            "cloze": None if cloze is None else cloze["model"],
-            "tokens_per_second": _speed(folder),
-        }
-    change = perplexity.difference(totals["after"], totals["before"])
-    loss = {key: -value for key, value in _value(change["reduction"]).items()}
-    loss["low"], loss["high"] = loss["high"], loss["low"]
+    change = perplexity.difference(after.totals, before.totals)
+    saved = _value(change["reduction"])
     return {
-        "data": measures.data_facts(heldout),
-        **found,
+        "data": measures.data_facts(texts.heldout),
+        "before": before.facts,
+        "after": after.facts,
         "added": _value(change["bits_per_byte"]),
-        "loss": loss,
+        "loss": {"value": -saved["value"], "low": -saved["high"], "high": -saved["low"]},
     }
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from openllm.core.files import TEXT, storage_errors
+from openllm.core.log import warn
 from openllm.serve.exchange import Exchange
 from openllm.serve.keys import SECRET
 
@@ -33,8 +34,10 @@ class AccessLog:
         self.path = None if path == "-" else path
         self._file: IO[str] | None = None
         self._inode: int | None = None
+        self._told = False
         if self.path is not None:
-            self._open(self.path)
+            with storage_errors(self.path):
+                self._open(self.path)
 
     def begin(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """See `Observer.begin`."""
@@ -42,6 +45,15 @@ class AccessLog:
     def end(self, exchange: Exchange, seconds: float) -> None:
         """See `Observer.end`."""
         line = redacted(json.dumps(entry(exchange, seconds), ensure_ascii=True)) + "\n"
+        try:
+            self._write(line)
+            self._told = False
+        except OSError as error:  # a full disk must not fail the request
+            if not self._told:
+                warn(f"the access log cannot be written ({error.strerror}); lines are lost")
+            self._told = True
+
+    def _write(self, line: str) -> None:
         if self.path is None:
             sys.stderr.write(line)
             return
@@ -63,9 +75,8 @@ class AccessLog:
             return True
 
     def _open(self, path: str) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         self.close()
-        with storage_errors(path):
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         self._file = os.fdopen(handle, "a", **TEXT)
         self._inode = os.fstat(handle).st_ino
 

@@ -106,6 +106,7 @@ class RateLimits:
         self._clock = clock
         self._clients: OrderedDict[str, _Buckets] = OrderedDict()
         self._flushing: asyncio.Task[None] | None = None
+        self._told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer why not."""
@@ -194,8 +195,11 @@ class RateLimits:
     async def _flush(self) -> None:
         try:
             await asyncio.to_thread(self.usage.flush)
+            self._told = False
         except StorageError as error:
-            warn(f"the use of keys is not kept: {error}")
+            if not self._told:
+                warn(f"the use of keys is not kept: {error}")
+            self._told = True
 
 
 def _estimate(scope: Scope) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from openllm.core.errors import ConfigError
+from openllm.core.errors import ConfigError, OpenLLMError
+from openllm.core.log import warn
 from openllm.serve.access_log import AccessLog
 from openllm.serve.admin import admin_router
 from openllm.serve.auth import Authentication
@@ -39,7 +40,10 @@ class Operations:
     def close(self) -> None:
         """Write and send what is still in memory."""
         for close in self._closers:
-            close()
+            try:
+                close()
+            except OpenLLMError as error:
+                warn(str(error))
 
 
 def install_operations(
@@ -58,6 +62,7 @@ def install_operations(
 
     Raises:
         ConfigError: the keys or the daily use cannot be read, or the server would be open to all.
+        StorageError: the log or the daily use cannot be written.
         MissingExtra: a library of the extra `serve` is not installed.
     """
     check_exposure(settings)
@@ -66,6 +71,7 @@ def install_operations(
     service.models = WatchedModels(models)
     ring = KeyRing(auth.key_file) if auth.key_file is not None else None
     usage = UsageBook(_usage_file(auth))
+    usage.write()  # what cannot be written is better known now
     turns = Turns(limits)
     lifecycle = Lifecycle(turns, lambda: all(b.healthy() for b in models.loaded().values()))
 

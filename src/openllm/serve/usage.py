@@ -81,11 +81,19 @@ class UsageBook:
         Raises:
             StorageError: it cannot be written.
         """
-        if self.path is None or not self._changed:
-            return
+        if self._changed:
+            self.write()
+
+    def write(self) -> None:
+        """Write today's use.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         self._changed, self._written = False, time.monotonic()
-        uses = {name: [use.requests, use.tokens] for name, use in list(self._uses.items())}
-        write_private(self.path, {"day": self._day, "keys": uses})
+        if self.path is not None:
+            uses = {name: [use.requests, use.tokens] for name, use in list(self._uses.items())}
+            write_private(self.path, {"day": self._day, "keys": uses})
 
     def _today(self) -> str:
         return self._now().date().isoformat()

@@ -2,14 +2,22 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Packed matrices: what comes back, products beside the reference, and rows without companions."""
 
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny import SHAPES as SHAPES_OF_MODELS
+from tests.tiny import random_model
 from tests.tolerances import assert_close, difference
 from torch import Tensor
 
 from openllm.core.errors import EngineError
+from openllm.nn.kernels import library as kernels
+from openllm.nn.kernels.decoder import pack_model
+from openllm.nn.kernels.decoder_reference import decoder_reference
+from openllm.nn.kernels.decoder_step import Step
 from openllm.nn.kernels.library import library
 from openllm.nn.kernels.packed import (
     KINDS,
@@ -23,11 +31,24 @@ from openllm.nn.kernels.packed import (
 )
 
 SHAPES = [(16, 32), (48, 48), (37, 96), (200, 12), (640, 64)]
+OTHER_CPUS = {
+    "any x86": ("-march=x86-64",),
+    "with AVX2": ("-march=x86-64-v3",),
+    "with AVX-512": ("-march=x86-64-v4",),
+    "with all but tiles": ("-march=native", "-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8"),
+}
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def kernels_stay() -> Iterator[None]:
+    """A test with other kernels must not leave them to the next."""
+    yield
+    library.cache_clear()
 
 
 @pytest.fixture
@@ -150,3 +171,39 @@ def test_what_does_not_fit_is_refused() -> None:
         product(torch.ones(2, 5), pack(torch.ones(3, 4), "fp32"))
     with pytest.raises(EngineError, match="row 3"):
         pack(torch.ones(3, 4), "fp32").rows(torch.tensor([3]))
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86 compilers")
+@pytest.mark.parametrize("cpu", OTHER_CPUS)
+def test_other_cpus_have_the_same_results(
+    cpu: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Built for less than this machine can do: other instructions, the same integers."""
+    cases = [(kind, rows) for kind in KINDS for rows in (1, 3, 40)]
+    here = [product(normal(rows, 96), pack(normal(70, 96, seed=1), kind)) for kind, rows in cases]
+    monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path))
+    flags = [flag for flag in kernels.FLAGS if flag != "-march=native"]
+    monkeypatch.setattr(kernels, "FLAGS", [*flags, *OTHER_CPUS[cpu]])
+    monkeypatch.setattr(kernels, "SOURCES", ("decoder.cpp",))
+    library.cache_clear()
+    built = library()
+    assert built is not None and not built.has_tile_unit()
+    for (kind, rows), expected in zip(cases, here, strict=True):
+        matrix, x_RK = pack(normal(70, 96, seed=1), kind), normal(rows, 96)
+        found = product(x_RK, matrix)
+        assert_close(found, expected)
+        for row in range(rows):
+            assert torch.equal(product(x_RK[row : row + 1], matrix)[0], found[row])
+    cfg = SHAPES_OF_MODELS["gemma2"]
+    decoder = pack_model(random_model(cfg), cfg, "bf16")
+    tokens = torch.arange(20)
+    caches = [torch.zeros(2, 2, 2, 16, 16, dtype=torch.bfloat16) for _ in range(2)]
+    rest = torch.tensor([[1, 0]]), *caches, tokens
+    found = decoder.forward(tokens, tokens, 0 * tokens, *rest)
+    assert_close(found, decoder_reference(decoder, _step(tokens, *rest)), torch.bfloat16)
+
+
+def _step(tokens: Tensor, tables: Tensor, k_cache: Tensor, v_cache: Tensor, wanted: Tensor) -> Step:
+    numbers = (x.int() for x in (tokens, tokens, 0 * tokens, tables, wanted))
+    return Step(*numbers, torch.zeros_like(k_cache), torch.zeros_like(v_cache))

@@ -54,7 +54,7 @@ void packed_product(const Matrix* matrix, const float* x, int64_t rows, float* o
 #pragma omp parallel num_threads(threads)
   {
     Tiles registers;
-    Team::Member me;
+    Team::Member me = 0;
     team.each(me, rows, 1, [&](int64_t row, int64_t) {
       pack_row(x + row * matrix->inputs, matrix->inputs, row, matrix->form(), operand);
     });

@@ -25,8 +25,9 @@ from openllm.core.log import say, warn
 
 SOURCES = ("rows.cpp", "attention.cpp", "orthogonalize.cpp", "sampling.cpp", "decoder.cpp")
 HEADERS = (
-    *("simd.h", "product.h", "philox.h", "vectors.h", "packed.h", "packed_amx.h", "packed_int.h"),
-    *("decoder.h", "elementwise.h", "paged.h", "team.h", "step.h"),
+    *("simd.h", "product.h", "philox.h", "vectors.h", "elementwise.h", "team.h"),
+    *("packed.h", "packed_amx.h", "packed_int.h", "packed_amx_int.h"),
+    *("decoder.h", "paged.h", "step.h"),
 )
 COMPILERS = ("c++", "g++", "clang++")
 # Sums may be reordered, so that loops vectorise; NaN and infinity keep their meaning.

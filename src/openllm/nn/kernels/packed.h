@@ -33,6 +33,8 @@ struct Matrix {
   int64_t steps() const { return (inputs + STEP - 1) / STEP; }
   int64_t panels() const { return (outputs + LANES - 1) / LANES; }
   int64_t units() const { return (panels() + UNIT - 1) / UNIT; }
+  int64_t groups() const { return (inputs + group - 1) / group; }
+  int32_t offset() const { return kind == INT8 ? 128 : 8; }
   Form form() const { return kind == FP32 ? AS_FP32 : kind == BF16 ? AS_BF16 : AS_INT8; }
 };
 
@@ -173,8 +175,6 @@ struct PieceBf16 {
 // Weights of one output.
 inline void unpack_row(const Matrix& m, int64_t n, float* out) {
   const int64_t steps = m.steps(), panel = n / LANES, lane = n % LANES;
-  const int64_t per_scale = m.group / STEP;
-  const int64_t groups = m.kind >= INT8 ? (steps + per_scale - 1) / per_scale : 0;
   for (int64_t k = 0; k < m.inputs; k++) {
     const int64_t s = panel * steps + k / STEP, in = k % STEP;
     if (m.kind == FP32) {
@@ -186,7 +186,7 @@ inline void unpack_row(const Matrix& m, int64_t n, float* out) {
       const int64_t four = in / 4, per_step = m.kind == INT8 ? 8 : 4;
       int q = bytes[((s * per_step + four % per_step) * LANES + lane) * 4 + in % 4];
       q = m.kind == INT8 ? q - 128 : (four < 4 ? q & 15 : q >> 4) - 8;
-      const uint16_t* scale = m.scales + (panel * groups + k / m.group) * LANES;
+      const uint16_t* scale = m.scales + (panel * m.groups() + k / m.group) * LANES;
       out[k] = q * (load_scale(scale[lane]) * m.factor);
     }
   }
@@ -194,8 +194,7 @@ inline void unpack_row(const Matrix& m, int64_t n, float* out) {
 
 }  // namespace
 
-#include "packed_amx.h"
-#include "packed_int.h"
+#include "packed_amx_int.h"
 
 namespace {
 
@@ -209,7 +208,9 @@ inline void product_unit(const Matrix& m, const Operand& x, int64_t unit, float*
     case BF16:
       if (has_tiles()) return product_tiles(x, panel, panels, to);
       return cover<PieceBf16, 4, 4>(x, 0, x.rows, panel, panels, to);
-    default: return product_int(x, panel, panels, to);
+    default:
+      if (has_tiles() && x.rows >= ENOUGH) return product_int_tiles(x, panel, panels, to);
+      return cover_ints(x, 0, x.rows, panel, panels, to);
   }
 }
 

@@ -27,19 +27,23 @@ inline bool has_tiles() {
   return granted;
 }
 
-// Tile registers of this thread for as long as it lives: 8 of 16 rows of 64 bytes.
+struct TileShapes {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// The tile registers of this thread for as long as it lives: 8 of 16 rows of 64 bytes.
 struct Tiles {
   Tiles() {
-    if (!has_tiles()) return;
-    struct {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } shape;
-    _tile_loadconfig(&shape);
+    if (has_tiles()) shape();
   }
   ~Tiles() {
     if (has_tiles()) _tile_release();
+  }
+  static void shape() {
+    static const TileShapes shapes;
+    _tile_loadconfig(&shapes);
   }
 };
 

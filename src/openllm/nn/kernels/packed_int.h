@@ -19,13 +19,26 @@ inline Ints dot_fours(Ints sums, uint32_t x, Words w) {
 #endif
 }
 
+inline Ints load_ints(const int32_t* p) {
+  return reinterpret_cast<Ints>(*reinterpret_cast<const LooseWords*>(p));
+}
+
+inline void store_ints(int32_t* p, Ints x) {
+  *reinterpret_cast<LooseWords*>(p) = reinterpret_cast<Words>(x);
+}
+
+// sums += dots without the weights' bias, scaled by those of the weights and of a row of x
+inline Floats add_dots(Ints dots, int32_t bias, Floats unit, float factor, Floats sums) {
+  return fma(__builtin_convertvector(dots - bias, Floats), unit * factor, sums);
+}
+
 template <int BITS, int R, int P>
 void product_ints(const Operand& x, int64_t row, int64_t panel, const Target& to) {
   const Matrix& m = *to.matrix;
   constexpr int64_t SIZE = LANES * BITS;  // words in a panel's step
   constexpr uint32_t LOW = 0x0f0f0f0f;
   const uint32_t* w = static_cast<const uint32_t*>(m.data) + panel * x.steps * SIZE;
-  const int64_t per_scale = m.group / STEP, groups = (x.steps + per_scale - 1) / per_scale;
+  const int64_t per_scale = m.group / STEP, groups = m.groups();
   const uint16_t* scales = m.scales + panel * groups * LANES;
   const uint32_t* fours = reinterpret_cast<const uint32_t*>(x.bytes);
   Floats sums[R][P] = {};
@@ -50,12 +63,10 @@ void product_ints(const Operand& x, int64_t row, int64_t panel, const Target& to
     Floats unit[P];
     for (int p = 0; p < P; p++) unit[p] = load_scales(scales + (p * groups + group) * LANES);
     for (int r = 0; r < R; r++) {
-      int32_t bias = x.sums[place[r]] * (1 << (BITS - 1));
-      float scale = x.scales[place[r]] * m.factor;
-      for (int p = 0; p < P; p++) {
-        Floats dot = __builtin_convertvector(dots[r][p] - bias, Floats);
-        sums[r][p] = fma(dot, unit[p] * scale, sums[r][p]);
-      }
+      const int32_t bias = x.sums[place[r]] * m.offset();
+      const float factor = x.scales[place[r]] * m.factor;
+      for (int p = 0; p < P; p++)
+        sums[r][p] = add_dots(dots[r][p], bias, unit[p], factor, sums[r][p]);
     }
     if (--left_of_group == 0) group++, left_of_group = per_scale;
   }
@@ -78,14 +89,16 @@ struct PieceInt4 {
 
 // One row streams through memory, four panels at a time; more rows share the registers.
 template <template <int, int> class Piece>
-void cover_ints(const Operand& x, int64_t panel, int64_t panels, const Target& to) {
-  if (x.rows == 1) return cover<Piece, 1, 4>(x, 0, 1, panel, panels, to);
-  cover<Piece, 4, 2>(x, 0, x.rows, panel, panels, to);
+void cover_as(const Operand& x, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+              const Target& to) {
+  if (rows == 1) return cover<Piece, 1, 4>(x, row, 1, panel, panels, to);
+  cover<Piece, 4, 2>(x, row, rows, panel, panels, to);
 }
 
-inline void product_int(const Operand& x, int64_t panel, int64_t panels, const Target& to) {
-  if (to.matrix->kind == INT8) return cover_ints<PieceInt8>(x, panel, panels, to);
-  cover_ints<PieceInt4>(x, panel, panels, to);
+inline void cover_ints(const Operand& x, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+                       const Target& to) {
+  if (to.matrix->kind == INT8) return cover_as<PieceInt8>(x, row, rows, panel, panels, to);
+  cover_as<PieceInt4>(x, row, rows, panel, panels, to);
 }
 
 }  // namespace

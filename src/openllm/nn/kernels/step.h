@@ -74,7 +74,7 @@ class Run {
 #pragma omp parallel num_threads(threads)
     {
       Tiles registers;
-      Team::Member me;
+      Team::Member me = 0;
       all(me);
     }
   }

@@ -19,52 +19,38 @@ inline void rest() {
 #endif
 }
 
+// A phase ends when its tasks are done, not when all threads have arrived: one that has lost its
+// core to another program holds nobody up, unless it is in the midst of a task.
 class Team {
  public:
-  explicit Team(int64_t phases) : next_(phases) {}
+  explicit Team(int64_t phases) : phases_(phases) {}
 
-  // Called by every thread at the start of the region.
-  struct Member {
-    int64_t phase = 0;
-    bool turn = false;
-  };
+  // The next phase of a thread; each starts with 0.
+  using Member = int64_t;
 
-  // Runs work(first, last) for pieces of 0..total, then waits for all.
+  // Runs work(first, last) for pieces of 0..total, until all are done.
   template <typename Work>
   void each(Member& me, int64_t total, int64_t piece, Work work) {
-    std::atomic<int64_t>& next = next_[me.phase++].value;
+    Phase& phase = phases_[me++];
     for (;;) {
-      int64_t first = next.fetch_add(piece, std::memory_order_relaxed);
+      int64_t first = phase.next.fetch_add(piece, std::memory_order_relaxed);
       if (first >= total) break;
-      work(first, std::min(first + piece, total));
+      int64_t last = std::min(first + piece, total);
+      work(first, last);
+      phase.done.fetch_add(last - first, std::memory_order_acq_rel);
     }
-    wait(me);
+    for (int64_t spins = 1; phase.done.load(std::memory_order_acquire) < total; spins++)
+      spins % 64 ? rest() : (void)sched_yield();
   }
 
   int size() const { return omp_get_num_threads(); }
 
  private:
-  // Spinning is faster than the runtime's barrier, whose threads may fall asleep; others get the
-  // core if they need it.
-  void wait(Member& me) {
-    const int threads = omp_get_num_threads();
-    if (threads == 1) return;
-    me.turn = !me.turn;
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
-      arrived_.store(0, std::memory_order_relaxed);
-      turn_.store(me.turn, std::memory_order_release);
-      return;
-    }
-    for (int64_t spins = 1; turn_.load(std::memory_order_acquire) != me.turn; spins++)
-      spins % 64 ? rest() : (void)sched_yield();
-  }
-
-  struct alignas(64) Counter {
-    std::atomic<int64_t> value{0};
+  struct Phase {
+    alignas(64) std::atomic<int64_t> next{0};
+    alignas(64) std::atomic<int64_t> done{0};
   };
-  std::vector<Counter> next_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<bool> turn_{false};
+  std::vector<Phase> phases_;
 };
 
 }  // namespace
