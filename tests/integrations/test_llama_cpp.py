@@ -18,7 +18,7 @@ from tests.tiny import random_model
 from openllm.core.errors import CheckpointError, ConfigError, TemplateError
 from openllm.engine.backends.slot_backend import SlotBackend
 from openllm.engine.config import EngineConfig, SpeculationConfig
-from openllm.engine.request import SamplingParams, Update
+from openllm.engine.request import SamplingParams, Structure, Update
 from openllm.engine.runners.slots import Piece
 from openllm.export.gguf import export_gguf
 from openllm.integrations.llama_cpp import LlamaModel, llama_backend
@@ -171,6 +171,29 @@ def test_score_and_chat(gguf: Path, model: Transformer) -> None:
         assert encoded.count(controls["<|end_of_turn|>"]) == 1
         updates = await collect(backend.chat(chat, SamplingParams(max_new_tokens=3)))
         assert updates[-1].finish_reason is not None
+        await backend.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_structures(gguf: Path, tokenizer_folder: Path, own: bool) -> None:
+    """With the tokenizer of the file, and with ours."""
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 22, 333]}}, "required": ["n"]}
+
+    async def main() -> None:
+        backend = open_backend(gguf, tokenizer=None if own else tokenizer_folder)
+        for kind, value in (("choice", ("yes", "no")), ("json_schema", schema)):
+            structure = Structure.model_validate({"kind": kind, "value": value})
+            for seed in range(3):
+                params = SamplingParams(structure=structure, seed=seed, max_new_tokens=60, top_k=20)
+                updates = await collect(backend.generate("Anna?", params))
+                text = "".join(update.text for update in updates)
+                if kind == "choice":
+                    assert text in value
+                elif updates[-1].finish_reason == "stop":
+                    assert json.loads(text)["n"] in (1, 22, 333)
         await backend.close()
 
     asyncio.run(main())
