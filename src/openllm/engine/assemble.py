@@ -20,7 +20,8 @@ from openllm.engine.core import ModelEngine
 from openllm.engine.runner import Runner
 from openllm.engine.runners.compiled_runner import CompiledRunner, why_not_compiled
 from openllm.engine.runners.torch_runner import TorchRunner
-from openllm.engine.speculation import Drafter, ModelDrafter, NgramDrafter
+from openllm.engine.sequence import Drafter
+from openllm.engine.speculation import ModelDrafter, NgramDrafter
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 from openllm.text.tokenizer import Tokenizer, load_tokenizer

@@ -24,8 +24,7 @@ from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
 from openllm.engine.runner import Batch, Runner
 from openllm.engine.sampler import Choice, Row, SamplerState, choose
 from openllm.engine.scheduler import Plan, Scheduler, Slice
-from openllm.engine.sequence import Sequence
-from openllm.engine.speculation import Drafter
+from openllm.engine.sequence import Drafter, Sequence
 from openllm.engine.structured import compile_structure
 from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer

@@ -2,8 +2,9 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """One continuation of a request while the engine works on it. Without torch."""
 
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from openllm.engine.request import Request
 
@@ -57,3 +58,15 @@ class Sequence:
     def shares_prefix(self) -> bool:
         """Whether it may begin with blocks of others: not if every token's state is wanted."""
         return self.request.kind == "generate"
+
+
+class Drafter(Protocol):
+    """Sets the `draft` of sequences (`speculation.py`)."""
+
+    def propose(self, sequences: Many[Sequence]) -> None:
+        """Guess what follows each sequence."""
+        ...
+
+    def forget(self, sequence: Sequence) -> None:
+        """A sequence has ended."""
+        ...

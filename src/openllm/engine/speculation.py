@@ -9,26 +9,11 @@ distribution). A draft model draws with the same numbers, so it guesses right as
 """
 
 from collections.abc import Sequence as Many
-from typing import TYPE_CHECKING, Protocol
 
+from openllm.engine.core import ModelEngine
 from openllm.engine.drafts import NgramProposer
 from openllm.engine.request import Request, SamplingParams
 from openllm.engine.sequence import Sequence
-
-if TYPE_CHECKING:
-    from openllm.engine.core import ModelEngine
-
-
-class Drafter(Protocol):
-    """Sets the `draft` of sequences."""
-
-    def propose(self, sequences: Many[Sequence]) -> None:
-        """Guess what follows each sequence."""
-        ...
-
-    def forget(self, sequence: Sequence) -> None:
-        """A sequence has ended."""
-        ...
 
 
 class NgramDrafter:
@@ -58,7 +43,7 @@ class ModelDrafter:
     in its prefix cache.
     """
 
-    def __init__(self, engine: "ModelEngine", tokens: int) -> None:
+    def __init__(self, engine: ModelEngine, tokens: int) -> None:
         self._engine = engine
         self._tokens = tokens
 

@@ -127,7 +127,7 @@ class ModelPool:
         entry.removed = True  # from now on, nobody begins to use it
         try:
             await self._unload(entry)
-        except BaseException:
+        except BaseException:  # cancelled or failed: it stays, and may be used again
             entry.removed = False
             raise
         del self._entries[name]
@@ -197,7 +197,7 @@ class ModelPool:
             except EngineError:
                 await backend.close()
                 raise
-        except Exception as error:
+        except Exception as error:  # whatever a loader raises is counted, told and raised again
             entry.num_bytes = 0
             known = isinstance(error, OpenLLMError)
             entry.error = str(error) if known else f"{type(error).__name__}: {error}"

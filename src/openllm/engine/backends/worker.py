@@ -143,7 +143,7 @@ class EngineWorker:
                 continue  # who asked has gone
             try:
                 done.set_result(function())
-            except BaseException as error:
+            except BaseException as error:  # raised again where the call came from
                 done.set_exception(error)
 
     def _refuse_calls(self) -> None:
@@ -155,7 +155,7 @@ class EngineWorker:
     def _step(self) -> list[Update]:
         try:
             updates = self.engine.step()
-        except Exception as error:
+        except Exception as error:  # one failed step must not end the thread of all requests
             self._failures += 1
             warn(f"an engine step failed: {type(error).__name__}: {error}")
             self._closed = self._failures >= MAX_FAILURES or not self._reset()
@@ -167,7 +167,7 @@ class EngineWorker:
         """Whether the engine could be cleared after a failure."""
         try:
             self.engine.reset()
-        except Exception as error:
+        except Exception as error:  # then the engine is given up, and all are told
             warn(f"the engine cannot be cleared: {type(error).__name__}: {error}")
             return False
         return True
