@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import real_text
 import torch
 from matplotlib.figure import Figure
 from record import RESULTS, SHARED, record
@@ -78,6 +79,12 @@ def squad_model(name: str = "squad-tiny", *more: str) -> Trained:
     return Trained(out / "model", data, bool(more))
 
 
+def larger_model(name: str) -> Trained:
+    """A run of `real_text.py`: 12M or 37M parameters on all of SQuAD's passages."""
+    data, out = real_text.train(name)
+    return Trained(out / "model", data)
+
+
 MODELS = {
     "quickstart": quickstart_model,
     "squad-tiny": squad_model,
@@ -87,6 +94,8 @@ MODELS = {
     "squad-tiny, trained for 4 bits in groups of 128": lambda: squad_model(
         "squad-tiny-4bit-128", "quantize={bits: 4, group: 128}"
     ),
+    "squad-small-8k": lambda: larger_model("squad-small-8k"),
+    "squad-small-32k": lambda: larger_model("squad-small-32k"),
 }
 
 
@@ -229,10 +238,9 @@ def draw(table: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Measure the models that the command line names."""
+    trained = {name: MODELS[name]() for name in sys.argv[1:] or MODELS}
     torch.set_num_threads(1)
-    table: list[dict[str, Any]] = []
-    for name in sys.argv[1:] or MODELS:
-        table += rows(name, MODELS[name]())
+    table = [row for name, model in trained.items() for row in rows(name, model)]
     facts = {
         "what": "openllm quantize on held-out text; loss: share of bits per byte that is added",
         "aims": {str(bits): aim for bits, aim in AIMS.items()},
