@@ -79,6 +79,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "prepar", "x"], "did you mean 'openllm data prepare'?"),
         (["prepare", "x"], "did you mean 'openllm data prepare'?"),
         (["tokeniser", "train"], "did you mean 'openllm tokenizer train'?"),
+        (["keys", "new", "x"], "unknown command 'keys new'; 'keys' has: add, ls, revoke, rotate"),
         (["xyzzy"], "unknown command 'xyzzy'; see: openllm --help"),
         (["data"], "'data' needs a subcommand"),
         (["--frobnicate"], "unknown option '--frobnicate'"),

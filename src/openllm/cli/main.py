@@ -48,9 +48,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("continue a prompt with a model", "openllm.recipes.generate:main"),
     "chat": ("talk to a model in the terminal", "openllm.recipes.chat.command:main"),
     "batch": ("answer a file of requests", "openllm.recipes.batch:main"),
-    "serve": ("serve models to clients of OpenAI's API", "openllm.recipes.serve:main"),
+    "serve": ("serve models with OpenAI's API and a chat page", "openllm.recipes.serve:main"),
     "import": (
-        "make a model folder of one from transformers",
+        "turn a public model into a model folder",
         "openllm.recipes.import_model:main",
     ),
     "merge": ("put a LoRA adapter into the weights of its base", "openllm.recipes.merge:main"),
@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "openllm.recipes.export:export_main",
     ),
     "verify": (
-        "compute the certificate of an exported model again",
+        "check an exported model against its certificate",
         "openllm.recipes.export:verify_main",
     ),
     "models ls": ("list the models on this machine", "openllm.recipes.models:ls_main"),
@@ -86,6 +86,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("check this machine and installation", "openllm.cli.doctor:main"),
 }
 """Name of a command -> (one-line help, "module:function" taking the remaining arguments)."""
+
+CHAPTERS = {
+    "quickstart": "all at once",
+    "data prepare": "text and tokenizers",
+    "model inspect": "train and evaluate",
+    "generate": "use a model",
+    "import": "change a model",
+    "models ls": "keep and share models",
+    "keys add": "keys of a server",
+    "recipes list": "about this installation",
+}
+"""First command of a chapter of `openllm --help` -> its title."""
 
 FOREIGN = (
     "the package 'openllm' (by BentoML) is also installed and uses the same import name and "
@@ -155,8 +167,12 @@ def _unknown(arguments: list[str]) -> str:
     """The message for an unknown command."""
     if arguments[0].startswith("-"):
         return f"unknown option '{arguments[0]}'; see: openllm --help"
-    nouns = {name.partition(" ")[0] for name in COMMANDS}
+    nouns = {name.partition(" ")[0] for name in COMMANDS if " " in name}
     given = " ".join(arguments[:2] if arguments[0] in nouns else arguments[:1])
+    if arguments[0] in nouns:
+        verbs = [name.split()[1] for name in COMMANDS if name.startswith(f"{arguments[0]} ")]
+        if not difflib.get_close_matches(arguments[1], verbs, 1):
+            return f"unknown command '{given}'; '{arguments[0]}' has: {', '.join(verbs)}"
     close = [name for name in COMMANDS if name.endswith(f" {given}")]
     close = close or difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, 1, cutoff=0.75)
     close = close or difflib.get_close_matches(given, [*COMMANDS, *sorted(nouns)], 1)
@@ -175,8 +191,11 @@ def overview(noun: str | None = None) -> str:
     width = max(map(len, shown))
     lines = [f"usage: openllm {noun or 'COMMAND'} {'SUBCOMMAND ' if noun else ''}[arguments]", ""]
     if noun is None:
-        lines += ["From raw text to a trained and evaluated language model.", ""]
-    lines += [f"  {name:<{width}}  {help_line}" for name, help_line in shown.items()]
+        lines.append("From raw text to a language model that is trained, evaluated and served.")
+    for name, help_line in shown.items():
+        if noun is None and name in CHAPTERS:
+            lines += ["", f"{CHAPTERS[name]}:"]
+        lines.append(f"  {name:<{width}}  {help_line}")
     if noun is None:
         lines += [
             "",

@@ -77,19 +77,29 @@ def main(argv: list[str]) -> int:
         prog="openllm batch",
         description="Answer a file of requests in OpenAI's batch format. A run that was killed "
         "goes on where it ended when the command is repeated. Exits with 1 if a request failed.",
+        epilog="example: openllm batch requests.jsonl results.jsonl --model runs/notes/model",
     )
     parser.add_argument("input", type=Path, metavar="IN", help="requests, one JSON object a line")
     parser.add_argument("output", type=Path, metavar="OUT", help="results, one JSON object a line")
     parser.add_argument("--model", required=True, help=SOURCES)
     parser.add_argument("--ordered", action="store_true", help="write in the order of the input")
-    parser.add_argument("--concurrency", type=int, default=64, help="requests at a time")
-    parser.add_argument("--seed", type=int, help="for requests without one, plus their number")
-    parser.add_argument("--exact", action="store_true", help="results do not depend on neighbours")
+    parser.add_argument(
+        "--concurrency", type=int, default=64, metavar="N", help="requests at a time (default: 64)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="request i without a seed gets N + i")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="results do not depend on the requests computed beside them",
+    )
     parser.add_argument(
         "--retry-failed", action="store_true", help="answer again what failed in earlier runs"
     )
     parser.add_argument(
-        "--api-key-file", type=Path, help="else the variable OPENAI_API_KEY is read"
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key of the server that is called (default: $OPENAI_API_KEY)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check the input, count its tokens")
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object")
@@ -247,6 +257,9 @@ def _check(args: argparse.Namespace, requests: "Requests") -> int:
         say(f"{custom_id}: {fault}")
     facts = {**asdict(report), "faults": len(report.faults)}
     known = {name: value for name, value in facts.items() if value is not None}
-    shown = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in known.items())
+    words = {"faults": "with faults", "most_new_tokens": "new tokens at most"}
+    shown = ", ".join(
+        f"{value:,} {words.get(name, name.replace('_', ' '))}" for name, value in known.items()
+    )
     sys.stdout.write(f"{json.dumps(known) if args.json else shown}\n")
     return 1 if report.faults else 0

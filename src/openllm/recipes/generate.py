@@ -10,11 +10,24 @@ from openllm.core.errors import UsageError
 from openllm.engine.request import SamplingParams
 from openllm.export.zoo import resolve_model
 
+SAMPLING = (
+    ("--max-new-tokens", int, 200, "N", "most tokens to write"),
+    ("--temperature", float, 0.8, "T", "0: always the likeliest token"),
+    ("--top-k", int, 0, "K", "keep the K likeliest tokens; 0: all"),
+    ("--top-p", float, 0.95, "P", "keep the likeliest tokens of total probability P"),
+    ("--min-p", float, 0.0, "P", "drop tokens below P times the top probability"),
+    ("--repetition-penalty", float, 1.0, "X", "above 1: avoid tokens used before"),
+    ("--seed", int, 0, "N", "another seed, another text"),
+)
+"""Option, type, default, letter and meaning."""
+
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
     parser = argparse.ArgumentParser(
-        prog="openllm generate", description="Continue a prompt with a model."
+        prog="openllm generate",
+        description="Continue a prompt with a model.",
+        epilog="example: openllm generate runs/quickstart/tiny/model --prompt 'One morning'",
     )
     parser.add_argument("model", help="model folder, such as RUN/model, or a name from 'models ls'")
     parser.add_argument(
@@ -25,14 +38,13 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="answer the prompt as a user's message, with the model's chat template",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=200)
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: greedy decoding")
-    parser.add_argument("--top-k", type=int, default=0, help="keep the k most likely tokens")
-    parser.add_argument("--top-p", type=float, default=0.95, help="probability mass to keep")
-    parser.add_argument("--min-p", type=float, default=0.0, help="relative to the best token")
-    parser.add_argument("--repetition-penalty", type=float, default=1.0)
-    parser.add_argument("--stop", action="append", default=[], help="stop before this text")
-    parser.add_argument("--seed", type=int, default=0)
+    for option, kind, value, letter, meaning in SAMPLING:
+        parser.add_argument(
+            option, type=kind, default=value, metavar=letter, help=f"{meaning} (default: {value})"
+        )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="stop before this text"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, not a stream")
     args = parser.parse_args(argv)
     if any(not stop for stop in args.stop):

@@ -33,7 +33,10 @@ def add_main(argv: list[str]) -> int:
         help=f"what it may do; may be repeated; without it: {', '.join(DEFAULT_SCOPES)}",
     )
     parser.add_argument(
-        "--model", action="append", default=[], help="that it may use; may be repeated"
+        "--model",
+        action="append",
+        default=[],
+        help="a model that it may use; may be repeated; without it: all",
     )
     parser.add_argument("--expires", metavar="WHEN", help="90d, 12h, 4w or a date 2027-01-31 (UTC)")
     for what, period in (
@@ -42,7 +45,12 @@ def add_main(argv: list[str]) -> int:
         ("requests", "day"),
         ("tokens", "day"),
     ):
-        parser.add_argument(f"--{what}-per-{period}", type=int, metavar="N")
+        parser.add_argument(
+            f"--{what}-per-{period}",
+            type=int,
+            metavar="N",
+            help=f"{what} that it may use in a {period}",
+        )
     args = parser.parse_args(argv)
     limits = {
         name: value
@@ -124,9 +132,9 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"openllm keys {command}",
         description=description,
-        epilog="Without --file: in $OPENLLM_KEYS, else in ~/.config/openllm/keys.json.",
+        epilog="Without --file: $OPENLLM_KEYS, else ~/.config/openllm/keys.json.",
     )
-    parser.add_argument("--file", help="file of the keys, made if missing", type=_path)
+    parser.add_argument("--file", help="file of the keys; 'keys add' makes it", type=_path)
     return parser
 
 

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bits",
         type=int,
         choices=(8, 4),
-        help="of the weights (default: 8); at 4, embedding and head keep 8",
+        help="bits of a weight (default: 8); at 4, embedding and head keep 8",
     )
     limit.add_argument("--max-size", metavar="SIZE", help="choose bits by part, such as 20MB")
     limit.add_argument("--max-loss", metavar="PERCENT", help="choose bits by part, such as 1%%")
@@ -78,10 +78,16 @@ def _parser() -> argparse.ArgumentParser:
         help="leave the embedding in 16 bits, as transformers and vLLM need",
     )
     add("--calibrate", metavar="DATA", help="prepared folder (its validation split) or text file")
-    add("--tokens", type=int, default=32_768, help="of it to use (default: 32768)")
+    add(
+        "--tokens",
+        type=int,
+        default=32_768,
+        metavar="N",
+        help="tokens of --calibrate to use (default: 32768)",
+    )
     add("--data", help="held-out text for the report (default: the test split of --calibrate)")
     add("--report", action="store_true", help="measure sensitivity, quality, size and speed")
-    add("--seed", type=int, default=0, help="of the choice of documents")
+    add("--seed", type=int, default=0, metavar="N", help="which documents are chosen (default: 0)")
     add("--json", action="store_true", help="print the facts as JSON")
     return parser
 

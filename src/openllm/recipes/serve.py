@@ -108,16 +108,24 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="openllm serve",
         description="Serve models to any client of OpenAI's API.",
-        epilog="All settings: openllm serve MODEL --set limits.max_running=8; see docs/serving.md",
+        epilog="example: openllm serve runs/quickstart/tiny/model --port 8080",
     )
     parser.add_argument("model", nargs="+", help=SOURCES)
-    parser.add_argument("--host", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, help="port to listen on (8000); 0: any free one")
     parser.add_argument(
-        "--name", action="append", default=[], help="what requests call a model; once for each"
+        "--host", help="address to listen on (default: 127.0.0.1, this machine only)"
     )
     parser.add_argument(
-        "--alias", action="append", default=[], metavar="ALIAS=MODEL", help="another name"
+        "--port", type=int, help="port to listen on (default: 8000); 0: any free one"
+    )
+    parser.add_argument(
+        "--name", action="append", default=[], help="what requests call the model; once for each"
+    )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="ALIAS=MODEL",
+        help="another name of a model",
     )
     parser.add_argument(
         "--adapter",
@@ -129,31 +137,44 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--memory", metavar="SIZE", help="most memory for models, such as 8G; loads them when used"
     )
-    parser.add_argument("--api-key-file", help="file of 'openllm keys'; without it, none is asked")
+    parser.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help="the keys that may call, from 'openllm keys add' (default: $OPENLLM_KEYS; "
+        "without a file, no key is asked for)",
+    )
     parser.add_argument(
         "--open-to-all", action="store_true", help="let other machines call without a key"
     )
     parser.add_argument(
-        "--cors-origin", action="append", default=[], help="whose pages may call from a browser"
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="whose pages may call from a browser, such as https://example.org",
     )
-    parser.add_argument("--access-log", help="file; -: standard error; off: none")
+    parser.add_argument(
+        "--access-log",
+        metavar="FILE",
+        help="a line for each request; -: standard error (default); off: none",
+    )
     parser.add_argument(
         "--log-prompts", action="store_true", help="write prompts into the access log"
     )
-    parser.add_argument("--otlp-endpoint", help="where OpenTelemetry traces go")
+    parser.add_argument("--otlp-endpoint", metavar="URL", help="where OpenTelemetry traces go")
     parser.add_argument(
         "--engine",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of the engine, such as precision=int8",
+        help="a setting of the engine, such as precision=int8; see docs/engine.md",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting of the server, such as limits.max_running=8",
+        help="any setting of the server, such as limits.max_running=8; see docs/deployment.md",
     )
     return parser.parse_args(argv)
 

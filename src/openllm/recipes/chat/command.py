@@ -23,30 +23,44 @@ def main(argv: list[str]) -> int:
         prog="openllm chat",
         description="Talk to a model. In a terminal, /help lists the commands; through a pipe, "
         "standard input is the question, and only the answer is written.",
+        epilog="example: openllm chat runs/quickstart/tiny/model --complete",
     )
     parser.add_argument("model", help=SOURCES)
-    parser.add_argument("--system", help="what the model is told first")
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
     parser.add_argument(
         "--complete", action="store_true", help="continue texts, for models not made for chat"
     )
-    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="0: greedy")
-    parser.add_argument("--top-p", type=float, help="probability mass to keep")
-    parser.add_argument("--max-tokens", type=int, help="most new tokens of an answer")
-    parser.add_argument("--seed", type=int, help="none: a random one for each answer")
-    parser.add_argument("--stop", action="append", help="stop before this text")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=TEMPERATURE,
+        metavar="T",
+        help=f"0: always the likeliest token (default: {TEMPERATURE})",
+    )
+    parser.add_argument("--top-p", type=float, metavar="P", help="probability mass to keep")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="most new tokens of an answer")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="for repeatable answers (default: a random one each)"
+    )
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="stop before this text")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of /set"
     )
-    parser.add_argument("--load", type=Path, help="go on with a conversation of /save")
+    parser.add_argument(
+        "--load", type=Path, metavar="FILE", help="go on with a conversation that /save wrote"
+    )
     parser.add_argument(
         "--engine",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of the engine, such as precision=int8",
+        help="a setting of the engine, such as precision=int8; see docs/engine.md",
     )
     parser.add_argument(
-        "--api-key-file", type=Path, help="else the variable OPENAI_API_KEY is read"
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key of the server that is called (default: $OPENAI_API_KEY)",
     )
     parser.add_argument("--no-history", action="store_true", help="keep no file of what is typed")
     parser.add_argument("--json", action="store_true", help="print the answer as one JSON object")
