@@ -22,7 +22,7 @@ from record import RESULTS, record
 
 from openllm.core.log import say
 from openllm.export.web import export_web, open_web
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 READY = "document.getElementById('generate')?.disabled === false"
 FINISHED = "document.getElementById('stop').disabled"

@@ -34,7 +34,7 @@ from openllm.export.onnx_runtime import OnnxModel
 from openllm.export.pt2 import Pt2Model, export_pt2
 from openllm.export.reference import log_softmax
 from openllm.export.runtime import Runtime
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 NEW_TOKENS = 256
 PROMPT_TOKENS = 16

@@ -144,7 +144,7 @@ def tokenized(args: argparse.Namespace, vocab_size: int) -> tuple[int, str, str]
     from openllm.recipes import tokenizer
     from openllm.recipes.prepare import prepare_main
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     data, vocabulary = args.data, args.tokenizer
     if data is None:

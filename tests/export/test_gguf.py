@@ -30,8 +30,8 @@ from openllm.export.gguf_reader import read_gguf
 from openllm.export.gguf_shapes import architecture
 from openllm.export.gguf_tokenizer import chat_templates, pre_tokenizer, tokenizer_metadata
 from openllm.nn.config import ModelConfig
+from openllm.text.load import load_tokenizer
 from openllm.text.sentencepiece_tokenizer import parse_model
-from openllm.text.tokenizer import load_tokenizer
 
 pytest.importorskip("gguf", reason="needs the extra 'export'")
 

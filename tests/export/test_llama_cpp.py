@@ -30,7 +30,8 @@ from openllm.export.gguf_file import Dtype
 from openllm.export.gguf_reader import read_gguf
 from openllm.export.llama_cpp import LlamaCppModel, load
 from openllm.text.controls import CONTROLS
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 pytest.importorskip("llama_cpp", reason="needs the extra 'llama', which is built from source")
 

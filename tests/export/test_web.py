@@ -27,7 +27,7 @@ from openllm.export.onnx_runtime import OnnxModel
 from openllm.export.web import PAGE, export_web, open_web, show_verdict
 from openllm.export.web_runtime import PACKED, SCRIPT, find_runtime, read_pieces, write_pieces
 from openllm.export.web_vocabulary import page_vocabulary
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 ODD = [
     "",

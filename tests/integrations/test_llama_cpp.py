@@ -24,7 +24,7 @@ from openllm.export.gguf import export_gguf
 from openllm.integrations.llama_cpp import LlamaModel, llama_backend
 from openllm.nn.model import Transformer
 from openllm.text.controls import CONTROLS
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 pytest.importorskip("llama_cpp", reason="needs the extra 'llama', which is built from source")
 

@@ -21,7 +21,7 @@ from openllm.engine.runners.slots import Piece
 from openllm.export.llama_cpp import MOST_CONTEXT, has_tiles, library
 from openllm.integrations.llama_tokenizer import LlamaTokenizer
 from openllm.text.chat import ChatTemplate, find_chat_template
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 MOST_TOKENS = 512
 """Tokens that llama.cpp computes in one run; the memory for their logits grows with it."""

@@ -19,7 +19,7 @@ from openllm.engine.runners.slots import Piece
 from openllm.export.onnx import GRAPH
 from openllm.export.onnx_runtime import OnnxModel
 from openllm.text.chat import find_chat_template
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 
 class OnnxSlots:

@@ -141,7 +141,7 @@ def evaluate(
     from openllm.evaluate.heldout import read_heldout
     from openllm.evaluate.perplexity import full_context_share
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     shape = read_model_config(model)
     tokenizer = load_tokenizer(model)

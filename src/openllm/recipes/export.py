@@ -178,7 +178,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
 def ask_original(source: Path, args: argparse.Namespace) -> Reference:
     """The answers of the original model to the questions that the arguments ask."""
     from openllm.export.eager import EagerModel
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     if min(args.prompts, args.new_tokens) < 1 or args.text_tokens < 2:
         raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")

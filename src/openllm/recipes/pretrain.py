@@ -79,7 +79,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     from openllm.checkpoint.families.registry import OWN, architecture
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
     from openllm.train.forecast import forecast
 
     data, vocabulary = _folders(cfg)
