@@ -321,10 +321,10 @@ def _forbid_repacking(library: Any) -> None:
 
 def write_random_gguf(path: Path, cfg: ModelConfig, dtype: Any) -> int:
     """Write a file for llama.cpp; return the bytes of weights that a token reads."""
-    from openllm.export.gguf import tensor_dtype
-    from openllm.export.gguf_file import FILE_TYPES, Stored, write_gguf
-    from openllm.export.gguf_shapes import architecture, hyperparameters
-    from openllm.export.gguf_tensors import packed
+    from openllm.export.gguf.file import FILE_TYPES, Stored, write_gguf
+    from openllm.export.gguf.shapes import architecture, hyperparameters
+    from openllm.export.gguf.tensors import packed
+    from openllm.export.gguf.writer import tensor_dtype
 
     shape = architecture(cfg)
     with torch.device("meta"):

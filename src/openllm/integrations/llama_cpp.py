@@ -18,7 +18,7 @@ from openllm.engine.backend import BackendInfo
 from openllm.engine.backends.slot_backend import SlotBackend, choose_slots
 from openllm.engine.config import EngineConfig
 from openllm.engine.runners.slots import Piece
-from openllm.export.llama_cpp import MOST_CONTEXT, has_tiles, library
+from openllm.export.gguf.llama_cpp import MOST_CONTEXT, has_tiles, library
 from openllm.integrations.llama_tokenizer import LlamaTokenizer
 from openllm.text.chat import ChatTemplate, find_chat_template
 from openllm.text.load import load_tokenizer

@@ -18,7 +18,7 @@ from openllm.data.readers import ReadOptions
 from openllm.engine.request import SamplingParams
 from openllm.evaluate.config import EvaluateConfig
 from openllm.evaluate.report import Table, finite, tables, write_report
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 
 if TYPE_CHECKING:
     from openllm.evaluate.ngram import KneserNey

@@ -27,8 +27,8 @@ from openllm.export.certificate import (
 )
 from openllm.export.formats import FORMATS, PRECISIONS
 from openllm.export.inventory import model_fingerprint, model_name
+from openllm.export.models.zoo import resolve_model
 from openllm.export.reference import Reference, make_reference
-from openllm.export.zoo import resolve_model
 from openllm.recipes.import_model import read_size
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 
 from openllm.core.errors import UsageError
 from openllm.engine.request import SamplingParams
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 
 
 def main(argv: list[str]) -> int:

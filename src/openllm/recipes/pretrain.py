@@ -14,7 +14,7 @@ from openllm.core.log import progress, say, warn
 from openllm.core.runs import Run, source_commit
 from openllm.data.document import read_index
 from openllm.export.inventory import model_fingerprint
-from openllm.export.zoo import find_model
+from openllm.export.models.zoo import find_model
 from openllm.recipes.build import (
     build_loader,
     build_trainer,

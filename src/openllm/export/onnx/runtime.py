@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openllm.core.errors import CheckpointError, ConfigError
 from openllm.core.files import read_json
 from openllm.core.plugins import require
-from openllm.export.onnx import GRAPH, with_layer_outputs
+from openllm.export.onnx.writer import GRAPH, with_layer_outputs
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_positions")
 """Keys of `config.json` that may hold the longest context."""

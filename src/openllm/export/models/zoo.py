@@ -27,7 +27,15 @@ from openllm.core.files import (
     storage_errors,
     write_json,
 )
-from openllm.export.entry import (
+from openllm.export.inventory import (
+    check_model,
+    digest_files,
+    fingerprint,
+    list_files,
+    model_facts,
+    place,
+)
+from openllm.export.models.entry import (
     MODEL,
     RECORD,
     Entry,
@@ -36,14 +44,6 @@ from openllm.export.entry import (
     all_text,
     read_entry,
     readable,
-)
-from openllm.export.inventory import (
-    check_model,
-    digest_files,
-    fingerprint,
-    list_files,
-    model_facts,
-    place,
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")

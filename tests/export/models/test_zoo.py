@@ -27,7 +27,7 @@ from openllm.export.inventory import (
     name_problem,
     read_header,
 )
-from openllm.export.zoo import Zoo, resolve_model, valid_name
+from openllm.export.models.zoo import Zoo, resolve_model, valid_name
 
 pytestmark = pytest.mark.usefixtures("zoo_root")
 
@@ -59,7 +59,7 @@ def test_facts_are_read_without_torch(model: Path) -> None:
         dtype="fp32",
         licence="mit",
     )
-    code = "import sys, openllm.recipes.models, openllm.recipes.hub, openllm.export.hub\n"
+    code = "import sys, openllm.recipes.models, openllm.recipes.hub, openllm.export.models.hub\n"
     code += "sys.exit(int(bool({'torch', 'huggingface_hub'} & set(sys.modules))))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

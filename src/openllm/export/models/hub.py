@@ -23,7 +23,7 @@ from openllm.core.errors import DownloadError, OpenLLMError, StorageError, Uploa
 from openllm.core.files import locked
 from openllm.core.log import console, say, warn
 from openllm.core.plugins import require
-from openllm.export.zoo import valid_name
+from openllm.export.models.zoo import valid_name
 
 LARGE = 10_000_000
 """Bytes; larger files are uploaded one by one, so that an interrupted upload goes on after them."""
@@ -250,7 +250,7 @@ def push(
     Other files of the repository stay.
 
     Args:
-        files: name in the repository -> the file; `export/safety.py` has accepted them.
+        files: name in the repository -> the file; `export/models/safety.py` has accepted them.
         repo: `OWNER/NAME`.
         public: of a new repository; an existing one must be as this says.
         revision: branch, created if there is none; None: main.

@@ -25,7 +25,7 @@ from openllm.core.log import say
 from openllm.core.plugins import require
 from openllm.export.companions import copy_companions
 from openllm.export.decoder import Decoder
-from openllm.export.packing import BlockLinear, BlockTable, HalfLinear, HalfTable, pack
+from openllm.export.onnx.packing import BlockLinear, BlockTable, HalfLinear, HalfTable, pack
 from openllm.nn.model import Transformer
 from openllm.nn.quantized import QuantizedTensor
 

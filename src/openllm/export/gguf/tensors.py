@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from openllm.export.gguf_shapes import ARCHITECTURES, query_factor
+from openllm.export.gguf.shapes import ARCHITECTURES, query_factor
 from openllm.nn.block import NORMS
 from openllm.nn.config import ModelConfig, RopeConfig
 from openllm.nn.norm import RMSNormConfig

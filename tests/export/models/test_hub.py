@@ -15,13 +15,13 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
-from tests.export.hub_server import Hub, Repo
+from tests.export.models.hub_server import Hub, Repo
 
-import openllm.export.hub as module
+import openllm.export.models.hub as module
 from openllm.cli.main import main
 from openllm.export.inventory import digest_files, list_files, model_fingerprint
-from openllm.export.safety import choose_downloads
-from openllm.export.zoo import Zoo
+from openllm.export.models.safety import choose_downloads
+from openllm.export.models.zoo import Zoo
 
 pytestmark = pytest.mark.usefixtures("zoo_root")
 

@@ -15,8 +15,8 @@ from tests.tolerances import assert_close
 
 from openllm.checkpoint.model_dir import load_model
 from openllm.core.errors import CheckpointError
-from openllm.export.pt2 import Pt2Model, export_pt2
-from openllm.export.pt2_archive import check_archive
+from openllm.export.pt2.archive import check_archive
+from openllm.export.pt2.writer import Pt2Model, export_pt2
 
 TEXT = [7, 300, 12, 55, 408, 6, 9, 101, 33, 34, 35, 36]
 

@@ -21,12 +21,12 @@ from tests.conftest import REPOSITORY
 from tests.tiny import sentences
 
 from openllm.core.errors import CheckpointError, ConfigError, DownloadError, TokenizerError
-from openllm.export import web, web_runtime
-from openllm.export.onnx import export_onnx
-from openllm.export.onnx_runtime import OnnxModel
-from openllm.export.web import PAGE, export_web, open_web, show_verdict
-from openllm.export.web_runtime import PACKED, SCRIPT, find_runtime, read_pieces, write_pieces
-from openllm.export.web_vocabulary import page_vocabulary
+from openllm.export.onnx.runtime import OnnxModel
+from openllm.export.onnx.writer import export_onnx
+from openllm.export.web import onnxruntime, writer
+from openllm.export.web.onnxruntime import PACKED, SCRIPT, find_runtime, read_pieces, write_pieces
+from openllm.export.web.vocabulary import page_vocabulary
+from openllm.export.web.writer import PAGE, export_web, open_web, show_verdict
 from openllm.text.load import load_tokenizer
 
 ODD = [
@@ -146,7 +146,7 @@ def test_bytes_as_scripts(
 ) -> None:
     folder = tmp_path_factory.mktemp("pieces")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(web_runtime, "PIECE", piece)
+        patch.setattr(onnxruntime, "PIECE", piece)
         count = write_pieces(folder, "part", data)
     if count <= 1000:
         assert len(list(folder.iterdir())) == count
@@ -174,8 +174,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     digest = hashlib.sha256((folder / "web.tgz").read_bytes()).hexdigest()
-    monkeypatch.setattr(web_runtime, "URL", f"http://127.0.0.1:{server.server_port}/web.tgz")
-    monkeypatch.setattr(web_runtime, "SHA256", digest)
+    monkeypatch.setattr(onnxruntime, "URL", f"http://127.0.0.1:{server.server_port}/web.tgz")
+    monkeypatch.setattr(onnxruntime, "SHA256", digest)
     monkeypatch.setenv("OPENLLM_CACHE", str(tmp_path / "cache"))
     yield folder
     server.shutdown()
@@ -221,7 +221,7 @@ def test_the_best_weights_that_fit(
         assert not round_inputs
         shutil.copytree(tmp_path / dtype, target, dirs_exist_ok=True)
 
-    monkeypatch.setattr(web, "export_onnx", again)
+    monkeypatch.setattr(writer, "export_onnx", again)
     export_web(source, tmp_path / "wide", max_mb=50, runtime=fake_runtime)
     wide = folder_megabytes(tmp_path / "wide")
     assert '"Weights":"8 bits"' in (tmp_path / "wide" / "facts.js").read_text()

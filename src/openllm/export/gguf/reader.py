@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from openllm.core.errors import CheckpointError, ConfigError
-from openllm.export.gguf_file import GGUFFile
-from openllm.export.gguf_shapes import ARCHITECTURES, Architecture
-from openllm.export.gguf_tensors import packed
+from openllm.export.gguf.file import GGUFFile
+from openllm.export.gguf.shapes import ARCHITECTURES, Architecture
+from openllm.export.gguf.tensors import packed
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 from openllm.nn.rope_scaling import YarnScaling

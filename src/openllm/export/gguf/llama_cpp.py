@@ -18,8 +18,8 @@ from openllm.core.errors import CheckpointError, ConfigError
 from openllm.core.log import say
 from openllm.core.plugins import require
 from openllm.export.eager import EagerModel
-from openllm.export.gguf_file import GGUFFile
-from openllm.export.gguf_reader import read_gguf
+from openllm.export.gguf.file import GGUFFile
+from openllm.export.gguf.reader import read_gguf
 from openllm.export.runtime import Runtime
 from openllm.nn.model import Transformer
 

@@ -24,7 +24,7 @@ from openllm.checkpoint.source import open_source
 from openllm.core.log import say
 from openllm.export.companions import copy_companions
 from openllm.export.decoder import Decoder, Pair
-from openllm.export.pt2_archive import check_archive
+from openllm.export.pt2.archive import check_archive
 
 ARCHIVE = "model.pt2"
 

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 import torch
 from hypothesis import example, given, settings
-from tests.export.gguf_models import (
+from tests.export.gguf.models import (
     GGUF_SHAPES,
     LLAMA3,
     QWEN2,
@@ -25,10 +25,10 @@ from tests.tiny import random_model
 
 from openllm.core.errors import CheckpointError, ConfigError
 from openllm.export.eager import EagerModel
-from openllm.export.gguf import export_gguf
-from openllm.export.gguf_file import Dtype
-from openllm.export.gguf_reader import read_gguf
-from openllm.export.llama_cpp import LlamaCppModel, load
+from openllm.export.gguf.file import Dtype
+from openllm.export.gguf.llama_cpp import LlamaCppModel, load
+from openllm.export.gguf.reader import read_gguf
+from openllm.export.gguf.writer import export_gguf
 from openllm.text.controls import CONTROLS
 from openllm.text.load import load_tokenizer
 from openllm.text.tokenizer import Tokenizer

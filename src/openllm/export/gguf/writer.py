@@ -17,10 +17,10 @@ from openllm.checkpoint.source import open_source, split_stored
 from openllm.core.errors import CheckpointError
 from openllm.core.files import read_json
 from openllm.core.log import progress, warn
-from openllm.export.gguf_file import BLOCK, FILE_TYPES, Blocks, Dtype, Stored, write_gguf
-from openllm.export.gguf_shapes import architecture, context_length, hyperparameters
-from openllm.export.gguf_tensors import Packed, packed, rope_tensors
-from openllm.export.gguf_tokenizer import tokenizer_metadata
+from openllm.export.gguf.file import BLOCK, FILE_TYPES, Blocks, Dtype, Stored, write_gguf
+from openllm.export.gguf.shapes import architecture, context_length, hyperparameters
+from openllm.export.gguf.tensors import Packed, packed, rope_tensors
+from openllm.export.gguf.tokenizer import tokenizer_metadata
 from openllm.export.inventory import model_name
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer

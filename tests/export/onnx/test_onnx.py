@@ -15,10 +15,10 @@ from tests.tolerances import assert_close, difference
 
 from openllm.checkpoint.model_dir import load_model
 from openllm.core.errors import CheckpointError, ConfigError
-from openllm.export import onnx as exporter
-from openllm.export.onnx import export_onnx
-from openllm.export.onnx_runtime import OnnxModel
-from openllm.export.packing import BLOCK, from_blocks, to_blocks
+from openllm.export.onnx import writer as exporter
+from openllm.export.onnx.packing import BLOCK, from_blocks, to_blocks
+from openllm.export.onnx.runtime import OnnxModel
+from openllm.export.onnx.writer import export_onnx
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
-from tests.export.gguf_models import (
+from tests.export.gguf.models import (
     GGUF_SHAPES,
     LLAMA3,
     QWEN2,
@@ -24,11 +24,11 @@ from tests.export.gguf_models import (
 from tests.tiny import VOCAB_SIZE, random_model
 
 from openllm.core.errors import CheckpointError, TokenizerError
-from openllm.export.gguf import export_gguf, file_name, tensor_dtype
-from openllm.export.gguf_file import Dtype, GGUFFile
-from openllm.export.gguf_reader import read_gguf
-from openllm.export.gguf_shapes import architecture
-from openllm.export.gguf_tokenizer import chat_templates, pre_tokenizer, tokenizer_metadata
+from openllm.export.gguf.file import Dtype, GGUFFile
+from openllm.export.gguf.reader import read_gguf
+from openllm.export.gguf.shapes import architecture
+from openllm.export.gguf.tokenizer import chat_templates, pre_tokenizer, tokenizer_metadata
+from openllm.export.gguf.writer import export_gguf, file_name, tensor_dtype
 from openllm.nn.config import ModelConfig
 from openllm.text.load import load_tokenizer
 from openllm.text.sentencepiece_tokenizer import parse_model

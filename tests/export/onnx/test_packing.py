@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.tiny import SHAPES, random_model
 from torch import nn
 
-from openllm.export.packing import BLOCK, HalfLinear, HalfTable, from_blocks, pack, to_blocks
+from openllm.export.onnx.packing import BLOCK, HalfLinear, HalfTable, from_blocks, pack, to_blocks
 
 
 @given(

@@ -22,16 +22,16 @@ from openllm.core.files import read_json
 from openllm.core.log import say
 from openllm.export.companions import copy_companions
 from openllm.export.inventory import model_name
-from openllm.export.onnx import GRAPH, Dtype, export_onnx
-from openllm.export.onnx_runtime import OnnxModel
-from openllm.export.web_runtime import (
+from openllm.export.onnx.runtime import OnnxModel
+from openllm.export.onnx.writer import GRAPH, Dtype, export_onnx
+from openllm.export.web.onnxruntime import (
     VERSION,
     find_runtime,
     read_pieces,
     write_pieces,
     write_runtime,
 )
-from openllm.export.web_vocabulary import page_vocabulary
+from openllm.export.web.vocabulary import page_vocabulary
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import parameters
 

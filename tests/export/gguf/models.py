@@ -15,8 +15,8 @@ from tests.tiny import SHAPES, VOCAB_SIZE, sentences
 from tokenizers import models, pre_tokenizers, trainers
 
 from openllm.checkpoint.model_dir import write_model
-from openllm.export.gguf import export_gguf
-from openllm.export.gguf_file import Dtype
+from openllm.export.gguf.file import Dtype
+from openllm.export.gguf.writer import export_gguf
 from openllm.nn.config import ModelConfig
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
