@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import say
-from openllm.data.readers import ReadOptions
+from openllm.data.reading.readers import ReadOptions
 from openllm.engine.request import SamplingParams
 from openllm.evaluate.config import EvaluateConfig
 from openllm.evaluate.report import Table, finite, tables, write_report

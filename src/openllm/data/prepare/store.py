@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from openllm.data.dedup import BANDS, MINIMA
+from openllm.data.prepare.dedup import BANDS, MINIMA
 
 FACTS = np.dtype(
     [

@@ -5,8 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from openllm.data.chunks import clean_chunk
-from openllm.data.decide import (
+from openllm.data.document import Document
+from openllm.data.prepare.chunks import clean_chunk
+from openllm.data.prepare.decide import (
     EXACT,
     KEPT,
     LEAKED,
@@ -16,12 +17,11 @@ from openllm.data.decide import (
     decide_leaks,
     decide_sides,
 )
-from openllm.data.dedup import BANDS, MINIMA
-from openllm.data.document import Document
-from openllm.data.filters import QualityConfig
-from openllm.data.sources import Record
-from openllm.data.split import TEST, TRAIN, SplitConfig
-from openllm.data.store import FACTS, MEMORY_BYTES, Store, StoreWriter
+from openllm.data.prepare.dedup import BANDS, MINIMA
+from openllm.data.prepare.filters import QualityConfig
+from openllm.data.prepare.split import TEST, TRAIN, SplitConfig
+from openllm.data.prepare.store import FACTS, MEMORY_BYTES, Store, StoreWriter
+from openllm.data.reading.sources import Record
 
 WORDS = [f"{a}{b}" for a in ("bal", "kor", "min", "tes", "vul") for b in map(str, range(400))]
 
@@ -68,8 +68,8 @@ def test_the_titled_and_the_held_out_double_is_kept(tmp_path):
 
 @pytest.mark.parametrize("most", [0, 10_000])
 def test_leaks_leave_the_training_side_only(tmp_path, monkeypatch, most):
-    monkeypatch.setattr("openllm.data.decide.MOST_CANDIDATES", most)
-    monkeypatch.setattr("openllm.data.decide.CHUNK_BYTES", 1)
+    monkeypatch.setattr("openllm.data.prepare.decide.MOST_CANDIDATES", most)
+    monkeypatch.setattr("openllm.data.prepare.decide.CHUNK_BYTES", 1)
     shared = phrase(9, 13)
     texts = [phrase(1), f"{phrase(2)} {shared}", phrase(3), f"{shared} {phrase(4)}", shared]
     with build(tmp_path, [(text, None, None) for text in texts]) as store:

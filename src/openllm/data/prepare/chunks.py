@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from openllm.data.dedup import SHINGLE, minhash
 from openllm.data.document import SPLITS, Document
-from openllm.data.filters import QualityConfig, clean, judge
-from openllm.data.ngrams import ngrams, split_words
-from openllm.data.records import Broken
-from openllm.data.sources import Record
-from openllm.data.split import title_key
-from openllm.data.store import FACTS, Batch, document_id
+from openllm.data.prepare.dedup import SHINGLE, minhash
+from openllm.data.prepare.filters import QualityConfig, clean, judge
+from openllm.data.prepare.ngrams import ngrams, split_words
+from openllm.data.prepare.split import title_key
+from openllm.data.prepare.store import FACTS, Batch, document_id
+from openllm.data.reading.records import Broken
+from openllm.data.reading.sources import Record
 
 CHUNK_BYTES = 1 << 19
 """Characters of text in a chunk; a worker holds a small multiple of it."""

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, BinaryIO
 
-from openllm.data.records import MAX_DOCUMENT_BYTES, Place, ReadOptions, Records, encodable
+from openllm.data.reading.records import MAX_DOCUMENT_BYTES, Place, ReadOptions, Records, encodable
 
 OFFICIAL_URL = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 LICENCE = "CC BY-SA 4.0"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from openllm.data.document import SPLITS
-from openllm.data.output import Written
-from openllm.data.prepare import PrepareConfig, Result, Scan
-from openllm.data.sources import Source
-from openllm.data.store import DISK_BYTES, MEMORY_BYTES
+from openllm.data.prepare.output import Written
+from openllm.data.prepare.steps import PrepareConfig, Result, Scan
+from openllm.data.prepare.store import DISK_BYTES, MEMORY_BYTES
+from openllm.data.reading.sources import Source
 
 _MOST_SOURCES = 50
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from openllm.data.ngrams import Grams, gram_text, ngrams, split_words
+from openllm.data.prepare.ngrams import Grams, gram_text, ngrams, split_words
 
 LEAK = 13
 """Words per n-gram that training may not share with held-out text."""

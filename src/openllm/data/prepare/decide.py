@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from openllm.core.log import progress
-from openllm.data.chunks import CHUNK_BYTES
-from openllm.data.dedup import exact_duplicates, near_duplicates
-from openllm.data.leaks import (
+from openllm.data.parallel import metered, ordered_map
+from openllm.data.prepare.chunks import CHUNK_BYTES
+from openllm.data.prepare.dedup import exact_duplicates, near_duplicates
+from openllm.data.prepare.leaks import (
     LEAK,
     MOST_CANDIDATES,
     GramFilter,
@@ -20,10 +21,9 @@ from openllm.data.leaks import (
     leak_candidates,
     leak_filter,
 )
-from openllm.data.ngrams import ngrams, split_words
-from openllm.data.parallel import metered, ordered_map
-from openllm.data.split import TRAIN, SplitConfig, assign
-from openllm.data.store import Store
+from openllm.data.prepare.ngrams import ngrams, split_words
+from openllm.data.prepare.split import TRAIN, SplitConfig, assign
+from openllm.data.prepare.store import Store
 
 KEPT, EXACT, NEAR, LEAKED = 0, 1, 2, 3
 """Fates of a document."""

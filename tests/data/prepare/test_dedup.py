@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllm.data.dedup import (
+from openllm.data.prepare.dedup import (
     BANDS,
     SHINGLE,
     Clusters,
@@ -18,7 +18,7 @@ from openllm.data.dedup import (
     near_duplicates,
     shingle_set,
 )
-from openllm.data.ngrams import ngrams, split_words
+from openllm.data.prepare.ngrams import ngrams, split_words
 
 WORDS = [f"word{i}" for i in range(5000)]
 

@@ -16,7 +16,7 @@ from ftfy import fix_encoding
 from pydantic import Field
 
 from openllm.core.config import Config
-from openllm.data.ngrams import Words, distinct, ngrams
+from openllm.data.prepare.ngrams import Words, distinct, ngrams
 
 
 def _characters(*ranges: tuple[int, int]) -> frozenset[str]:

@@ -28,16 +28,16 @@ from pydantic import Field
 from openllm.core.config import Config
 from openllm.core.errors import DataError
 from openllm.core.log import Meter, progress
-from openllm.data.chunks import clean_chunk, cut
-from openllm.data.decide import decide_duplicates, decide_leaks, decide_sides
-from openllm.data.filters import QualityConfig
-from openllm.data.output import Written, write_documents, write_index
 from openllm.data.parallel import ordered_map
-from openllm.data.records import ReadOptions
-from openllm.data.recount import LeakReport, recount
-from openllm.data.sources import Source, file_names, records
-from openllm.data.split import SplitConfig
-from openllm.data.store import Store, StoreWriter
+from openllm.data.prepare.chunks import clean_chunk, cut
+from openllm.data.prepare.decide import decide_duplicates, decide_leaks, decide_sides
+from openllm.data.prepare.filters import QualityConfig
+from openllm.data.prepare.output import Written, write_documents, write_index
+from openllm.data.prepare.recount import LeakReport, recount
+from openllm.data.prepare.split import SplitConfig
+from openllm.data.prepare.store import Store, StoreWriter
+from openllm.data.reading.records import ReadOptions
+from openllm.data.reading.sources import Source, file_names, records
 
 
 class PrepareConfig(Config):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllm.core.errors import ConfigError
-from openllm.data.filters import QualityConfig, clean, judge
-from openllm.data.ngrams import split_words
+from openllm.data.prepare.filters import QualityConfig, clean, judge
+from openllm.data.prepare.ngrams import split_words
 
 
 @pytest.mark.parametrize(

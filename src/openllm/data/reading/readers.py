@@ -18,7 +18,7 @@ import yaml
 from openllm.core.errors import DataError
 from openllm.core.plugins import require
 from openllm.data.document import Document
-from openllm.data.records import (
+from openllm.data.reading.records import (
     MAX_DOCUMENT_BYTES,
     Broken,
     Place,
@@ -30,9 +30,9 @@ from openllm.data.records import (
     read_whole,
     too_large,
 )
-from openllm.data.squad import read_squad
-from openllm.data.streams import DAMAGE, Count, open_stream
-from openllm.data.tables import read_csv, read_parquet, read_tsv
+from openllm.data.reading.squad import read_squad
+from openllm.data.reading.streams import DAMAGE, Count, open_stream
+from openllm.data.reading.tables import read_csv, read_parquet, read_tsv
 
 Reader = Callable[[BinaryIO, Place, ReadOptions], Records]
 

@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from openllm.data import recount as module
-from openllm.data.leaks import (
+from openllm.data.prepare import recount as module
+from openllm.data.prepare.leaks import (
     LEAK,
     GramFilter,
     confirm,
@@ -16,8 +16,8 @@ from openllm.data.leaks import (
     leak_filter,
     shared_phrase,
 )
-from openllm.data.ngrams import ngrams, split_words
-from openllm.data.recount import recount
+from openllm.data.prepare.ngrams import ngrams, split_words
+from openllm.data.prepare.recount import recount
 
 WORDS = [f"w{i}" for i in range(3000)]
 

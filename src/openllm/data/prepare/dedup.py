@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from openllm.data.ngrams import Grams, mix, ngrams, split_words
+from openllm.data.prepare.ngrams import Grams, mix, ngrams, split_words
 
 SHINGLE = 5
 """Words per n-gram in document comparisons."""

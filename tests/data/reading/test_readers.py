@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from openllm.core.errors import DataError, MissingExtra
-from openllm.data import records
 from openllm.data.document import Document
-from openllm.data.readers import read_file
-from openllm.data.records import Broken, Place, ReadOptions
-from openllm.data.sources import classify
+from openllm.data.reading import records
+from openllm.data.reading.readers import read_file
+from openllm.data.reading.records import Broken, Place, ReadOptions
+from openllm.data.reading.sources import classify
 
 pyarrow = pytest.importorskip("pyarrow")
 zstandard = pytest.importorskip("zstandard")
@@ -205,7 +205,7 @@ def test_damaged_parquet(tmp_path):
 
 def test_documents_beyond_the_size_limit_are_broken_records(tmp_path, monkeypatch):
     for module in ("records", "readers", "tables", "squad"):
-        monkeypatch.setattr(f"openllm.data.{module}.MAX_DOCUMENT_BYTES", 50)
+        monkeypatch.setattr(f"openllm.data.reading.{module}.MAX_DOCUMENT_BYTES", 50)
     (tmp_path / "a.txt").write_bytes(b"x" * 51)
     assert shown(tmp_path / "a.txt") == [(0, "too-large")]
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "' + b"x" * 200 + b'"}\n{"text": "fine"}\n')

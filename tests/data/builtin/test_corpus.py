@@ -22,7 +22,7 @@ from openllm.data.builtin.names import SPLITS, Split
 from openllm.data.document import Document
 
 HELD_OUT = ("validation", "test")
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "builtin_corpus.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "builtin_corpus.md"
 
 
 @cache

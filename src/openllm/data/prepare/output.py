@@ -15,12 +15,12 @@ import numpy as np
 
 from openllm.core.files import write_json
 from openllm.core.log import progress
-from openllm.data.chunks import dropped_line
-from openllm.data.decide import EXACT, KEPT, NEAR, REASONS, Decisions
 from openllm.data.document import SPLITS
-from openllm.data.leaks import shared_phrase
-from openllm.data.sources import Source
-from openllm.data.store import Store
+from openllm.data.prepare.chunks import dropped_line
+from openllm.data.prepare.decide import EXACT, KEPT, NEAR, REASONS, Decisions
+from openllm.data.prepare.leaks import shared_phrase
+from openllm.data.prepare.store import Store
+from openllm.data.reading.sources import Source
 
 _MOST_PHRASES = 10_000
 

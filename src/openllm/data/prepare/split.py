@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from openllm.core.config import Config
-from openllm.data.ngrams import mix
+from openllm.data.prepare.ngrams import mix
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """Splits, as indices into `document.SPLITS`."""

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from openllm.core.files import storage_errors
 from openllm.core.plugins import require
 from openllm.data.document import Document
-from openllm.data.records import (
+from openllm.data.reading.records import (
     MAX_DOCUMENT_BYTES,
     Place,
     ReadOptions,

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from openllm.core.download import cache_folder, download
 from openllm.core.errors import DataError, UsageError
-from openllm.data import squad
 from openllm.data.builtin.corpus import KINDS, generate
 from openllm.data.document import SPLITS, Document
-from openllm.data.readers import FORMATS, ONE_DOCUMENT, read_file
-from openllm.data.records import Broken, Place, ReadOptions
-from openllm.data.streams import COMPRESSIONS, Count
+from openllm.data.reading import squad
+from openllm.data.reading.readers import FORMATS, ONE_DOCUMENT, read_file
+from openllm.data.reading.records import Broken, Place, ReadOptions
+from openllm.data.reading.streams import COMPRESSIONS, Count
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllm.data.ngrams import distinct, gram_text, ngrams, split_words
+from openllm.data.prepare.ngrams import distinct, gram_text, ngrams, split_words
 
 TEXTS = st.lists(st.text("ab é.,\n漢字กขम्1", max_size=40), min_size=1, max_size=5)
 

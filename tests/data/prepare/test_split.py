@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openllm.data.split import TEST, TRAIN, VALIDATION, SplitConfig, assign, title_key
+from openllm.data.prepare.split import TEST, TRAIN, VALIDATION, SplitConfig, assign, title_key
 
 
 def make(groups, titled=True, sizes=1000, sources=0):

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from openllm.core.log import progress
-from openllm.data.dedup import SHINGLE
-from openllm.data.leaks import (
+from openllm.data.parallel import metered, ordered_map
+from openllm.data.prepare.dedup import SHINGLE
+from openllm.data.prepare.leaks import (
     LEAK,
     MOST_CANDIDATES,
     GramFilter,
@@ -28,9 +29,8 @@ from openllm.data.leaks import (
     leak_candidates,
     leak_filter,
 )
-from openllm.data.ngrams import Grams, Words, distinct, ngrams, split_words
-from openllm.data.parallel import metered, ordered_map
-from openllm.data.split import title_key
+from openllm.data.prepare.ngrams import Grams, Words, distinct, ngrams, split_words
+from openllm.data.prepare.split import title_key
 
 HELD_OUT = ("validation", "test")
 _SEED = 1

@@ -3,9 +3,9 @@
 import pytest
 
 from openllm.core.errors import DataError, DownloadError, UsageError
-from openllm.data import sources, squad
-from openllm.data.records import ReadOptions
-from openllm.data.sources import (
+from openllm.data.reading import sources, squad
+from openllm.data.reading.records import ReadOptions
+from openllm.data.reading.sources import (
     classify,
     file_names,
     gather,
