@@ -41,13 +41,16 @@ def has_tiles() -> bool:
 
 
 @contextlib.contextmanager
-def _weights_as_they_are(llama_cpp: Any) -> Iterator[None]:
-    """The class `Llama` has no argument for it."""
+def repacking(llama_cpp: Any, allowed: bool) -> Iterator[None]:
+    """Whether models loaded meanwhile may repack their weights for the processor.
+
+    The class `Llama` has no argument for it.
+    """
     defaults = llama_cpp.llama_model_default_params
 
     def plain() -> Any:
         params = defaults()
-        params.use_extra_bufts = params.use_extra_bufts and not has_tiles()
+        params.use_extra_bufts = params.use_extra_bufts and allowed
         return params
 
     modules = (llama_cpp, llama_cpp.llama_cpp)
@@ -129,7 +132,7 @@ class LlamaCppModel:
         self.context = context or _default_context(GGUFFile(path))
         self._copy: Transformer | None = None
         try:
-            with _weights_as_they_are(llama_cpp):
+            with repacking(llama_cpp, not has_tiles()):
                 self._llama: Any = llama_cpp.Llama(
                     str(path),
                     n_ctx=self.context,
