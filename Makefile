@@ -43,8 +43,8 @@ format: $(DEV) ## format the code and mend what the linter can mend
 	$(RUN)/ruff check --fix .
 
 docs: $(DEV) ## write docs/cli.md and docs/api.md anew
-	$(RUN)/python tools/cli_reference.py --write
-	$(RUN)/python tools/api_reference.py --write
+	$(RUN)/python tools/cli_reference.py
+	$(RUN)/python tools/api_reference.py
 
 bench: $(BENCH) ## run every script in benchmarks/, which may take hours
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN)/python "$$script"; done

@@ -35,7 +35,7 @@ from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import Request, SamplingParams
 from openllm.recipes import quickstart
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 FOLDER = Path("runs/quickstart-short")
 PROMPTS, NEW, SEED = 200, 24, 0

@@ -21,8 +21,8 @@ from chromium import Chromium
 from record import RESULTS, record
 
 from openllm.core.log import say
-from openllm.export.web import export_web, open_web
-from openllm.text.tokenizer import load_tokenizer
+from openllm.export.web.writer import export_web, open_web
+from openllm.text.load import load_tokenizer
 
 READY = "document.getElementById('generate')?.disabled === false"
 FINISHED = "document.getElementById('stop').disabled"

@@ -34,7 +34,8 @@ from openllm.data.document import SPLITS, read_documents
 from openllm.data.shard_writer import write_shards
 from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenizer import train
-from openllm.text.tokenizer import MODEL_FILE, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import MODEL_FILE
 from openllm.text.training import TokenizerSettings
 
 SOURCES = ("classic_books", "openstax_textbooks", "standard_ebooks")

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from contenders.pool import Failed, Worker
+from contenders.pool import Failed, Worker, main
 from record import RESULTS, record
 
 from openllm.core.errors import EngineError, OpenLLMError
@@ -66,7 +66,7 @@ RIVALS = {
 """The peers with as many bits a weight, by the start of their names; the fastest counts."""
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="decoding speed of one stream, beside peers")
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(SHAPES)}")
@@ -220,24 +220,5 @@ def _packages() -> list[str]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; return the exit code."""
-    try:
-        args = arguments(argv)
-        if args.worker is not None:
-            from contenders.decoding import serve
-
-            serve(args.worker)
-            return 0
-        run(args)
-    except OpenLLMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(arguments, run, "contenders.decoding"))

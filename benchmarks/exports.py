@@ -27,14 +27,14 @@ from record import RESULTS, record
 from openllm.core.files import sha256_file
 from openllm.core.log import say
 from openllm.export.eager import EagerModel
-from openllm.export.gguf import export_gguf
-from openllm.export.llama_cpp import LlamaCppModel
-from openllm.export.onnx import export_onnx
-from openllm.export.onnx_runtime import OnnxModel
-from openllm.export.pt2 import Pt2Model, export_pt2
+from openllm.export.gguf.llama_cpp import LlamaCppModel
+from openllm.export.gguf.writer import export_gguf
+from openllm.export.onnx.runtime import OnnxModel
+from openllm.export.onnx.writer import export_onnx
+from openllm.export.pt2.writer import Pt2Model, export_pt2
 from openllm.export.reference import log_softmax
 from openllm.export.runtime import Runtime
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 NEW_TOKENS = 256
 PROMPT_TOKENS = 16

@@ -57,7 +57,7 @@ EXPORT = f"""
 import sys
 from pathlib import Path
 from openllm.core.files import atomic_folder
-from openllm.export.hf import export_hf
+from openllm.export.hf.writer import export_hf
 with atomic_folder(sys.argv[2]) as target:
     export_hf(Path(sys.argv[1]), target, max_shard_bytes=10**9)
 {PEAK}

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from record import SHARED, record
 
-from openllm.data.dedup import MINIMA, SHINGLE, minhash
-from openllm.data.ngrams import ngrams, split_words
+from openllm.data.prepare.dedup import MINIMA, SHINGLE, minhash
+from openllm.data.prepare.ngrams import ngrams, split_words
 
 BATCH = 256
 ROUNDS = 3

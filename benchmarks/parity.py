@@ -26,7 +26,7 @@ from tests.parity.families import CASES, build, load_quietly, some_tokens
 from torch import Tensor
 
 from openllm.checkpoint.model_dir import load_model
-from openllm.export.hf import export_hf
+from openllm.export.hf.writer import export_hf
 from openllm.nn.heads import logits
 
 ALLOWED = 1e-4

@@ -20,7 +20,7 @@ from typing import Any
 
 from record import record
 
-from openllm.data.store import DISK_BYTES, MEMORY_BYTES
+from openllm.data.prepare.store import DISK_BYTES, MEMORY_BYTES
 
 MEGABYTES = (12, 120)
 ALLOWED = 0.10

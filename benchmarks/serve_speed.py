@@ -41,7 +41,7 @@ from openllm.core.errors import OpenLLMError
 from openllm.core.log import say
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import build_model
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 NEW_TOKENS, SYSTEM_TOKENS, USER_TOKENS = 128, 64, 32
 STREAMS = (1, 16, 64)

@@ -41,11 +41,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 from contenders.job import DOCUMENTS, LIMIT, SPEED, Job, is_compiled, is_ours
-from contenders.pool import Outcome, compete
+from contenders.pool import Outcome, compete, main
 from record import RESULTS, SHARED, record
 
 from openllm.cli.main import bound_spinning
-from openllm.core.errors import OpenLLMError, UsageError
+from openllm.core.errors import UsageError
 from openllm.core.log import say
 from openllm.recipes.build import load_config, resolve
 from openllm.recipes.quickstart import VOCAB_SIZE
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse and check the command line.
 
     Raises:
@@ -144,7 +144,7 @@ def tokenized(args: argparse.Namespace, vocab_size: int) -> tuple[int, str, str]
     from openllm.recipes import tokenizer
     from openllm.recipes.prepare import prepare_main
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     data, vocabulary = args.data, args.tokenizer
     if data is None:
@@ -412,24 +412,5 @@ def run(args: argparse.Namespace) -> None:
     print(table(found))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; return the exit code."""
-    try:
-        args = arguments(argv)
-        if args.worker is not None:
-            from contenders.worker import serve
-
-            serve(args.worker)
-            return 0
-        run(args)
-    except OpenLLMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(arguments, run, "contenders.worker"))

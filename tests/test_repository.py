@@ -195,7 +195,7 @@ def test_cli_page_is_up_to_date() -> None:
 def test_pages_name_modules_that_exist() -> None:
     rows = "|".join(path.name for path in PACKAGE.iterdir() if path.is_dir())
     for page in ROOT.glob("docs/**/*.md"):
-        for name in re.findall(rf"(?<![\w/])(?:{rows})/[a-z_]+\.py", page.read_text()):
+        for name in re.findall(rf"(?<![\w/])(?:{rows})/[a-z0-9_/]+\.py", page.read_text()):
             assert (PACKAGE / name).exists(), f"{page.name} names {name}"
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Write docs/cli.md from the parsers of the commands, or check that it is up to date.
+"""Write docs/cli.md from the parsers of the commands; a test checks that it is up to date.
 
-    python tools/cli_reference.py           check whether docs/cli.md is up to date
-    python tools/cli_reference.py --write   write it
+    python tools/cli_reference.py
 
 The page is made from each command's argparse parser rather than from its printed help, whose
 layout differs between Python versions.
@@ -11,7 +10,6 @@ layout differs between Python versions.
 
 import argparse
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -103,17 +101,5 @@ def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def main(argv: list[str]) -> int:
-    """Write or check the page; returns 1 if it is out of date."""
-    page = reference()
-    if "--write" in argv:
-        PAGE.write_text(page, encoding="utf-8")
-        return 0
-    if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page:
-        print("docs/cli.md is out of date; update it with: make docs")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    PAGE.write_text(reference(), encoding="utf-8")

@@ -11,7 +11,7 @@ from openllm.data.shards import Shards
 from openllm.recipes import tokenizer
 from openllm.recipes.prepare import prepare_main
 from openllm.recipes.tokenize import tokenize
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 TEXTS = {"squad": WORK / "squad", "quarter": WORK / "squad-quarter"}
 """All of it, and every fourth passage of its training split."""

@@ -198,22 +198,23 @@ class LlamaCpp:
     """
 
     def __init__(self, task: Task, kind: str) -> None:
+        from openllm.export.gguf.llama_cpp import repacking
+
         library = require("llama_cpp")
         dtype, _, plain = kind.partition("-")
-        if plain:
-            _forbid_repacking(library.llama_cpp)
         self.folder = tempfile.TemporaryDirectory(prefix="decode_speed-")
         path = Path(self.folder.name) / f"{dtype}.gguf"
         self.bytes = write_random_gguf(path, task.cfg, dtype)
         self.prompt = prompt(task)
         threads = task.threads
-        self.llama = library.Llama(
-            str(path),
-            n_ctx=task.context,
-            n_threads=threads,
-            n_threads_batch=threads,
-            verbose=False,
-        )
+        with repacking(library, not plain):
+            self.llama = library.Llama(
+                str(path),
+                n_ctx=task.context,
+                n_threads=threads,
+                n_threads_batch=threads,
+                verbose=False,
+            )
         self.read = library.llama_get_logits_ith
         self.vocab_size = task.cfg.vocab_size
 
@@ -307,24 +308,12 @@ class Limit:
         return found
 
 
-def _forbid_repacking(library: Any) -> None:
-    """The class `Llama` has no argument for it."""
-    defaults = library.llama_model_default_params
-
-    def plain() -> Any:
-        params = defaults()
-        params.use_extra_bufts = False
-        return params
-
-    library.llama_model_default_params = plain
-
-
 def write_random_gguf(path: Path, cfg: ModelConfig, dtype: Any) -> int:
     """Write a file for llama.cpp; return the bytes of weights that a token reads."""
-    from openllm.export.gguf import tensor_dtype
-    from openllm.export.gguf_file import FILE_TYPES, Stored, write_gguf
-    from openllm.export.gguf_shapes import architecture, hyperparameters
-    from openllm.export.gguf_tensors import packed
+    from openllm.export.gguf.file import FILE_TYPES, Stored, write_gguf
+    from openllm.export.gguf.shapes import architecture, hyperparameters
+    from openllm.export.gguf.tensors import packed
+    from openllm.export.gguf.writer import tensor_dtype
 
     shape = architecture(cfg)
     with torch.device("meta"):

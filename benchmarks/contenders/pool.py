@@ -2,6 +2,8 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The contenders' processes, only one of which computes at a time. Importable without torch."""
 
+import argparse
+import importlib
 import json
 import os
 import signal
@@ -13,10 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from contenders.job import Job
+from openllm.core.errors import OpenLLMError
 
 SPARE = 1.2
 """Another contender needs this many times the memory of the largest one so far."""
@@ -24,6 +26,33 @@ SPARE = 1.2
 
 class Failed(Exception):
     """A contender cannot continue; the message says why."""
+
+
+def main(
+    arguments: Callable[[Sequence[str]], argparse.Namespace],
+    run: Callable[[argparse.Namespace], None],
+    serve: str,
+) -> int:
+    """The command line of a script that starts itself for each contender; the exit code.
+
+    Args:
+        arguments: parses its words; with `--worker NAME`, the process is that contender's.
+        run: the whole benchmark.
+        serve: the module whose `serve(name)` is a contender's process.
+    """
+    try:
+        args = arguments(sys.argv[1:])
+        if args.worker is None:
+            run(args)
+        else:
+            importlib.import_module(serve).serve(args.worker)
+    except OpenLLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 class Worker:
@@ -51,12 +80,7 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -16,7 +16,8 @@ from openllm.core.files import read_json, write_json
 from openllm.data.document import SPLITS
 from openllm.data.shard_writer import encode_documents, write_shards
 from openllm.data.shards import Shards, read_shard_index, split_files, token_dtype
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 WORDS = [

@@ -25,7 +25,8 @@ from openllm.engine.request import Request, SamplingParams
 from openllm.engine.runners.torch_runner import TorchRunner
 from openllm.engine.sampler import Choice, Row, choose
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=12, ignore_eos=True)
 PROMPT = tuple(range(10, 30))

@@ -12,7 +12,7 @@ from openllm.engine.config import EngineConfig, SpeculationConfig
 from openllm.engine.drafts import NgramProposer, matching
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Structure
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 TOKENS = st.lists(st.integers(0, 3), max_size=60)
 

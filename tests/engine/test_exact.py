@@ -13,7 +13,8 @@ from tests.tiny import SHAPES, sentences
 
 from openllm.engine.llm import LLM, completion
 from openllm.engine.request import Completion, Request, SamplingParams, Update
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 COMMON = "Anna found a lamp in the harbour. On day 3 Boris asked Anna for it."
 PROMPTS = ["Anna", f"{COMMON} Emma", f"{COMMON} On day 17 Felix", "", sentences(3, 5)[2], COMMON]

@@ -24,8 +24,9 @@ from openllm.engine.request import SamplingParams
 from openllm.engine.sampler import Choice, Row
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
+from openllm.text.load import load_tokenizer
 from openllm.text.stream import StreamDecoder
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 FP32 = EngineConfig(precision="fp32", cache_tokens=4096)
 PROMPTS = ["Anna", "", "On day 3 Boris asked", "Clara found a lamp in the café.", "Emma " * 8]

@@ -13,7 +13,8 @@ from tests.tiny import sentences
 from tests.tolerances import assert_close
 
 from openllm.engine.request import Request, SamplingParams
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.train.scoring import score_documents
 
 PROMPT = tuple(range(10, 30))

@@ -17,7 +17,8 @@ from openllm.engine.core import ModelEngine
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 

@@ -19,7 +19,8 @@ from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Structure
 from openllm.engine.sampler import Row, SamplerState, choose
 from openllm.engine.structured import GrammarState, compile_structure
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance")
 

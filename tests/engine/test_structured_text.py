@@ -13,7 +13,8 @@ from tests.tiny import sentences
 
 from openllm.core.errors import ConfigError
 from openllm.engine.request import Request, SamplingParams, Structure
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     from openllm.data.shards import Shards
     from openllm.recipes.build import build_trainer, load_config, resolve
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
     from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
     torch.set_num_threads(1)

@@ -66,7 +66,7 @@ def test_loss_is_the_mean_of_the_model_s_own_log_probabilities(
 
     from openllm.checkpoint.model_dir import load_model
     from openllm.nn.heads import logits
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     model, tokenizer = load_model(trained.model), load_tokenizer(trained.model)
     losses, size = [], 0
@@ -104,7 +104,7 @@ def test_a_model_without_bos_is_scored_from_the_second_token(trained: Any, tmp_p
     from openllm.evaluate.config import EvaluateConfig
     from openllm.nn.heads import logits
     from openllm.recipes.evaluate import evaluate
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     folder = write_folder(tmp_path / "tokenizer", "gpt2")
     cfg = SHAPES["qwen3"]
@@ -136,7 +136,7 @@ def test_the_ngram_model_counts_what_training_showed(
     from openllm.data.shards import Shards
     from openllm.evaluate.ngram import KneserNey
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     tokenizer = load_tokenizer(trained.model)
     shards = tokenize(trained.data, trained.tokenizer)

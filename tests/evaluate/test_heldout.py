@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from openllm.core.errors import DataError, TokenizerError
-from openllm.data.readers import ReadOptions
+from openllm.data.reading.readers import ReadOptions
 from openllm.evaluate.heldout import read_heldout
 from openllm.recipes.tokenize import tokenize
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

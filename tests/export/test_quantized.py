@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from tests.export.eager import eager_logits
-from tests.export.gguf_models import changed
+from tests.export.gguf.models import changed
 from tests.tiny import random_model
 from tests.tolerances import assert_close, difference
 
 from openllm.checkpoint.model_dir import load_model, write_model
 from openllm.checkpoint.source import read_quantized
-from openllm.export.gguf_tensors import packed
-from openllm.export.hf import export_hf
+from openllm.export.gguf.tensors import packed
+from openllm.export.hf.writer import export_hf
 from openllm.export.inventory import list_files, model_facts
 from openllm.nn.config import ModelConfig
 from openllm.nn.quantized import QuantizedTensor, Scheme
@@ -62,8 +62,8 @@ def test_gguf_keeps_the_integers(
     tokenizer_folder: Path,
 ) -> None:
     pytest.importorskip("gguf", reason="needs the extra 'export'")
-    from openllm.export.gguf import export_gguf
-    from openllm.export.gguf_file import GGUFFile
+    from openllm.export.gguf.file import GGUFFile
+    from openllm.export.gguf.writer import export_gguf
 
     cfg = SHAPES[name]
     folder = written(tmp_path / "model", tokenizer_folder, cfg, bits, group)
@@ -85,8 +85,8 @@ def test_onnx_keeps_the_integers(
     bits: dict[str, int], dtype: str, tmp_path: Path, tokenizer_folder: Path
 ) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra 'export'")
-    from openllm.export.onnx import export_onnx
-    from openllm.export.onnx_runtime import OnnxModel
+    from openllm.export.onnx.runtime import OnnxModel
+    from openllm.export.onnx.writer import export_onnx
 
     folder = written(tmp_path / "model", tokenizer_folder, SHAPES["qwen3"], bits)
     (tmp_path / "out").mkdir()

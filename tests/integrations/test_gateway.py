@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.export.gguf_models import written
+from tests.export.gguf.models import written
 from tests.serve.live import backend_of, echo_app, live
 from tests.tiny import SHAPES, random_model
 

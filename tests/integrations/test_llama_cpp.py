@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
-from tests.export.gguf_models import GGUF_SHAPES, QWEN2, byte_level, exported, our_logits, tokens
-from tests.export.gguf_models import written as write_folder
+from tests.export.gguf.models import GGUF_SHAPES, QWEN2, byte_level, exported, our_logits, tokens
+from tests.export.gguf.models import written as write_folder
 from tests.text.strategies import TEXTS
 from tests.tiny import random_model
 
@@ -20,11 +20,11 @@ from openllm.engine.backends.slot_backend import SlotBackend
 from openllm.engine.config import EngineConfig, SpeculationConfig
 from openllm.engine.request import SamplingParams, Structure, Update
 from openllm.engine.runners.slots import Piece
-from openllm.export.gguf import export_gguf
+from openllm.export.gguf.writer import export_gguf
 from openllm.integrations.llama_cpp import LlamaModel, llama_backend
 from openllm.nn.model import Transformer
 from openllm.text.controls import CONTROLS
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 pytest.importorskip("llama_cpp", reason="needs the extra 'llama', which is built from source")
 

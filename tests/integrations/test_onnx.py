@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.export.gguf_models import our_logits, tokens
+from tests.export.gguf.models import our_logits, tokens
 from tests.tiny import SHAPES, random_model
 
 from openllm.checkpoint.model_dir import load_model, write_model
@@ -20,7 +20,7 @@ from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams, Update
 from openllm.engine.runners.slots import Piece
-from openllm.export.onnx import export_onnx
+from openllm.export.onnx.writer import export_onnx
 from openllm.integrations.onnx import OnnxSlots, onnx_backend
 from openllm.nn.model import Transformer
 

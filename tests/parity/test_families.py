@@ -22,7 +22,7 @@ from openllm.checkpoint.model_dir import load_model
 from openllm.checkpoint.source import open_source
 from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
-from openllm.export.hf import export_hf
+from openllm.export.hf.writer import export_hf
 from openllm.nn.cache import KVCache
 from openllm.nn.context import AttentionContext
 from openllm.nn.heads import logits

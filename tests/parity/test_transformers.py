@@ -21,7 +21,7 @@ from openllm.engine.request import SamplingParams
 from openllm.nn.config import ModelConfig
 from openllm.nn.heads import logits
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 MAX_DIFFERENCE = 1e-5
 """Of any logit, in float32."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.export.gguf_models import written
+from tests.export.gguf.models import written
 from tests.integrations.scripted_server import of_events, of_json, serving
 from tests.tiny import SHAPES, random_model
 
@@ -17,7 +17,7 @@ from openllm.engine.backend import Backend
 from openllm.engine.backends.pool import ModelPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.request import SamplingParams
-from openllm.export.gguf import export_gguf
+from openllm.export.gguf.writer import export_gguf
 from openllm.recipes.backend import SourceLoader, default_name, find_source
 
 CFG = EngineConfig(precision="fp32", device="cpu", cache_tokens=256)

@@ -16,7 +16,7 @@ from openllm.checkpoint.model_dir import load_model, write_model
 from openllm.cli.main import main
 from openllm.export import certificate, formats
 from openllm.export.formats import FORMATS
-from openllm.export.hf import export_hf
+from openllm.export.hf.writer import export_hf
 from openllm.export.inventory import list_files, model_facts, model_fingerprint
 from openllm.nn.cost import parameters
 

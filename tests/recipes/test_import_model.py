@@ -25,7 +25,7 @@ from openllm.checkpoint.weights import write_weights
 from openllm.cli.main import main
 from openllm.core.errors import CheckpointError
 from openllm.evaluate.training_text import read_lineage as read_training
-from openllm.export.hf import export_hf
+from openllm.export.hf.writer import export_hf
 from openllm.nn.config import GeGLUConfig
 
 Change = Callable[[Path], object]

@@ -17,8 +17,8 @@ import pytest
 
 from openllm.core.errors import ConfigError, DataError, StorageError, UsageError
 from openllm.data.document import SPLITS, read_documents, read_index
-from openllm.data.ngrams import split_words
-from openllm.data.store import StoreWriter
+from openllm.data.prepare.ngrams import split_words
+from openllm.data.prepare.store import StoreWriter
 from openllm.recipes.prepare import inspect_main, prepare_main
 
 WORDS = [f"{a}{b}" for a in ("bal", "kor", "min", "tes", "vul") for b in map(str, range(400))]

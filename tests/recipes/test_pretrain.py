@@ -15,7 +15,7 @@ from openllm.core.config import read_yaml
 from openllm.core.errors import ConfigError
 from openllm.core.runs import MACHINE_KEYS, read_metrics
 from openllm.export.inventory import list_files, model_fingerprint
-from openllm.export.zoo import Zoo
+from openllm.export.models.zoo import Zoo
 from openllm.recipes.pretrain import main
 from openllm.transform.quantize_aware import Rounding
 

@@ -102,7 +102,7 @@ def test_four_bits_with_report(
 def test_calibration_beats_rounding(trained: Trained, tmp_path: Path) -> None:
     from openllm.evaluate.divergence import Divergence
     from openllm.evaluate.heldout import read_heldout
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     run(trained, tmp_path / "plain", "--bits", "4")
     run(trained, tmp_path / "gptq", "--bits", "4", "--calibrate", str(trained.data))
@@ -132,7 +132,7 @@ def test_a_size_is_kept(trained: Trained, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_loss_is_kept(trained: Trained, tmp_path: Path) -> None:
     from openllm.evaluate.divergence import Divergence
     from openllm.evaluate.heldout import read_heldout
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     data = ["--calibrate", str(trained.data), "--tokens", "500"]
     text = read_heldout(trained.data, "test", load_tokenizer(trained.model))

@@ -15,7 +15,7 @@ from openllm.core.files import write_json
 from openllm.data.document import SPLITS
 from openllm.data.shards import Shards
 from openllm.recipes.tokenize import tokenize
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 ENGLISH = [
     "the",

@@ -13,7 +13,7 @@ from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.text.chat import ChatTemplate
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 TEMPLATE = (
     "{% if tools %}<|system|>{{ tools }}<tool_call><|end_of_turn|>{% endif %}"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.text.strategies import SPACES, WORDS
 
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from openllm.core.errors import TemplateError, TokenizerError
 from openllm.text.chat import ChatTemplate, Message, encode_chat, load_chat_template
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 CHATML = """\
 {%- if tools %}

@@ -20,10 +20,11 @@ from transformers import PreTrainedTokenizerFast
 
 from openllm.core.errors import TokenizerError
 from openllm.text.fast_tokenizer import FastTokenizer
+from openllm.text.load import load_tokenizer
 from openllm.text.quoting import Spellings
 from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from openllm.text.stream import StreamDecoder
-from openllm.text.tokenizer import MODEL_FILE, Tokenizer, load_tokenizer
+from openllm.text.tokenizer import MODEL_FILE, Tokenizer
 
 Pair = tuple[Tokenizer, PreTrainedTokenizerFast]
 

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from tests.text.strategies import TEXTS
 
 from openllm.text.controls import BOS, CONTROLS, EOS, PAD, UNK
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import TokenizerSettings, train_model, write_tokenizer
 
 transformers = pytest.importorskip("transformers")

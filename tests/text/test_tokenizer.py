@@ -16,8 +16,9 @@ from tests.text.strategies import TEXTS
 
 from openllm.core.errors import TokenizerError
 from openllm.text.controls import CONTROLS, NUM_CONTROLS
+from openllm.text.load import load_tokenizer
 from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
-from openllm.text.tokenizer import MODEL_FILE, SETTINGS_FILE, Tokenizer, load_tokenizer
+from openllm.text.tokenizer import MODEL_FILE, SETTINGS_FILE, Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from openllm.core.files import atomic_folder, read_json, write_json
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
 from openllm.nn.quantized import QuantizedTensor, Scheme
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.model",

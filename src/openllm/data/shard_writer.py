@@ -22,7 +22,8 @@ from openllm.core.files import atomic_folder, sha256_file, write_json
 from openllm.data.document import SPLITS, read_documents, read_index
 from openllm.data.parallel import ordered_map
 from openllm.data.shards import INDEX, split_files, token_dtype
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 _BATCH_CHARS = 250_000
 

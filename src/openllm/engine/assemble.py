@@ -24,7 +24,8 @@ from openllm.engine.sequence import Drafter
 from openllm.engine.speculation import ModelDrafter, NgramDrafter
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import Transformer
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import AdapterBank
 from openllm.transform.precision import has_fast_bf16
 

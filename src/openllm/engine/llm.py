@@ -35,7 +35,8 @@ from openllm.engine.request import (
 )
 from openllm.nn.model import Transformer
 from openllm.text.chat import ChatTemplate, Message, encode_chat, load_chat_template
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.load import load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 
 Params = SamplingParams | Sequence[SamplingParams]
 

@@ -12,10 +12,10 @@ from openllm.core.errors import DataError
 from openllm.core.files import read_json, sha256_file
 from openllm.core.log import warn
 from openllm.data.document import Document, read_documents, read_index
-from openllm.data.readers import Broken, ReadOptions
+from openllm.data.reading.readers import Broken, ReadOptions
+from openllm.data.reading.sources import open_source, records
 from openllm.data.shard_writer import encode_documents
 from openllm.data.shards import Shards, read_shard_index, token_dtype
-from openllm.data.sources import open_source, records
 from openllm.text.tokenizer import Tokenizer
 
 

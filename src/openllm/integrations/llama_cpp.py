@@ -18,10 +18,10 @@ from openllm.engine.backend import BackendInfo
 from openllm.engine.backends.slot_backend import SlotBackend, choose_slots
 from openllm.engine.config import EngineConfig
 from openllm.engine.runners.slots import Piece
-from openllm.export.llama_cpp import MOST_CONTEXT, has_tiles, library
+from openllm.export.gguf.llama_cpp import MOST_CONTEXT, has_tiles, library
 from openllm.integrations.llama_tokenizer import LlamaTokenizer
 from openllm.text.chat import ChatTemplate, find_chat_template
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 MOST_TOKENS = 512
 """Tokens that llama.cpp computes in one run; the memory for their logits grows with it."""

@@ -16,10 +16,10 @@ from openllm.engine.backend import BackendInfo
 from openllm.engine.backends.slot_backend import SlotBackend, choose_slots
 from openllm.engine.config import EngineConfig
 from openllm.engine.runners.slots import Piece
-from openllm.export.onnx import GRAPH
-from openllm.export.onnx_runtime import OnnxModel
+from openllm.export.onnx.runtime import OnnxModel
+from openllm.export.onnx.writer import GRAPH
 from openllm.text.chat import find_chat_template
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 
 class OnnxSlots:

@@ -9,7 +9,7 @@ from typing import Literal
 from openllm.core.errors import CheckpointError, ConfigError
 from openllm.engine.backend import Backend
 from openllm.engine.config import EngineConfig
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 
 Kind = Literal["echo", "remote", "gguf", "onnx", "openllm"]
 

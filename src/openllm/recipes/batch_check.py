@@ -81,7 +81,7 @@ def _open_counter(source: str) -> Backend | None:
     from openllm.engine.backends.echo import EchoEngine
     from openllm.engine.backends.local import LocalBackend
     from openllm.text.chat import load_chat_template
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     longest = read_model_config(folder).max_positions

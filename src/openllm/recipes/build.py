@@ -141,7 +141,7 @@ def check_teachers(cfg: PretrainConfig, tokenizer: str) -> dict[str, str]:
     """
     from openllm.checkpoint.model_dir import read_model_config
     from openllm.checkpoint.weights import weight_files
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     found = {}
     for folder in cfg.distill.teachers if cfg.distill else []:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import say
-from openllm.data.readers import ReadOptions
+from openllm.data.reading.readers import ReadOptions
 from openllm.engine.request import SamplingParams
 from openllm.evaluate.config import EvaluateConfig
 from openllm.evaluate.report import Table, finite, tables, write_report
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 
 if TYPE_CHECKING:
     from openllm.evaluate.ngram import KneserNey
@@ -141,7 +141,7 @@ def evaluate(
     from openllm.evaluate.heldout import read_heldout
     from openllm.evaluate.perplexity import full_context_share
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     shape = read_model_config(model)
     tokenizer = load_tokenizer(model)

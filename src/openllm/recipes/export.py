@@ -27,8 +27,8 @@ from openllm.export.certificate import (
 )
 from openllm.export.formats import FORMATS, PRECISIONS
 from openllm.export.inventory import model_fingerprint, model_name
+from openllm.export.models.zoo import resolve_model
 from openllm.export.reference import Reference, make_reference
-from openllm.export.zoo import resolve_model
 from openllm.recipes.import_model import read_size
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
 def ask_original(source: Path, args: argparse.Namespace) -> Reference:
     """The answers of the original model to the questions that the arguments ask."""
     from openllm.export.eager import EagerModel
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     if min(args.prompts, args.new_tokens) < 1 or args.text_tokens < 2:
         raise UsageError("--prompts and --new-tokens must be at least 1, --text-tokens at least 2")

@@ -8,7 +8,7 @@ import sys
 
 from openllm.core.errors import UsageError
 from openllm.engine.request import SamplingParams
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 
 SAMPLING = (
     ("--max-new-tokens", int, 200, "N", "most tokens to write"),

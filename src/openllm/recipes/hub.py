@@ -12,10 +12,10 @@ from typing import Any
 from openllm.core.errors import DownloadError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable
 from openllm.core.log import say
-from openllm.export.entry import Origin
 from openllm.export.inventory import CONFIG, WEIGHTS, check_model, list_files, place, printable
-from openllm.export.safety import check_upload, choose_downloads
-from openllm.export.zoo import Zoo, resolve_model
+from openllm.export.models.entry import Origin
+from openllm.export.models.safety import check_upload, choose_downloads
+from openllm.export.models.zoo import Zoo, resolve_model
 
 _GO_ON = "repeat the command to go on; what was transferred is not transferred again"
 
@@ -35,7 +35,7 @@ def push_main(argv: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="list the files and stop")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     args = parser.parse_args(argv)
-    from openllm.export.hub import check_repository_name, push
+    from openllm.export.models.hub import check_repository_name, push
 
     if not args.message.strip():
         raise UsageError("--message must not be empty")
@@ -67,7 +67,7 @@ def push_main(argv: list[str]) -> int:
 def pull_main(argv: list[str]) -> int:
     """Entry point of `openllm pull`."""
     args = _pull_parser().parse_args(argv)
-    from openllm.export.hub import downloaded, read_repository
+    from openllm.export.models.hub import downloaded, read_repository
 
     out = None if args.out is None else Path(args.out)
     if out is not None:

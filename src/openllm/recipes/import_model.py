@@ -18,8 +18,8 @@ from openllm.core.files import atomic_folder, check_replaceable, read_json, writ
 from openllm.core.log import say
 from openllm.core.runs import source_commit
 from openllm.export.inventory import digest_files, fingerprint, model_name, place
-from openllm.export.safety import choose_downloads
-from openllm.export.zoo import find_model
+from openllm.export.models.safety import choose_downloads
+from openllm.export.models.zoo import find_model
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def _folder(args: argparse.Namespace) -> Iterator[Path]:
             f"{args.source} is not on this machine; to see its files: "
             f"openllm pull {args.source} --dry-run"
         )
-    from openllm.export.hub import downloaded, read_repository
+    from openllm.export.models.hub import downloaded, read_repository
 
     repository = read_repository(args.source, args.revision)
     wanted, _ = choose_downloads(repository.files, allow_pickle=args.allow_pickle)

@@ -12,7 +12,7 @@ from openllm.core.files import atomic_folder, write_json
 from openllm.core.log import say
 from openllm.core.runs import source_commit
 from openllm.export.inventory import digest_files, fingerprint, model_name, printable
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 from openllm.recipes.import_model import (
     DTYPES,
     check_places,

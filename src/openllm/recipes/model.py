@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from openllm.core.errors import UsageError
-from openllm.export.zoo import find_model
+from openllm.export.models.zoo import find_model
 from openllm.nn.config import ModelConfig
 from openllm.nn.cost import forward_flops, kv_cache_bytes, parameters, train_flops
 from openllm.recipes.build import CONFIGS, load_config

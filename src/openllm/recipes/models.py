@@ -13,9 +13,9 @@ from typing import Any
 
 from openllm.core.errors import CheckpointError, UsageError
 from openllm.core.log import say
-from openllm.export.entry import Entry
 from openllm.export.inventory import CERTIFICATE, list_files, printable, verdict
-from openllm.export.zoo import Zoo
+from openllm.export.models.entry import Entry
+from openllm.export.models.zoo import Zoo
 
 WIDTH = 100
 """Columns of long paragraphs."""

@@ -18,9 +18,9 @@ from openllm.core.errors import DataError, UsageError
 from openllm.core.files import TEXT, atomic_folder, read_json, recover_folder, write_json
 from openllm.core.log import say, warn
 from openllm.data.document import SPLITS, Document, read_documents, read_index
-from openllm.data.prepare import PrepareConfig, prepare
-from openllm.data.report import build_report, render_report
-from openllm.data.sources import Source, gather, open_builtin, open_source, open_squad
+from openllm.data.prepare.report import build_report, render_report
+from openllm.data.prepare.steps import PrepareConfig, prepare
+from openllm.data.reading.sources import Source, gather, open_builtin, open_source, open_squad
 
 _OWN = re.compile(
     rf"({'|'.join(SPLITS)}|dropped)\.jsonl|index\.json|report\.(json|md)|tokens-[0-9a-f]+|\..*"

@@ -14,7 +14,7 @@ from openllm.core.log import progress, say, warn
 from openllm.core.runs import Run, source_commit
 from openllm.data.document import read_index
 from openllm.export.inventory import model_fingerprint
-from openllm.export.zoo import find_model
+from openllm.export.models.zoo import find_model
 from openllm.recipes.build import (
     build_loader,
     build_trainer,
@@ -79,7 +79,7 @@ def train(cfg: PretrainConfig, out: Path, *, fresh: bool = False, dry_run: bool 
     from openllm.checkpoint.families.registry import OWN, architecture
     from openllm.data.shards import Shards
     from openllm.recipes.tokenize import tokenize
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
     from openllm.train.forecast import forecast
 
     data, vocabulary = _folders(cfg)

@@ -13,7 +13,7 @@ from openllm.core.files import atomic_folder, check_replaceable, read_json, writ
 from openllm.core.log import progress, say, warn
 from openllm.core.runs import source_commit
 from openllm.export.inventory import model_fingerprint, model_name
-from openllm.export.zoo import resolve_model
+from openllm.export.models.zoo import resolve_model
 from openllm.recipes.import_model import read_size
 from openllm.recipes.quantize_report import FILES, card, lines, write_report
 from openllm.recipes.quantize_text import Texts, measure, read_texts

@@ -96,7 +96,7 @@ def read_texts(model: Path, shape: "ModelConfig", args: argparse.Namespace) -> T
     """
     from openllm.evaluate import training_text as training
     from openllm.evaluate.heldout import read_heldout
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     if args.calibrate is None and not args.report:
         return Texts(None, None, shape.max_positions)
@@ -166,7 +166,7 @@ def measure_folder(folder: Path, texts: Texts, *, dynamic: bool = False, seed: i
     from openllm.checkpoint.model_dir import load_model
     from openllm.evaluate import measure as measures
     from openllm.evaluate import perplexity
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
     from openllm.transform.quantize import round_inputs
 
     heldout, cfg = texts.heldout, EvaluateConfig(seed=seed)

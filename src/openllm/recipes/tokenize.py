@@ -16,8 +16,8 @@ from openllm.core.log import format_duration, progress, say
 from openllm.data.document import SPLITS, read_index
 from openllm.data.shard_writer import write_shards
 from openllm.data.shards import INDEX, Shards, read_shard_index, split_files
-from openllm.export.zoo import find_model
-from openllm.text.tokenizer import load_tokenizer
+from openllm.export.models.zoo import find_model
+from openllm.text.load import load_tokenizer
 
 SMALL_BYTES = 8_000_000
 """Less text than this is encoded before more processes could start."""

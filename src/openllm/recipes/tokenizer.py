@@ -15,7 +15,7 @@ from openllm.core.errors import DataError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import format_duration, progress, say
 from openllm.data.document import read_documents, read_index
-from openllm.export.zoo import find_model
+from openllm.export.models.zoo import find_model
 from openllm.recipes.tokenizer_report import TextSource, inspect
 from openllm.text.measure import Fit
 from openllm.text.tokenizer import Tokenizer

@@ -10,13 +10,14 @@ from typing import Any
 from openllm.core.errors import DataError
 from openllm.core.log import say, warn
 from openllm.data.document import Document, read_documents, read_index
-from openllm.data.readers import Place, ReadOptions, read_file
-from openllm.data.sources import InputFile, open_source
+from openllm.data.reading.readers import Place, ReadOptions, read_file
+from openllm.data.reading.sources import InputFile, open_source
 from openllm.nn.cost import matmul_parameters, parameters
 from openllm.recipes.build import load_config
+from openllm.text.load import load_tokenizer
 from openllm.text.measure import Fit, fit_by_group, rare_share
 from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
-from openllm.text.tokenizer import Tokenizer, load_tokenizer
+from openllm.text.tokenizer import Tokenizer
 from openllm.text.training import TokenizerSettings, sample, train_model
 
 PRESETS = ("tiny", "small", "medium", "large")

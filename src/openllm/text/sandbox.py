@@ -12,9 +12,8 @@ Limits: a template of 256 KiB, an output of 64 million characters, 2 million uni
 seconds; a conversation of a hundred turns takes some ten thousand).
 """
 
-from collections.abc import Callable, Iterator, Mapping, MappingView, Sized
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import BuiltinFunctionType, MethodWrapperType
 from typing import Any, cast
 
@@ -23,8 +22,7 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.runtime import Context, LoopContext
 from jinja2.utils import pass_context
 
 from openllm.core.errors import TemplateError
@@ -38,13 +36,10 @@ from openllm.text.sandbox_filters import (
     names,
 )
 from openllm.text.sandbox_nodes import Meter
+from openllm.text.sandbox_work import CHARS, SEQUENCES, Metered, budget, work_left
 
 MAX_TEMPLATE = 2**18
-MAX_OUTPUT = 64_000_000
-MAX_WORK = 2_000_000
 MAX_BITS = 4096
-CHARS = 128
-"""Characters per unit of work."""
 
 METHODS: Mapping[type, frozenset[str]] = {
     str: names(
@@ -59,8 +54,6 @@ METHODS: Mapping[type, frozenset[str]] = {
 }
 """What a template may call on Python's own objects; `str.format` is called through a guard."""
 
-_SEQUENCES: tuple[type, ...] = (list, tuple)
-_SCALARS = (int, float, bool, type(None), Undefined)
 _FAULTS = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -74,16 +67,6 @@ _FAULTS = (
     ValueError,
 )
 """What a faulty template can raise."""
-
-
-class _Work:
-    """What is left of a budget."""
-
-    def __init__(self) -> None:
-        self.left = MAX_WORK
-
-
-_WORK: ContextVar[_Work] = ContextVar("work of a template")
 
 
 class GenerationBlock(Extension):
@@ -100,10 +83,10 @@ class GenerationBlock(Extension):
 
 @pass_context
 def _output(context: Context, value: object) -> object:
-    return cast(Sandbox, context.environment).printable(value)
+    return cast(Metered, context.environment).printable(value)
 
 
-class Sandbox(ImmutableSandboxedEnvironment):
+class Sandbox(Metered):
     """The environment of all chat templates."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
@@ -156,46 +139,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
     ) -> str:
         return super()._generate(Meter().visit(source), name, filename, **options)
 
-    def tick(self, units: int = 1) -> None:
-        """Do so much work."""
-        work = _WORK.get()
-        work.left -= units
-        if work.left < 0:
-            raise SecurityError("it does too much work")
-
-    def check_size(self, size: int) -> None:
-        """Refuse to make a text or list of so many characters or entries."""
-        if size > MAX_OUTPUT:
-            raise SecurityError("it makes too long a text")
-
-    def grow(self, size: int) -> None:
-        """Make a text of so many characters."""
-        self.check_size(size)
-        self.tick(1 + size // CHARS)
-
-    def sized(self, value: Any) -> Any:
-        """Look through the entries of a value, which is returned."""
-        size = len(value) if isinstance(value, Sized) else 0
-        self.tick(1 + (size // CHARS if isinstance(value, str) else size))
-        return value
-
-    def weighed(self, value: Any, *, printable: bool = False) -> Any:
-        """Look through a value and all that is in it; the value is returned."""
-        waiting = [value]
-        while waiting:
-            item = self.sized(waiting.pop())
-            if isinstance(item, dict):
-                waiting += [*item.keys(), *item.values()]
-            elif isinstance(item, (*_SEQUENCES, MappingView)):
-                waiting += item
-            elif printable and not isinstance(item, (str, *_SCALARS)):
-                raise SecurityError(f"it prints an object of type {type(item).__name__}")
-        return value
-
-    def printable(self, value: Any) -> Any:
-        """A value that `str` can be called on without harm; it is returned."""
-        return self.weighed(value, printable=True)
-
     def joined(self, *values: Any) -> str:
         """The operator `~`."""
         texts = [str(self.printable(value)) for value in values]
@@ -218,20 +161,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str):
             check_format(left)
             self.printable(right)
-        elif isinstance(left, (str, *_SEQUENCES)) or isinstance(right, (str, *_SEQUENCES)):
+        elif isinstance(left, (str, *SEQUENCES)) or isinstance(right, (str, *SEQUENCES)):
             self._pay_sequence(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def _pay_sequence(self, operator: str, left: Any, right: Any) -> None:
-        sides = [side for side in (left, right) if isinstance(side, (str, *_SEQUENCES))]
+        sides = [side for side in (left, right) if isinstance(side, (str, *SEQUENCES))]
         times = [side for side in (left, right) if isinstance(side, int)] if operator == "*" else []
         size = sum(map(len, sides)) * max([1, *times])
         self.check_size(size)
         self.tick(1 + size // (CHARS if isinstance(sides[0], str) else 1))
         if isinstance(sides[0], tuple):  # tuples can be keys, for which all that is in them counts
-            before = _WORK.get().left
+            before = work_left()
             self.weighed(sides)
-            self.tick((before - _WORK.get().left) * max([1, *times]))
+            self.tick((before - work_left()) * max([1, *times]))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call something, once its work is paid."""
@@ -286,13 +229,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
 @contextmanager
 def _faults(name: str) -> Iterator[None]:
     """Give a template its budget, and turn its faults into one error."""
-    token = _WORK.set(_Work())
     try:
-        yield
+        with budget():
+            yield
     except _FAULTS as error:
         first = " ".join(str(error).split())[:300] or type(error).__name__
         raise TemplateError(
             f"{name} failed: {first}; check the messages, or give another template"
         ) from None
-    finally:
-        _WORK.reset(token)

@@ -7,15 +7,14 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import filters
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.runtime import Context, Undefined
 from jinja2.utils import Namespace, pass_context, pass_environment
 
-if TYPE_CHECKING:
-    from openllm.text.sandbox import Sandbox
+from openllm.text.sandbox_work import Metered
 
 Function = Callable[..., Any]
 
@@ -82,7 +81,7 @@ GLOBALS: Mapping[str, Any] = {
 }
 
 
-def _sandbox(context: Any) -> "Sandbox":
+def _sandbox(context: Any) -> Metered:
     return context.environment
 
 
@@ -105,7 +104,7 @@ def _guard(function: Function, look: str) -> Function:
 
 @pass_environment
 def _tojson(
-    sandbox: "Sandbox",
+    sandbox: Metered,
     value: Any,
     ensure_ascii: bool = False,
     indent: int | str | None = None,
@@ -135,7 +134,7 @@ def _depth(value: Any) -> int:
 
 
 @pass_environment
-def _join(sandbox: "Sandbox", value: Any, d: str = "", attribute: str | int | None = None) -> str:
+def _join(sandbox: Metered, value: Any, d: str = "", attribute: str | int | None = None) -> str:
     items: Iterable[Any] = sandbox.sized(value)
     if attribute is not None:
         items = map(filters.make_attrgetter(sandbox, attribute), items)
@@ -145,7 +144,7 @@ def _join(sandbox: "Sandbox", value: Any, d: str = "", attribute: str | int | No
 
 
 @pass_environment
-def _replace(sandbox: "Sandbox", value: Any, old: str, new: str, count: int | None = None) -> str:
+def _replace(sandbox: Metered, value: Any, old: str, new: str, count: int | None = None) -> str:
     text = str(sandbox.printable(value))
     sandbox.grow(len(text) + text.count(old) * max(0, len(new) - len(old)))
     return text.replace(old, new, -1 if count is None else count)
@@ -153,7 +152,7 @@ def _replace(sandbox: "Sandbox", value: Any, old: str, new: str, count: int | No
 
 @pass_environment
 def _indent(
-    sandbox: "Sandbox", value: Any, width: int | str = 4, first: bool = False, blank: bool = False
+    sandbox: Metered, value: Any, width: int | str = 4, first: bool = False, blank: bool = False
 ) -> str:
     text = str(sandbox.printable(value))
     size = len(width) if isinstance(width, str) else width
@@ -162,7 +161,7 @@ def _indent(
 
 
 @pass_environment
-def _format(sandbox: "Sandbox", value: Any, *args: Any, **kwargs: Any) -> str:
+def _format(sandbox: Metered, value: Any, *args: Any, **kwargs: Any) -> str:
     check_format(str(value))
     sandbox.printable([*args, *kwargs.values()])
     text = str(value) % (kwargs or args)
@@ -171,14 +170,14 @@ def _format(sandbox: "Sandbox", value: Any, *args: Any, **kwargs: Any) -> str:
 
 
 @pass_environment
-def _list(sandbox: "Sandbox", value: Any) -> list[Any]:
+def _list(sandbox: Metered, value: Any) -> list[Any]:
     if isinstance(value, str):
         sandbox.tick(len(value) // 4)
     return list(sandbox.sized(value))
 
 
 @pass_environment
-def _escape(sandbox: "Sandbox", value: Any) -> str:
+def _escape(sandbox: Metered, value: Any) -> str:
     text = str(filters.escape(str(sandbox.printable(value))))
     sandbox.grow(len(text))
     return text

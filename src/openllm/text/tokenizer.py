@@ -1,22 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
-"""Text to token ids and back: what every tokenizer offers, and how to load one.
-
-A tokenizer folder (or a model folder, which holds the same files) has one of
-
-    tokenizer.model     SentencePiece; ours, if openllm_tokenizer.json is beside it
-    tokenizer.json      the `tokenizers` library; in our folders only a copy for other programs
-
-and small JSON files that name special tokens (`hf_folder.py`).
-"""
+"""Text to token ids and back: what every tokenizer offers; `load.py` reads one from its folder."""
 
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from openllm.core.errors import TokenizerError
-from openllm.core.files import recover_folder
 from openllm.text.hf_folder import TokenizerFacts
 
 MODEL_FILE = "tokenizer.model"
@@ -141,24 +131,6 @@ class Tokenizer(ABC):
             f"token {index} is outside this vocabulary of size {self.vocab_size}; "
             "use the tokenizer that the model or the shards were made with"
         )
-
-
-def load_tokenizer(folder: Path | str) -> Tokenizer:
-    """Load the tokenizer of a tokenizer folder or a model folder.
-
-    Raises:
-        TokenizerError: no such folder, no tokenizer in it, or a damaged one.
-    """
-    folder = Path(folder)
-    recover_folder(folder)
-    ours = (folder / SETTINGS_FILE).exists()
-    if (folder / FAST_FILE).exists() and not ours:
-        from openllm.text.fast_tokenizer import FastTokenizer
-
-        return FastTokenizer.load(folder)
-    from openllm.text.sentencepiece_tokenizer import SentencePieceTokenizer
-
-    return SentencePieceTokenizer.load(folder)
 
 
 def whole_characters(text: str) -> str:

@@ -18,7 +18,7 @@ from openllm.engine.backends.echo import EchoEngine
 from openllm.engine.backends.worker import MAX_FAILURES, EngineWorker
 from openllm.engine.request import Request, SamplingParams, Update
 from openllm.text.byte_tokenizer import ByteTokenizer
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 PROMPT = tuple(b"Anna found a lamp.")
 PARAMS = SamplingParams(max_new_tokens=2000)

@@ -2,7 +2,7 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Each kernel against the plain torch code that it must equal, values and gradients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,14 +24,6 @@ from openllm.nn.kernels.rows import (
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no kernels on this machine")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -3,7 +3,6 @@
 """The random numbers against published ones, and the kernel against plain torch."""
 
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,6 @@ from openllm.nn.kernels.sampling import (
 )
 
 KERNEL = pytest.mark.skipif(library() is None, reason="no kernels on this machine")
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["kernel", "reference"])

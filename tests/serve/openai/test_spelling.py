@@ -7,7 +7,7 @@ import pytest
 from openllm.engine.output import Output
 from openllm.engine.request import SamplingParams, TokenLogprob, Update
 from openllm.serve.openai.spelling import chat_logprob, spelling_of, top_logprobs
-from openllm.text.tokenizer import load_tokenizer
+from openllm.text.load import load_tokenizer
 
 MARKS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]")
 

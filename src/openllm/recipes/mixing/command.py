@@ -69,7 +69,7 @@ def mix(request: Request, out: Path, *, dry_run: bool = False) -> dict[str, Any]
     from openllm.recipes.build import memory_errors, prepare_process, resolve
     from openllm.recipes.mixing.leaks import survey
     from openllm.recipes.mixing.report import build_result, write_report
-    from openllm.text.tokenizer import load_tokenizer
+    from openllm.text.load import load_tokenizer
 
     _check_output(out)
     tokenizer = load_tokenizer(request.tokenizer)

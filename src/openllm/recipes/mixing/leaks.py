@@ -17,7 +17,7 @@ from openllm.core.errors import DataError
 from openllm.core.files import read_json, write_json
 from openllm.core.log import progress
 from openllm.data.document import read_documents
-from openllm.data.leaks import LEAK, find_leaked
+from openllm.data.prepare.leaks import LEAK, find_leaked
 from openllm.recipes.mixing.runs import Bench, Source, digest_of
 
 LEAKS = "leaks"

@@ -14,7 +14,7 @@ from pydantic import Field
 from openllm.core.config import Config
 from openllm.core.errors import ConfigError
 from openllm.data.mixture import EQUAL, NATURAL, Mixture, refuse_twins
-from openllm.export.zoo import find_model
+from openllm.export.models.zoo import find_model
 from openllm.recipes.build import load_config
 from openllm.train.config import PretrainConfig
 
