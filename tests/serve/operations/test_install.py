@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.serve.asgi import JSON, add_key, ask, bearer, chat_body, slow_backend
 
 from openllm.core.errors import CheckpointError, ConfigError, StorageError
-from openllm.engine.backend import Backend
+from openllm.engine.backend import Backend, BackendInfo, EngineStats
 from openllm.engine.backends.echo import echo_backend
 from openllm.engine.backends.pool import ModelPool
 from openllm.serve.app import create_app
@@ -85,6 +85,39 @@ def paths_of(routes: Any) -> set[str]:
         inner = getattr(route, "original_router", None)
         found |= {route.path} if inner is None else paths_of(inner.routes)
     return found
+
+
+class FailedBackend:
+    """One that cannot answer now."""
+
+    def __init__(self, kind: str) -> None:
+        self.info = BackendInfo("far", kind)  # type: ignore[arg-type]
+
+    def healthy(self) -> bool:
+        return False
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("kind", "status"), [("remote", 200), ("openllm", 503)])
+def test_another_server_that_is_away_does_not_end_this_one(
+    tmp_path: Path, kind: str, status: int
+) -> None:
+    """The state `unhealthy` would: it is for engines, which do not come back by themselves."""
+
+    async def run() -> None:
+        models = FixedModels({"echo": echo_backend(), "far": FailedBackend(kind)})  # type: ignore
+        async with site(tmp_path, models) as made:
+            assert (await made.get("/ready")).status == status
+            assert made.operations.lifecycle.healthy() == (status == 200)
+            metrics = (await made.get("/metrics", made.admin)).body.decode()
+            assert 'openllm_model_healthy{model="far"} 0.0' in metrics
+
+    asyncio.run(run())
 
 
 def test_every_route_has_a_rule(tmp_path: Path) -> None:
