@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from openllm.core.config import merge, parse_overrides
@@ -34,7 +35,13 @@ def main(argv: list[str]) -> int:
     cfg = EngineConfig.parse(parse_overrides(args.engine), "engine settings")
     budget = None if args.memory is None else _bytes(args.memory)
     adapters = _adapters(args.adapter, names)
-    loader = SourceLoader(cfg, adapters, budget_bytes=budget)
+    loader = SourceLoader(
+        cfg,
+        adapters,
+        budget_bytes=budget,
+        key_file=args.remote_key_file,
+        tokenizer=args.gguf_tokenizer,
+    )
     pool = ModelPool(loader, budget)
     for name, source in zip(names, args.model, strict=True):
         pool.add(name, source)
@@ -129,7 +136,22 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--memory", metavar="SIZE", help="most memory for models, such as 8G; loads them when used"
     )
-    parser.add_argument("--api-key-file", help="file of 'openllm keys'; without it, none is asked")
+    parser.add_argument(
+        "--remote-key-file",
+        type=Path,
+        metavar="FILE",
+        help="the key that other servers ask of this one (else the variable OPENAI_API_KEY)",
+    )
+    parser.add_argument(
+        "--gguf-tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="the tokenizer of .gguf files (else the one that each file holds)",
+    )
+    parser.add_argument(
+        "--api-key-file",
+        help="file of 'openllm keys' (else the variable OPENLLM_KEYS); without it, none is asked",
+    )
     parser.add_argument(
         "--open-to-all", action="store_true", help="let other machines call without a key"
     )

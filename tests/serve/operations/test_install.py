@@ -36,6 +36,8 @@ class EchoLoader:
     def load(self, name: str, source: str) -> Backend:
         if source == "broken":
             raise ConfigError("this folder holds no model")
+        if source == "closed":
+            raise PermissionError(13, "Permission denied", "/closed")
         return echo_backend(name)
 
 
@@ -283,6 +285,11 @@ def test_an_administrator_changes_the_models(tmp_path: Path) -> None:
                 ("second", "loaded", True),
             ]
             assert (await change("models/pin", {"name": "second", "pinned": False})).status == 200
+            again = await change("models/load", {"name": "second", "pinned": True})
+            assert again.status == 200
+            states = (await made.get("/admin/models", made.admin)).json()["models"]
+            assert states[1]["pinned"]
+            assert (await change("models/pin", {"name": "second", "pinned": False})).status == 200
             assert (await change("models/unload", {"name": "second"})).status == 200
             states = (await made.get("/admin/models", made.admin)).json()["models"]
             assert states[1]["state"] == "unloaded" and not states[1]["pinned"]
@@ -291,12 +298,15 @@ def test_an_administrator_changes_the_models(tmp_path: Path) -> None:
             assert [one["id"] for one in names] == ["first"]
             broken = await change("models/load", {"name": "third", "source": "broken"})
             assert broken.status == 400 and "holds no model" in broken.json()["error"]["message"]
+            closed = await change("models/load", {"name": "third", "source": "closed"})
+            assert closed.status == 422 and "Permission" in closed.json()["error"]["message"]
             assert (await made.get("/v1/models")).json()["data"] == names
             for path, body, status in (
                 ("models/load", {"name": "first", "source": "again"}, 400),
                 ("models/load", {"name": "none"}, 400),
                 ("models/load", {"name": "../x", "source": "y"}, 400),
                 ("models/load", {"nam": "x"}, 400),
+                ("models/load", {"name": "x", "source": "a\0b"}, 400),
                 ("models/unload", {"name": "none"}, 400),
                 ("adapters/load", {"model": "none", "name": "a", "folder": "b"}, 404),
                 ("adapters/load", {"model": "first", "name": "a", "folder": "b"}, 409),
