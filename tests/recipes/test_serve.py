@@ -3,8 +3,10 @@
 """`openllm serve`: arguments, and a process from its start to its end."""
 
 import asyncio
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,11 @@ import pytest
 from tests.integrations.scripted_server import of_json, serving
 
 from openllm.core.errors import ConfigError, UsageError
+from openllm.engine.backends.pool import ModelPool
 from openllm.recipes import serve
+from openllm.recipes.backend import SourceLoader
+from openllm.serve import listen
+from openllm.serve.config import ServeSettings
 
 
 @pytest.fixture
@@ -57,6 +63,16 @@ def test_names_aliases_memory_and_settings(plan):
     assert settings.auth.key_file == "keys.json"
     assert settings.auth.cors_origins == ("https://example.org",)
     assert plan("x/y", "--name", "z")["pool"].names() == ["z"]
+
+
+def test_a_socket_of_systemd_on_all_addresses_needs_keys(monkeypatch):
+    """The address in its file counts, not --host, which is this machine's own by default."""
+    with socket.create_server(("0.0.0.0", 0)) as given:
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setattr(listen, "FIRST_DESCRIPTOR", os.dup(given.fileno()))
+        with pytest.raises(ConfigError, match=r"at 0\.0\.0\.0, everybody who reaches"):
+            serve.run(ModelPool(SourceLoader()), ServeSettings(), aliases={}, adapters={})
 
 
 def test_what_the_loader_is_told(plan, monkeypatch):

@@ -79,7 +79,7 @@ def run(
     """
     require_web()
     from openllm.serve.app import create_app
-    from openllm.serve.listen import listen, run_server
+    from openllm.serve.listen import address_of, handed_over, listen, run_server
     from openllm.serve.operations.install import install_operations
     from openllm.serve.service import Service
 
@@ -94,12 +94,15 @@ def run(
             raise
 
     sock = listen(settings.host, settings.port)
+    host, port = address_of(sock)
+    if handed_over() is not None:  # the address is not ours to choose, but ours to protect
+        settings = settings.model_copy(update={"host": host})
     service = Service(pool, aliases, adapters)
     app = create_app(service, settings, startup=load)
     operations = install_operations(app, service, settings)
 
     def started() -> None:
-        say(_greeting(settings, sock.getsockname()[1], pool.names()))
+        say(_greeting(settings, port, pool.names()))
 
     try:
         run_server(app, sock, operations.lifecycle, settings.limits, started=started)

@@ -78,6 +78,14 @@ def listen(host: str, port: int, *, backlog: int = 1024) -> socket.socket:
     return found
 
 
+def address_of(sock: socket.socket) -> tuple[str, int]:
+    """Host and port that a socket listens on; one in the file system is of this machine alone."""
+    if sock.family == socket.AF_UNIX:
+        return "localhost", 0
+    host, port = sock.getsockname()[:2]
+    return host, port
+
+
 def allow_files(connections: int) -> None:
     """Let the process open as many files as so many connections and all else need.
 
