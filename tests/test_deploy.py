@@ -58,6 +58,27 @@ def test_the_image_copies_what_exists_and_starts_the_server() -> None:
     assert int(service["stop_grace_period"].removesuffix("s")) > LimitSettings().drain_s
 
 
+def test_the_build_sees_what_the_image_copies_and_no_keys() -> None:
+    lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    rules = [line for line in lines if not line.startswith("#")]
+    copied = {
+        name
+        for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKER, re.M)
+        for name in line.split()[:-1]
+    }
+    assert rules[0] == "*" and {f"!{name}" for name in copied} == set(rules[1:-1])
+    assert "/deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_the_container_has_rights_to_what_it_needs_only() -> None:
+    (user,) = re.findall(r"^USER (.*)$", DOCKER, re.M)
+    assert user.split(":")[0].isdigit() and user.split(":")[0] != "0"  # Kubernetes checks numbers
+    service = COMPOSE["services"]["openllm"]
+    assert service["user"].startswith("${OPENLLM_USER:-")  # who owns the keys, which are private
+    # the kernels are compiled into the home folder's cache, and run from there
+    assert service["read_only"] and service["tmpfs"] == [f"{service['environment']['HOME']}:exec"]
+
+
 def test_mounted_files_are_here() -> None:
     for service in COMPOSE["services"].values():
         for volume in service.get("volumes", ()):

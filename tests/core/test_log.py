@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-only OR LicenseRef-OpenLLM-Commercial
 # Copyright (C) 2024-2026 The OpenLLM Authors
 
+import io
+
 import pytest
 
 from openllm.core import log
@@ -21,6 +23,24 @@ def test_news_go_to_standard_error_as_they_are(capsys: pytest.CaptureFixture[str
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "[bold]not markup[/bold] " + "x" * 200 + "\nwarning: careful [red]\n"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "x"), OSError(28, "x"), OSError(5, "x")])
+def test_nobody_reads_or_the_disk_is_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError
+) -> None:
+    """The work goes on: rich alone would end the process and close standard output."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", Gone())
+        say("hello")
+        warn("careful")
+    say("again")
+    assert capsys.readouterr().err.endswith("again\n")
 
 
 def test_the_state_tells_done_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from openllm.engine.request import Completion, SamplingParams, TokenLogprob
 from openllm.nn.kernels.library import available
 from openllm.nn.lora import Adapter
 from openllm.nn.model import Transformer
+from openllm.transform.adapter_bank import AdapterBank
 from openllm.transform.lora import attach, detach, merge_lora
 
 PROMPTS = ["Anna", "On day 3 Boris asked", "Clara found a lamp in the café."]
@@ -93,9 +94,31 @@ def test_the_compiled_kernels_add_adapters(adapters: dict[str, Adapter], folders
         merged = detach(merge_lora(attach(model(), adapters[name])))
         expected = ids(LLM(merged, llm.tokenizer, config(kernels=True)).generate(PROMPTS, GREEDY))
         assert ids(llm.generate(PROMPTS, GREEDY, adapter=name)) == expected != plain
-    with pytest.raises(ConfigError, match="'law' is DoRA, which needs the weights; merge it"):
-        llm.load_adapter("law", folders / "law")
+    with pytest.raises(ConfigError, match="'poems' is DoRA, which needs the weights; merge it"):
+        llm.load_adapter("poems", folders / "law")
     assert ids(llm.generate(PROMPTS, GREEDY)) == plain
+    assert ids(llm.generate(PROMPTS, GREEDY, adapter="poems")) == expected
+
+
+def test_an_adapter_stays_if_its_replacement_is_refused(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LLM.load(folders / "base", config())
+    for name in ("maths", "poems"):
+        llm.load_adapter(name, folders / name)
+    before = [ids(llm.generate(PROMPTS, GREEDY, adapter=name)) for name in ("maths", "poems")]
+
+    def refuse(bank: AdapterBank) -> None:
+        raise ConfigError("this runner computes no DoRA")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llm._engine._runner, "set_adapters", refuse)
+        for name in ("maths", "law"):  # one that is there, and one that is new
+            with pytest.raises(ConfigError, match="no DoRA"):
+                llm.load_adapter(name, folders / "law")
+    assert llm.info.adapters == ("maths", "poems")
+    after = [ids(llm.generate(PROMPTS, GREEDY, adapter=name)) for name in ("maths", "poems")]
+    assert after == before
 
 
 def test_wrong_adapters_are_refused(folders: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 import asyncio
 import json
 import math
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -400,8 +401,10 @@ def test_bad_answers(answer: Answer, expected: str) -> None:
 def test_invalid_requests(status: int) -> None:
     """They are the caller's mistake, and are not tried again."""
     answer = of_json({"object": "error", "message": "context is 4096"}, status)
-    with serving(answer) as server, pytest.raises(ConfigError, match=r"refuses.*context is 4096"):
+    with serving(answer) as server, pytest.raises(RemoteError) as caught:
         generate(server)
+    assert re.search(r"^http://127.*refuses the request: context is 4096$", str(caught.value))
+    assert (caught.value.status, caught.value.reason) == (status, "context is 4096")
     assert len(server.seen) == 1
 
 

@@ -2,16 +2,25 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm serve`: arguments, and a process from its start to its end."""
 
+import asyncio
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
+from tests.integrations.scripted_server import of_json, serving
 
 from openllm.core.errors import ConfigError, UsageError
+from openllm.engine.backends.pool import ModelPool
 from openllm.recipes import serve
+from openllm.recipes.backend import SourceLoader
+from openllm.serve import listen
+from openllm.serve.config import ServeSettings
 
 
 @pytest.fixture
@@ -54,6 +63,34 @@ def test_names_aliases_memory_and_settings(plan):
     assert settings.auth.key_file == "keys.json"
     assert settings.auth.cors_origins == ("https://example.org",)
     assert plan("x/y", "--name", "z")["pool"].names() == ["z"]
+
+
+def test_a_socket_of_systemd_on_all_addresses_needs_keys(monkeypatch):
+    """The address in its file counts, not --host, which is this machine's own by default."""
+    with socket.create_server(("0.0.0.0", 0)) as given:
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setattr(listen, "FIRST_DESCRIPTOR", os.dup(given.fileno()))
+        with pytest.raises(ConfigError, match=r"at 0\.0\.0\.0, everybody who reaches"):
+            serve.run(ModelPool(SourceLoader()), ServeSettings(), aliases={}, adapters={})
+
+
+def test_what_the_loader_is_told(plan, monkeypatch):
+    told = {}
+    monkeypatch.setattr(serve, "SourceLoader", lambda *args, **more: told.update(more))
+    plan("http://host/v1#m", "--remote-key-file", "far.key", "--gguf-tokenizer", "runs/tokenizer")
+    assert (told["key_file"], told["tokenizer"]) == (Path("far.key"), Path("runs/tokenizer"))
+    plan("echo")
+    assert (told["key_file"], told["tokenizer"]) == (None, None)
+
+
+def test_a_server_before_another_sends_the_key_of_a_file(plan, tmp_path):
+    (tmp_path / "far.key").write_text("sk-far\n")
+    models = of_json({"data": [{"id": "m"}]})
+    with serving(models) as server:
+        key = ("--remote-key-file", str(tmp_path / "far.key"))
+        asyncio.run(plan(f"{server.url}#m", *key)["pool"].load("m"))
+    assert server.seen[0].headers["authorization"] == "Bearer sk-far"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """A live server: signals, drain, slow and wrong clients, at the level of bytes."""
 
+import asyncio
 import concurrent.futures
 import json
 import os
+import resource
 import signal
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +20,9 @@ from tests.serve.asgi import add_key
 from tests.serve.live_process import Live, live, read_all
 
 from openllm.core.errors import ConfigError
-from openllm.serve.listen import handed_over, listen
+from openllm.serve.listen import OTHER_FILES, Faults, allow_files, handed_over, listen
+from openllm.serve.operations.config import LimitSettings
+from openllm.serve.operations.connection import CROWD, connection_class
 
 pytestmark = pytest.mark.integration
 
@@ -147,6 +152,70 @@ def test_failed_models_end_the_process_with_an_error(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/health").status_code == 200
         assert server.process.wait(30) == 1
     assert "the models have failed; start the server again" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("hard", [100_000, resource.RLIM_INFINITY, 700])
+def test_as_many_files_are_allowed_as_connections_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hard: int
+) -> None:
+    """Else clients could use up all, and the log would fill with complaints of the event loop."""
+    limit = [256, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda what: tuple(limit))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, given: limit.__setitem__(0, given[0]))
+    allow_files(1000)
+    wanted = 1000 + CROWD + OTHER_FILES
+    assert limit[0] == (700 if hard == 700 else wanted)
+    assert (f"ulimit -n {wanted}" in capsys.readouterr().err) == (hard == 700)
+    limit[0] = 1 << 20
+    allow_files(1000)
+    assert limit[0] == 1 << 20
+
+
+def test_faults_of_the_event_loop_are_told_once_and_without_values(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults = Faults()
+    for _ in range(3):
+        faults.tell(
+            asyncio.new_event_loop(), {"message": "no more", "exception": OSError("secret")}
+        )
+    assert capsys.readouterr().err == "warning: no more (OSError)\n"
+
+
+class FakeProtocol:
+    """What uvicorn's connection has that ours uses."""
+
+    def __init__(self, connections: set[object]) -> None:
+        self.connections, self.app, self.cycle = connections, "the application", None
+        self.loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: Any) -> None:
+        self.connections.add(self)
+        self.transport = transport
+
+
+class FakeTransport:
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_connections_far_beyond_the_limit_are_closed_at_once() -> None:
+    async def run() -> list[tuple[bool, bool]]:
+        kind = connection_class(FakeProtocol, LimitSettings(max_connections=3))
+        found, open_now = [], set[object]()
+        for _ in range(3 + CROWD + 2):
+            transport = FakeTransport()
+            one = kind(open_now)
+            one.connection_made(transport)
+            found.append((one.app == "the application", transport.aborted))
+        return found
+
+    found = asyncio.run(run())
+    assert found[:3] == [(True, False)] * 3
+    assert found[3 : 3 + CROWD] == [(False, False)] * CROWD  # told with 503
+    assert [aborted for _, aborted in found[3 + CROWD :]] == [True, True]
 
 
 def test_slow_clients_are_cut_off(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ SECRET = "/etc/secret"
         (RemoteError(SECRET), 503, False),
         (RemoteError(SECRET, status=401), 503, False),
         (RemoteError(SECRET, status=429, retry_after=7), 429, False),
-        (RemoteError(SECRET, status=400), 400, False),
+        (RemoteError(SECRET, status=400, reason="the prompt is too long"), 400, False),
         (DataError(SECRET), 500, False),
         (RuntimeError(SECRET), 500, False),
         (KeyError(SECRET), 500, False),
@@ -102,6 +102,15 @@ def test_what_clients_are_told(error, status, told, capsys):
     assert (str(error) in found.message) == told
     assert SECRET not in error_event(error).decode()
     assert ("Retry-After" in found.headers) == (status in (429, 503))
+
+
+def test_a_refusal_of_another_server_is_told_without_its_address_and_not_logged(capsys):
+    """It may repeat a part of the prompt."""
+    error = RemoteError("http://10.0.0.7/v1 refuses: too long", status=400, reason="too long")
+    assert (
+        as_api_error(error).message == "the server behind this model refuses the request: too long"
+    )
+    assert capsys.readouterr().err == ""
 
 
 def test_retry_after_is_in_whole_seconds():

@@ -75,14 +75,22 @@ class RemoteError(OpenLLMError):
 
     Attributes:
         status: HTTP status of its answer; none if there was no answer.
+        reason: what it said is wrong with the request, without its address; none if the request is
+            not at fault. It is for whoever made the request.
         retry_after: seconds after which it said to try again; none if it did not.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        reason: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason
         self.retry_after = retry_after
 
 

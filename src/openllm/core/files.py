@@ -177,12 +177,12 @@ def recover_folder(path: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path | str, waiting: str) -> Iterator[None]:
+def locked(path: Path | str, waiting: str | None = None) -> Iterator[None]:
     """Hold the lock file `path`, which other processes may hold; it stays on the disk.
 
     Args:
         path: created if missing.
-        waiting: what to tell the user if another process holds it.
+        waiting: what to tell the user if another process holds it; none: it is never long.
 
     Raises:
         StorageError: the file cannot be created.
@@ -195,7 +195,8 @@ def locked(path: Path | str, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(waiting)
+            if waiting is not None:
+                say(waiting)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

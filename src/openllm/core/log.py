@@ -8,27 +8,37 @@ Standard output is reserved for results (text, tables, JSON), so that every comm
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on: rich would end the process, whose work does not depend on who reads its lines."""
+
+
 @cache
 def console() -> Console:
     """The console on standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """Print a one-line message."""
-    console().print(printable(message), markup=False)
+    _print(printable(message))
 
 
 def warn(message: str) -> None:
     """Print a one-line warning."""
-    console().print(f"warning: {printable(message)}", style="yellow", markup=False)
+    _print(f"warning: {printable(message)}", style="yellow")
+
+
+def _print(line: str, style: str | None = None) -> None:
+    with suppress(OSError):  # the terminal is gone, or the disk of the log is full
+        console().print(line, style=style, markup=False)
 
 
 def printable(text: str) -> str:

@@ -142,19 +142,16 @@ class ModelEngine:
         )
 
     def load_adapter(self, name: str, adapter: Adapter) -> None:
-        """Add an adapter, or replace the one of this name.
+        """Add an adapter, or replace the one of this name; if that fails, the old one stays.
 
         Raises:
             ConfigError: it does not fit the model, or what runs the model; or a request uses the
                 one of this name.
         """
         self._check_unused(name)
-        self.bank.load(name, adapter)
-        try:
+        with self.bank.undone_on_failure():
+            self.bank.load(name, adapter)
             self._runner.set_adapters(self.bank)
-        except ConfigError:
-            self.unload_adapter(name)
-            raise
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter.

@@ -92,6 +92,7 @@ class Runner(Protocol):
         """Take note of the adapters that an `AdapterBank` holds now.
 
         Raises:
-            ConfigError: it holds one of a kind that this runner does not compute.
+            ConfigError: it holds one of a kind that this runner does not compute; then the runner
+                goes on with those that it had.
         """
         ...

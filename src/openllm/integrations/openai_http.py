@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
-from openllm.core.errors import ConfigError, OpenLLMError, RemoteError
+from openllm.core.errors import RemoteError
 from openllm.core.plugins import require
 from openllm.integrations.http_values import (
     base_url,
@@ -87,8 +87,7 @@ class OpenAIClient:
         """The JSON that answers a body.
 
         Raises:
-            ConfigError: the server says that the request is invalid.
-            RemoteError: unreachable, refused, or not JSON.
+            RemoteError: unreachable, refused, or not JSON; with `reason`, the request is invalid.
         """
         async with self._open("POST", path, body) as response:
             return await self._json(response)
@@ -97,8 +96,8 @@ class OpenAIClient:
         """The JSON values of a stream up to `[DONE]`; closing the iterator hangs up.
 
         Raises:
-            ConfigError: the server says that the request is invalid.
-            RemoteError: unreachable, refused, broken off, or not a stream of JSON.
+            RemoteError: unreachable, refused, broken off, or not a stream of JSON; with `reason`,
+                the request is invalid.
         """
         async with self._open("POST", path, body) as response:
             kind = content_type(response)
@@ -149,12 +148,12 @@ class OpenAIClient:
             try:
                 response = await self._send(method, path, body)
             except RemoteError as error:
-                failure: OpenLLMError = error
+                failure = error
             else:
                 if response.status_code == 200:
                     return response
                 failure = await self._refusal(response)
-                if response.status_code not in PASSING or not isinstance(failure, RemoteError):
+                if response.status_code not in PASSING:
                     raise failure
                 wish = failure.retry_after
             if attempt == self._attempts or (wish or 0) > self._longest_pause:
@@ -199,7 +198,7 @@ class OpenAIClient:
             )
         return self._client
 
-    async def _refusal(self, response: Any) -> OpenLLMError:
+    async def _refusal(self, response: Any) -> RemoteError:
         """The error for an answer that is not 200; closes it."""
         try:
             found = await self._bytes(response, MOST_EXPLANATION)
@@ -213,7 +212,8 @@ class OpenAIClient:
         except (ValueError, RecursionError):
             reason = f"HTTP {status}"
         if status in (400, 413, 422):
-            return ConfigError(f"{self.url} refuses the request: {reason}")
+            message = f"{self.url} refuses the request: {reason}"
+            return RemoteError(message, status=status, reason=reason)
         advice = {
             401: "set OPENAI_API_KEY to a key of this server",
             403: "use a key that may do this",

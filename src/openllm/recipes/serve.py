@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from openllm.core.config import merge, parse_overrides
@@ -34,7 +35,13 @@ def main(argv: list[str]) -> int:
     cfg = EngineConfig.parse(parse_overrides(args.engine), "engine settings")
     budget = None if args.memory is None else _bytes(args.memory)
     adapters = _adapters(args.adapter, names)
-    loader = SourceLoader(cfg, adapters, budget_bytes=budget)
+    loader = SourceLoader(
+        cfg,
+        adapters,
+        budget_bytes=budget,
+        key_file=args.remote_key_file,
+        tokenizer=args.gguf_tokenizer,
+    )
     pool = ModelPool(loader, budget)
     for name, source in zip(names, args.model, strict=True):
         pool.add(name, source)
@@ -72,7 +79,7 @@ def run(
     """
     require_web()
     from openllm.serve.app import create_app
-    from openllm.serve.listen import listen, run_server
+    from openllm.serve.listen import address_of, handed_over, listen, run_server
     from openllm.serve.operations.install import install_operations
     from openllm.serve.service import Service
 
@@ -87,12 +94,15 @@ def run(
             raise
 
     sock = listen(settings.host, settings.port)
+    host, port = address_of(sock)
+    if handed_over() is not None:  # the address is not ours to choose, but ours to protect
+        settings = settings.model_copy(update={"host": host})
     service = Service(pool, aliases, adapters)
     app = create_app(service, settings, startup=load)
     operations = install_operations(app, service, settings)
 
     def started() -> None:
-        say(_greeting(settings, sock.getsockname()[1], pool.names()))
+        say(_greeting(settings, port, pool.names()))
 
     try:
         run_server(app, sock, operations.lifecycle, settings.limits, started=started)
@@ -136,6 +146,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--memory", metavar="SIZE", help="most memory for models, such as 8G; loads them when used"
+    )
+    parser.add_argument(
+        "--remote-key-file",
+        type=Path,
+        metavar="FILE",
+        help="the key that other servers ask of this one (default: $OPENAI_API_KEY)",
+    )
+    parser.add_argument(
+        "--gguf-tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="the tokenizer of .gguf files (default: the one that each file holds)",
     )
     parser.add_argument(
         "--api-key-file",

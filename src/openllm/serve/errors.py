@@ -97,12 +97,15 @@ def _answer(error: Exception) -> ApiError:
 
 
 def _of_remote(error: RemoteError) -> ApiError:
-    """The error if the server behind a model did not answer; its words may be secret."""
+    """The error if the server behind a model did not answer.
+
+    Its words are secret, but for those about a wrong request, which may repeat a part of it.
+    """
+    if error.reason is not None:
+        return ApiError(f"the server behind this model refuses the request: {error.reason}")
     warn(f"another server: {error}")
     if error.status == 429:
         return _later("the server behind this model is busy", error.retry_after, status=429)
-    if error.status in (400, 413, 422):
-        return ApiError("the server behind this model cannot do what the request asks for")
     return _later("the server behind this model cannot be reached or refused", error.retry_after)
 
 

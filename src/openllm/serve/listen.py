@@ -9,6 +9,7 @@ A second one ends the process at once.
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -19,11 +20,18 @@ from openllm.core.errors import ConfigError, EngineError
 from openllm.core.log import say, warn
 from openllm.core.plugins import require
 from openllm.serve.operations.config import LimitSettings
-from openllm.serve.operations.connection import connection_class
+from openllm.serve.operations.connection import CROWD, connection_class
+from openllm.serve.operations.exchange import place
 from openllm.serve.operations.lifecycle import Lifecycle
 
 WATCH_S = 1.0
 """Seconds between two looks at the health of the models."""
+
+OTHER_FILES = 256
+"""Open files beside connections from clients: models, logs, connections to other servers."""
+
+MAX_TOLD = 100
+"""Different faults of the event loop that are told, each once."""
 
 FIRST_DESCRIPTOR = 3
 """Where systemd puts the sockets that it hands over."""
@@ -70,6 +78,32 @@ def listen(host: str, port: int, *, backlog: int = 1024) -> socket.socket:
     return found
 
 
+def address_of(sock: socket.socket) -> tuple[str, int]:
+    """Host and port that a socket listens on; one in the file system is of this machine alone."""
+    if sock.family == socket.AF_UNIX:
+        return "localhost", 0
+    host, port = sock.getsockname()[:2]
+    return host, port
+
+
+def allow_files(connections: int) -> None:
+    """Let the process open as many files as so many connections and all else need.
+
+    Where the system allows fewer, clients can use them all up, and nobody is answered then.
+    """
+    wanted = connections + CROWD + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        warn(
+            f"only {allowed} files may be open, too few for {connections} connections; raise it "
+            f"with ulimit -n {wanted}, or lower --set limits.max_connections"
+        )
+
+
 def run_server(
     app: Any,
     sock: socket.socket,
@@ -91,6 +125,7 @@ def run_server(
         EngineError: the models have failed for good; a supervisor should start the server again.
     """
     uvicorn = require("uvicorn")
+    allow_files(limits.max_connections)
     protocol = require("uvicorn.protocols.http.h11_impl").H11Protocol
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logging.getLogger(name).disabled = True  # their lines hold paths, queries and tracebacks
@@ -111,6 +146,25 @@ def run_server(
     asyncio.run(server.serve(sockets=[sock]))
     if server.failed:
         raise EngineError("the models have failed; start the server again")
+
+
+class Faults:
+    """Tells what nobody caught, without the traceback and the values that asyncio would print.
+
+    Each once: what clients can cause, such as a lack of files, would fill the disk.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """See `loop.set_exception_handler`."""
+        error = context.get("exception")
+        why = "" if error is None else f" ({place(error)})"
+        text = f"{context['message']}{why}"
+        if text not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(text)
+            warn(text)
 
 
 def _server_class(
@@ -134,6 +188,7 @@ def _server_class(
             self.should_exit = True
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().set_exception_handler(Faults().tell)
             await super().startup(sockets)
             self._watching = asyncio.create_task(self._watch())
             started()

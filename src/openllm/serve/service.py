@@ -131,12 +131,7 @@ class Service:
         base = self.aliases.get(base, base)
         if colon and base in names and adapter in self.adapters(base):
             return Choice(label, base, adapter)
-        raise ApiError(
-            "there is no such model here; /v1/models lists those that are served",
-            status=404,
-            param="model",
-            code="model_not_found",
-        )
+        raise no_such_model()
 
     def adapters(self, name: str) -> Sequence[str]:
         """Names of a model's adapters."""
@@ -150,6 +145,16 @@ class Service:
     async def close(self) -> None:
         """Cancel what is running and free the models."""
         await self.models.close()
+
+
+def no_such_model() -> ApiError:
+    """What a request for a model is told that is not served, or not to its key."""
+    return ApiError(
+        "there is no such model here; /v1/models lists those that are served",
+        status=404,
+        param="model",
+        code="model_not_found",
+    )
 
 
 def service_of(request: Request) -> Service:

@@ -96,6 +96,17 @@ class AdapterBank:
         self._slots[self.index(name)] = None
         self._matrices.clear()
 
+    @contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """If the block fails, the adapters and their indices are again as they were before it."""
+        before = list(self._slots)
+        try:
+            yield
+        except BaseException:
+            self._slots = before
+            self._matrices.clear()
+            raise
+
     def refresh(self) -> None:
         """Take note that the weights of the base have changed: what DoRA does depends on them."""
         for place, slot in enumerate(self._slots):

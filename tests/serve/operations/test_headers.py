@@ -93,6 +93,12 @@ def test_host_names(host: str, ours: bool) -> None:
     assert ours or reply.code == "unknown_host"
 
 
+def test_probes_may_use_any_host_name() -> None:
+    """They know addresses only, whatever names are allowed."""
+    for path, status in (("/health", 200), ("/ready", 200), ("/ready/", 421), ("/v1/models", 421)):
+        assert call(path, hosts=("llm.example.org",)).status == status
+
+
 def test_two_host_names_are_refused() -> None:
     assert call("/", (b"host", b"localhost"), hosts=LOCAL).status == 421
 

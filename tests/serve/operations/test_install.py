@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.serve.asgi import JSON, add_key, ask, bearer, chat_body, slow_backend
 
 from openllm.core.errors import CheckpointError, ConfigError, StorageError
-from openllm.engine.backend import Backend
+from openllm.engine.backend import Backend, BackendInfo, EngineStats
 from openllm.engine.backends.echo import echo_backend
 from openllm.engine.backends.pool import ModelPool
 from openllm.serve.app import create_app
@@ -36,6 +36,8 @@ class EchoLoader:
     def load(self, name: str, source: str) -> Backend:
         if source == "broken":
             raise ConfigError("this folder holds no model")
+        if source == "closed":
+            raise PermissionError(13, "Permission denied", "/closed")
         return echo_backend(name)
 
 
@@ -85,6 +87,39 @@ def paths_of(routes: Any) -> set[str]:
         inner = getattr(route, "original_router", None)
         found |= {route.path} if inner is None else paths_of(inner.routes)
     return found
+
+
+class FailedBackend:
+    """One that cannot answer now."""
+
+    def __init__(self, kind: str) -> None:
+        self.info = BackendInfo("far", kind)  # type: ignore[arg-type]
+
+    def healthy(self) -> bool:
+        return False
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("kind", "status"), [("remote", 200), ("openllm", 503)])
+def test_another_server_that_is_away_does_not_end_this_one(
+    tmp_path: Path, kind: str, status: int
+) -> None:
+    """The state `unhealthy` would: it is for engines, which do not come back by themselves."""
+
+    async def run() -> None:
+        models = FixedModels({"echo": echo_backend(), "far": FailedBackend(kind)})  # type: ignore
+        async with site(tmp_path, models) as made:
+            assert (await made.get("/ready")).status == status
+            assert made.operations.lifecycle.healthy() == (status == 200)
+            metrics = (await made.get("/metrics", made.admin)).body.decode()
+            assert 'openllm_model_healthy{model="far"} 0.0' in metrics
+
+    asyncio.run(run())
 
 
 def test_every_route_has_a_rule(tmp_path: Path) -> None:
@@ -250,6 +285,11 @@ def test_an_administrator_changes_the_models(tmp_path: Path) -> None:
                 ("second", "loaded", True),
             ]
             assert (await change("models/pin", {"name": "second", "pinned": False})).status == 200
+            again = await change("models/load", {"name": "second", "pinned": True})
+            assert again.status == 200
+            states = (await made.get("/admin/models", made.admin)).json()["models"]
+            assert states[1]["pinned"]
+            assert (await change("models/pin", {"name": "second", "pinned": False})).status == 200
             assert (await change("models/unload", {"name": "second"})).status == 200
             states = (await made.get("/admin/models", made.admin)).json()["models"]
             assert states[1]["state"] == "unloaded" and not states[1]["pinned"]
@@ -258,12 +298,15 @@ def test_an_administrator_changes_the_models(tmp_path: Path) -> None:
             assert [one["id"] for one in names] == ["first"]
             broken = await change("models/load", {"name": "third", "source": "broken"})
             assert broken.status == 400 and "holds no model" in broken.json()["error"]["message"]
+            closed = await change("models/load", {"name": "third", "source": "closed"})
+            assert closed.status == 422 and "Permission" in closed.json()["error"]["message"]
             assert (await made.get("/v1/models")).json()["data"] == names
             for path, body, status in (
                 ("models/load", {"name": "first", "source": "again"}, 400),
                 ("models/load", {"name": "none"}, 400),
                 ("models/load", {"name": "../x", "source": "y"}, 400),
                 ("models/load", {"nam": "x"}, 400),
+                ("models/load", {"name": "x", "source": "a\0b"}, 400),
                 ("models/unload", {"name": "none"}, 400),
                 ("adapters/load", {"model": "none", "name": "a", "folder": "b"}, 404),
                 ("adapters/load", {"model": "first", "name": "a", "folder": "b"}, 409),

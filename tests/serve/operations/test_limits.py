@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.serve.asgi import Reply, ask
 
-from openllm.core.errors import ConfigError
+from openllm.core.errors import ConfigError, StorageError
 from openllm.serve.operations.config import LimitSettings
 from openllm.serve.operations.exchange import Exchange, answering, current
 from openllm.serve.operations.keys import Key, KeyFile
 from openllm.serve.operations.limits import MAX_CLIENTS, Bucket, RateLimits, format_reset
-from openllm.serve.operations.usage import UsageBook
+from openllm.serve.operations.usage import UsageBook, Use
 
 WORK = "/v1/chat/completions"
 
@@ -186,6 +186,54 @@ def test_the_use_is_private_and_a_damaged_file_is_an_error(tmp_path: Path) -> No
         path.write_text(damaged)
         with pytest.raises(ConfigError):
             UsageBook(path)
+
+
+def test_servers_that_share_the_file_share_the_quotas(tmp_path: Path) -> None:
+    path = tmp_path / "usage.json"
+    one, other = UsageBook(path), UsageBook(path)
+    one.add("a", requests=1, tokens=5)
+    other.add("a", requests=2, tokens=6)
+    other.add("b", requests=1)
+    one.flush()
+    other.flush()
+    assert UsageBook(path).of("a") == other.of("a") == Use(3, 11)
+    one.add("b", tokens=1)
+    one.flush()
+    assert (one.of("a"), one.of("b")) == (Use(3, 11), Use(1, 1))
+    one.flush()  # nothing is counted twice
+    assert UsageBook(path).of("b") == Use(1, 1)
+
+
+@pytest.mark.parametrize("meanwhile", [0, 1])
+def test_what_could_not_be_written_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: int
+) -> None:
+    book = UsageBook(tmp_path / "usage.json")
+
+    def full(*args: Any) -> None:
+        if meanwhile:
+            book.add("a", tokens=meanwhile)
+        raise StorageError("the disk is full")
+
+    book.add("a", requests=1, tokens=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("openllm.serve.operations.usage.write_private", full)
+        with pytest.raises(StorageError):
+            book.flush()
+    assert book.of("a") == Use(1, 2 + meanwhile)
+    book.flush()
+    assert UsageBook(book.path).of("a") == book.of("a") == Use(1, 2 + meanwhile)
+
+
+def test_a_server_whose_clock_is_behind_does_not_undo_the_new_day(tmp_path: Path) -> None:
+    midnight = datetime(2027, 2, 1, tzinfo=UTC)
+    late = UsageBook(tmp_path / "usage.json", now=lambda: midnight - timedelta(seconds=1))
+    early = UsageBook(tmp_path / "usage.json", now=lambda: midnight)
+    late.add("a", tokens=1)
+    early.add("a", tokens=2)
+    early.flush()
+    late.flush()
+    assert UsageBook(early.path, now=lambda: midnight).of("a") == Use(0, 2)
 
 
 def test_use_is_written_while_the_server_runs(tmp_path: Path) -> None:

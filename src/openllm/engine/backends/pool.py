@@ -45,8 +45,9 @@ class ModelPool:
         self._turn = asyncio.Lock()
 
     def names(self) -> list[str]:
-        """Of all models, loaded or not, in the order in which they were added."""
-        return list(self._entries)
+        """Of all models, loaded or not, in the order in which they were added; not of those that
+        are being removed."""
+        return [name for name, entry in self._entries.items() if not entry.removed]
 
     def stats(self) -> PoolStats:
         """Counters."""
@@ -153,7 +154,7 @@ class ModelPool:
     def _find(self, name: str) -> Entry:
         entry = self._entries.get(name)
         if entry is None or entry.removed:
-            raise ConfigError(f"there is no model '{name}'; there is: {', '.join(self._entries)}")
+            raise ConfigError(f"there is no model '{name}'; there is: {', '.join(self.names())}")
         return entry
 
     async def _enter(self, entry: Entry) -> Backend:

@@ -7,7 +7,7 @@ all that this user may.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -24,6 +24,8 @@ from openllm.serve.operations.lifecycle import Lifecycle
 from openllm.serve.service import Models
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w./@-]*$")]
+
+Place = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
 
 
 @runtime_checkable
@@ -72,7 +74,7 @@ class LoadModel(Body):
     """A model to load; without a source, one that is known already."""
 
     name: Name
-    source: str | None = Field(None, min_length=1, max_length=1000)
+    source: Place | None = None
     pinned: bool = False
 
 
@@ -93,7 +95,7 @@ class LoadAdapter(Body):
 
     model: Name
     name: Name
-    folder: str = Field(min_length=1, max_length=1000)
+    folder: Place
 
 
 class UnloadAdapter(Body):
@@ -158,17 +160,21 @@ def _add_adapters(router: APIRouter, models: Models) -> None:
     @router.post("/adapters/load")
     async def load(request: Request) -> Response:
         wish = await read(request, LoadAdapter)
-        async with models.lease(_known(models, wish.model)) as backend:
-            host = _host(backend, wish.model)
-            await _done(asyncio.to_thread(host.load_adapter, wish.name, wish.folder))
+
+        def change(host: AdapterHost) -> None:
+            host.load_adapter(wish.name, wish.folder)
+
+        await _done(_changed(models, wish.model, change))
         return JSONResponse({"loaded": f"{wish.model}:{wish.name}"})
 
     @router.post("/adapters/unload")
     async def unload(request: Request) -> Response:
         wish = await read(request, UnloadAdapter)
-        async with models.lease(_known(models, wish.model)) as backend:
-            host = _host(backend, wish.model)
-            await _done(asyncio.to_thread(host.unload_adapter, wish.name))
+
+        def change(host: AdapterHost) -> None:
+            host.unload_adapter(wish.name)
+
+        await _done(_changed(models, wish.model, change))
         return JSONResponse({"unloaded": f"{wish.model}:{wish.name}"})
 
 
@@ -191,6 +197,12 @@ def _host(backend: object, name: str) -> AdapterHost:
     return host
 
 
+async def _changed(models: Models, name: str, change: Callable[[AdapterHost], None]) -> None:
+    """Change the adapters of a model, which is loaded first if it is not."""
+    async with models.lease(_known(models, name)) as backend:
+        await asyncio.to_thread(change, _host(backend, name))
+
+
 async def _load(models: ManagedModels, wish: LoadModel) -> None:
     """Load a model; a new one that cannot be loaded is forgotten."""
     if wish.source is not None:
@@ -201,6 +213,8 @@ async def _load(models: ManagedModels, wish: LoadModel) -> None:
         if wish.source is not None:
             await models.remove(wish.name)
         raise
+    if wish.pinned:
+        models.pin(wish.name)
 
 
 async def _sync(function: Any, *args: Any, **settings: Any) -> None:
@@ -220,7 +234,7 @@ async def _done(work: Awaitable[None]) -> None:
     except BusyError as error:
         later = {"retry-after": str(max(1, round(error.retry_after)))}
         raise ApiError(str(error), status=503, code="try_again", headers=later) from None
-    except OpenLLMError as error:
+    except (OpenLLMError, OSError) as error:
         raise ApiError(str(error), status=422, code="cannot_load") from None
 
 

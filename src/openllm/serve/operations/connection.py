@@ -8,6 +8,9 @@ from typing import Any
 
 from openllm.serve.operations.config import LimitSettings
 
+CROWD = 256
+"""Connections beyond the limit that are still told so; what is beyond those is closed unread."""
+
 GRACE_S = 0.5
 """Time that an idle connection stays open after the drain began: a request may be on its way."""
 
@@ -24,7 +27,11 @@ def connection_class(base: type[Any], limits: LimitSettings) -> type[Any]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            if len(self.connections) > limits.max_connections:
+            crowd = len(self.connections) - limits.max_connections
+            if crowd > CROWD:
+                transport.abort()
+                return
+            if crowd > 0:
                 self.app = _crowded
             self._await_headers()
 

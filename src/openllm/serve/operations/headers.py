@@ -19,6 +19,10 @@ SECURITY: tuple[tuple[bytes, bytes], ...] = (
 )
 """Sent unless the answer says something else itself, as the chat page does."""
 
+PROBES = ("/health", "/ready")
+"""Paths that may be asked for by any name: those who look after machines know their addresses only,
+and what is told there is no secret."""
+
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 ALLOWED_METHODS = b"GET, POST, DELETE, OPTIONS"
@@ -63,7 +67,7 @@ class Headers:
         if _size(scope) > self.max_bytes:
             message = f"the headers are too large; at most {self.max_bytes:,} bytes are read here"
             await Refusal(431, "headers_too_large", message, close=True).send(dressed)
-        elif self.hosts and not self._is_ours(scope):
+        elif self.hosts and scope["path"] not in PROBES and not self._is_ours(scope):
             await Refusal(421, "unknown_host", "this server has another name").send(dressed)
         elif scope["method"] == "OPTIONS" and origin is not None:
             await _preflight(dressed)

@@ -73,7 +73,7 @@ def install_operations(
     usage = UsageBook(_usage_file(auth))
     usage.write()  # what cannot be written is better known now
     turns = Turns(limits)
-    lifecycle = Lifecycle(turns, lambda: all(b.healthy() for b in models.loaded().values()))
+    lifecycle = Lifecycle(turns, lambda: healthy(models))
 
     observers: list[Observer] = []
     closers: list[Callable[[], None]] = [usage.flush]
@@ -123,6 +123,15 @@ def check_exposure(settings: ServeSettings) -> None:
             "make a key with 'openllm keys add NAME' and give its file with --api-key-file, or "
             "say that it is meant with --open-to-all"
         )
+
+
+def healthy(models: Models) -> bool:
+    """Whether no engine has failed.
+
+    Another server that is away may come back: until then only the requests for it are refused.
+    """
+    loaded = models.loaded().values()
+    return all(backend.healthy() for backend in loaded if backend.info.kind != "remote")
 
 
 def server_facts(models: Models, lifecycle: Lifecycle) -> ServerFacts:

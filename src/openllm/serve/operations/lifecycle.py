@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from openllm.serve.operations.turns import Turns
 
-State = Literal["loading", "ready", "draining", "unhealthy"]
+State = Literal["ready", "draining", "unhealthy"]
 
 
 @dataclass
@@ -21,13 +21,11 @@ class Lifecycle:
     Attributes:
         turns: closed by an administrator's drain.
         healthy: whether the models can answer.
-        loading: until the first models are there.
         stopping: since the first SIGTERM.
     """
 
     turns: Turns
     healthy: Callable[[], bool]
-    loading: bool = False
     stopping: bool = False
 
     @property
@@ -35,8 +33,6 @@ class Lifecycle:
         """What the server does now."""
         if self.stopping or not self.turns.open:
             return "draining"
-        if self.loading:
-            return "loading"
         return "ready" if self.healthy() else "unhealthy"
 
     def router(self) -> APIRouter:
@@ -45,7 +41,7 @@ class Lifecycle:
 
         @router.get("/ready", responses={503: {"description": "send requests elsewhere"}})
         async def ready() -> Response:
-            """200 if the server takes requests; 503 while it loads, drains or is unhealthy."""
+            """200 if the server takes requests; 503 while it drains or is unhealthy."""
             state = self.state
             facts = {
                 "status": state,

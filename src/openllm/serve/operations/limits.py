@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openllm.core.errors import StorageError
+from openllm.core.errors import OpenLLMError
 from openllm.core.log import warn
 from openllm.serve.operations.config import LimitSettings
 from openllm.serve.operations.exchange import Exchange, current
@@ -196,7 +196,7 @@ class RateLimits:
         try:
             await asyncio.to_thread(self.usage.flush)
             self._told = False
-        except StorageError as error:
+        except (OpenLLMError, OSError) as error:
             if not self._told:
                 warn(f"the use of keys is not kept: {error}")
             self._told = True

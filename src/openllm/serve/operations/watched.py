@@ -4,14 +4,20 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from openllm.core.errors import BusyError, OpenLLMError, RemoteError
+from openllm.core.log import warn
 from openllm.engine.backend import Backend, BackendInfo, EngineStats
 from openllm.engine.request import Prompt, SamplingParams, TokenLogprob, Update
+from openllm.serve.errors import ApiError
 from openllm.serve.operations.exchange import Exchange, current
-from openllm.serve.service import Models
+from openllm.serve.service import Models, no_such_model
 from openllm.text.chat import Message
+
+UNAVAILABLE_S = 30
+"""Seconds after which to ask again for a model that could not be loaded."""
 
 
 class WatchedModels:
@@ -33,13 +39,32 @@ class WatchedModels:
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Backend]:
         """See `Models.lease`."""
-        async with self.inner.lease(name) as backend:
+        async with AsyncExitStack() as stack:
+            try:
+                backend = await stack.enter_async_context(self.inner.lease(name))
+            except (BusyError, RemoteError):
+                raise
+            except (OpenLLMError, OSError) as error:
+                raise self._unusable(name, error) from error
             exchange = current()
             if exchange is None:
                 yield backend
                 return
             exchange.model = name
             yield WatchedBackend(backend, exchange)
+
+    def _unusable(self, name: str, error: Exception) -> ApiError:
+        """Why a model could not be had. It is not the client's fault, whatever kind of error it is,
+        and its words, such as paths and the names of other models, are not for the client."""
+        if name not in self.inner.names():  # it was removed in this moment
+            return no_such_model()
+        warn(f"the model '{name}' cannot be loaded: {error}")
+        return ApiError(
+            "this model cannot be loaded now; the server's log says why",
+            status=503,
+            code="model_unavailable",
+            headers={"Retry-After": str(UNAVAILABLE_S)},
+        )
 
     def loaded(self) -> Mapping[str, Backend]:
         """See `Models.loaded`."""
