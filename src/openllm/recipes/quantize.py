@@ -156,7 +156,10 @@ def quantize_model(model: Path, out: Path, args: argparse.Namespace) -> dict[str
     parent = {"name": model_name(model), "fingerprint": model_fingerprint(model)}
     with atomic_folder(out) as target:
         copy_quantized(source, target, found.matrices, dynamic=args.dynamic, half=True)
-        facts["size"] = {"before": _weight_bytes(model), "after": _weight_bytes(target)}
+        size = _weight_bytes(target)
+        if args.max_size is not None and size > args.max_size:
+            raise ConfigError(f"--max-size: the weights take {size / 1e6:.3g} MB; allow more")
+        facts["size"] = {"before": _weight_bytes(model), "after": size}
         facts["measured"] = None
         if args.report:
             facts["measured"] = measure(model, target, texts, dynamic=args.dynamic, seed=args.seed)
@@ -197,7 +200,6 @@ class _Quantizer:
         from openllm.transform.quantize import fitting, units
 
         self.source, self.args, self.texts = source, args, texts
-        self.method = "rounding" if texts.calibration is None else "gptq"
         self.trials: list[Trial] = []
         self.left: list[str] = []
         self.matrices: dict[str, QuantizedTensor] = {}
@@ -237,6 +239,12 @@ class _Quantizer:
         else:
             self._calibrate(model)
         return self
+
+    @property
+    def method(self) -> str:
+        """`gptq` if text was used for the integers, else `rounding`; 8 bits do not need it."""
+        fitted = any(matrix.bits == 4 for matrix in self.matrices.values())
+        return "gptq" if fitted and self.texts.calibration is not None else "rounding"
 
     def units(self) -> dict[str, dict[str, Any]]:
         """What became of each unit."""
