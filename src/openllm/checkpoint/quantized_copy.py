@@ -16,10 +16,7 @@ from openllm.checkpoint.quantized import join, planned
 from openllm.checkpoint.source import Source
 from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
-from openllm.nn.quantized import QuantizedTensor, Scheme
-
-EMBEDDING = "embed_tokens.weight"
-"""Our name of the table of token vectors."""
+from openllm.nn.quantized import EMBEDDING, QuantizedTensor, Scheme
 
 
 def copy_quantized(

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from openllm.transform.quantize_plan import Plan
 
 GROUPS = (32, 64, 128)
-ENDS = ("embed", "head")
-"""Units that keep 8 bits in a model of 4: rare tokens have few other weights."""
-
 HEADER_BYTES = 400
 """Of a quantised matrix in the header of a weights file, at most."""
 
@@ -196,7 +193,7 @@ class _Quantizer:
     """Chooses bits, and quantises."""
 
     def __init__(self, source: "Source", args: argparse.Namespace, texts: Texts) -> None:
-        from openllm.nn.quantized import Scheme
+        from openllm.nn.quantized import Scheme, bits_of
         from openllm.transform.quantize import fitting, units
 
         self.source, self.args, self.texts = source, args, texts
@@ -206,9 +203,8 @@ class _Quantizer:
         self.schemes: dict[str, dict[str, Scheme]] = {}
         """Unit -> its matrices -> their schemes, whose bits may change."""
         for unit, names in units(source.shapes).items():
-            bits = args.bits or 8
-            wanted = Scheme(8 if unit in ENDS else bits, args.group)
-            fits = {name: fitting(wanted, source.shapes[name][1]) for name in names}
+            wanted = {name: Scheme(bits_of(name, args.bits or 8), args.group) for name in names}
+            fits = {name: fitting(wanted[name], source.shapes[name][1]) for name in names}
             if args.portable and unit == "embed":
                 continue
             if None in fits.values():

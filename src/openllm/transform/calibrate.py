@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import LIMITS, QuantizedTensor, Scheme
-from openllm.transform.quantize import HEAD, narrowed, quantize, scales
+from openllm.nn.quantized import HEAD, LIMITS, QuantizedTensor, Scheme
+from openllm.transform.quantize import narrowed, quantize, scales
 
 DAMPING = 0.01
 """Added to the diagonal of the inputs' products, as a share of its mean, to invert them."""

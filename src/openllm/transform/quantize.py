@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import LIMITS, QuantizedTensor, Scheme, round_to
+from openllm.nn.quantized import EMBEDDING, HEAD, LIMITS, QuantizedTensor, Scheme, round_to
 
 GROUPS = (128, 64, 32)
 """Columns that may share a scale."""
@@ -36,8 +36,7 @@ KINDS = {
 They have the same scheme, because some architectures store and some engines run them as one matrix.
 """
 
-HEAD = "lm_head.weight"
-ENDS = {"embed": "embed_tokens.weight", "head": HEAD}
+ENDS = {"embed": EMBEDDING, "head": HEAD}
 """Units outside of the layers; a tied embedding is also the head."""
 
 

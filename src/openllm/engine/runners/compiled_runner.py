@@ -23,7 +23,7 @@ from openllm.nn.kernels.decoder import Decoder, supports
 from openllm.nn.kernels.decoder_step import UNIT, Adapter, RowAdapters
 from openllm.nn.kernels.library import available
 from openllm.nn.kernels.packed import BEST, GROUPS, Kind, PackedMatrix, pack, pack_quantized
-from openllm.nn.quantized import QuantizedTensor
+from openllm.nn.quantized import QuantizedTensor, bits_of
 from openllm.transform.adapter_bank import AdapterBank
 
 Weight = Tensor | QuantizedTensor
@@ -143,9 +143,7 @@ class CompiledRunner:
         ]
 
     def _kind_of(self, name: str) -> Kind:
-        """At 4 bits, the embedding and the head have 8: they lose most by rounding."""
-        is_table = name in ("embed_tokens.weight", "lm_head.weight")
-        return "int8" if is_table and self._kind == "int4" else self._kind
+        return "int8" if self._kind == "int4" and bits_of(name, 4) == 8 else self._kind
 
     def _put(self, name: str, weight: Weight) -> None:
         if isinstance(weight, QuantizedTensor):
