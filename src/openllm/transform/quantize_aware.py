@@ -30,10 +30,14 @@ class Rounding:
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], *, bits: int, group: int) -> None:
         self.schemes: dict[str, Scheme] = {}
-        for names in units(shapes).values():
+        self.left: list[str] = []
+        """Units that are not rounded: no group fits their rows."""
+        for unit, names in units(shapes).items():
             wanted = {name: Scheme(bits_of(name, bits), group) for name in names}
             fits = {name: fitting(wanted[name], shapes[name][1]) for name in names}
-            if None not in fits.values():
+            if None in fits.values():
+                self.left.append(unit)
+            else:
                 self.schemes |= {name: s for name, s in fits.items() if s is not None}
 
     def matrices(self, state: Mapping[str, Tensor]) -> dict[str, QuantizedTensor]:
