@@ -114,7 +114,7 @@ def test_other_dtypes_and_shards(folders: Path) -> None:
         assert torch.equal(tensor, exact[name].bfloat16())
 
 
-def test_a_quantised_base(folders: Path) -> None:
+def test_a_quantised_base(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What it stands for, with the adapter; in floating point, for sums do not fit its grid."""
     source, target = open_source(folders / "base"), folders / "quantised"
     target.mkdir()
@@ -123,6 +123,7 @@ def test_a_quantised_base(folders: Path) -> None:
     copy_quantized(source, target, {name: quantize(state[name], Scheme(8, 16)) for name in names})
     out = folders / "out"
     assert main(["merge", str(target), str(folders / "poems"), str(out)]) == 0
+    assert "is quantised; the result has" in capsys.readouterr().err
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     adapter = read_adapter(folders / "poems", folders / "base")
     expected = merge_lora(attach(load_model(target), adapter)).state_dict()

@@ -54,7 +54,7 @@ def test_eight_bits_without_data(
     out = tmp_path / "out"
     assert main(["quantize", str(trained.model), str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "rounding, without data" in shown and "9 parts of 8 bits" in shown
+    assert "method       rounding\n" in shown and "9 parts of 8 bits" in shown
     assert set(bits(out).values()) == {8}
     before, after = load_model(trained.model).state_dict(), load_model(out).state_dict()
     for name, tensor in before.items():
@@ -99,6 +99,14 @@ def test_four_bits_with_report(
     assert (out / "sensitivity.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_eight_bits_are_rounded_with_text_too(trained: Trained, tmp_path: Path) -> None:
+    facts = run(trained, tmp_path / "out", "--calibrate", str(trained.data), "--tokens", "300")
+    assert facts["method"] == "rounding" and facts["calibration"]["tokens"] >= 300
+    plain = run(trained, tmp_path / "plain")
+    assert facts["units"] == plain["units"]
+    assert "method: rounding" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_calibration_beats_rounding(trained: Trained, tmp_path: Path) -> None:
     from openllm.evaluate.divergence import Divergence
     from openllm.evaluate.heldout import read_heldout
@@ -126,6 +134,9 @@ def test_a_size_is_kept(trained: Trained, tmp_path: Path, monkeypatch: pytest.Mo
     assert None in bits(tmp_path / "1000000").values()
     with pytest.raises(OpenLLMError, match="even at 4 bits the weights take"):
         run(trained, tmp_path / "none", "--max-size", "30000", *data)
+    monkeypatch.setattr(command, "HEADER_BYTES", 0)  # as if the plan took too little for something
+    with pytest.raises(OpenLLMError, match=r"--max-size: the weights take 0\.0\d+ MB"):
+        run(trained, tmp_path / "none", "--max-size", "36000", *data)
     assert not (tmp_path / "none").exists()
 
 
@@ -171,7 +182,21 @@ def test_a_file_is_split_between_calibration_and_report(trained: Trained, tmp_pa
     path.write_text("".join(f"{json.dumps({'text': text})}\n" for text in sentences(40, 9)))
     words = ("--calibrate", str(path), "--report", "--bits", "4")
     facts = run(trained, tmp_path / "out", *words)
-    assert facts["calibration"]["documents"] == facts["measured"]["data"]["documents"] == 20
+    assert facts["measured"]["data"]["documents"] == 20 <= facts["calibration"]["pieces"] <= 60
+
+
+def test_one_long_document_is_cut(trained: Trained, tmp_path: Path) -> None:
+    """Into pieces for calibration, of which so many are drawn; the engine is asked its start."""
+    path = tmp_path / "long.txt"
+    path.write_text(" ".join(sentences(60, 9)))
+    words = ("--calibrate", str(path), "--data", str(path), "--tokens", "300", "--report")
+    facts = run(trained, tmp_path / "out", *words, "--bits", "4")
+    assert 300 <= facts["calibration"]["tokens"] <= 300 + 33  # a piece has 32 + 1
+    assert facts["calibration"]["pieces"] >= 10
+    measured = facts["measured"]["before"]
+    assert measured["engine_bits_per_byte"] == pytest.approx(
+        measured["bits_per_byte"]["value"], rel=0.2
+    )
 
 
 def test_widths_that_fit_no_group_are_left_and_said(

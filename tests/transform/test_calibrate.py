@@ -125,3 +125,9 @@ def test_a_failing_text_leaves_no_hooks() -> None:
     with pytest.raises(OSError, match="gone"):
         calibrated(model, {"layers.0.mlp.up_proj.weight": Scheme(4, 32)}, [fail])
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_group_that_is_nearly_dead_does_not_widen_the_scales_of_the_others() -> None:
+    weight = torch.randn(16, 128, generator=torch.Generator().manual_seed(1))
+    weight[:, 32:64] *= 1e-9
+    assert gptq(weight, torch.eye(128), Scheme(4, 32)).scale.dtype == torch.float16

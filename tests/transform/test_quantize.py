@@ -57,8 +57,18 @@ def test_matrices_of_zeros_and_of_large_and_small_values() -> None:
     assert zero.dequantize().equal(torch.zeros(3, 64))
     large = quantize(torch.full((2, 32), 1e8), Scheme(8, 32))
     assert large.scale.dtype == torch.float32 and large.dequantize().isfinite().all()
-    small = quantize(torch.full((2, 32), 1e-20), Scheme(8, 32))
-    assert small.dequantize().equal(torch.zeros(2, 32))  # below what float16 scales express
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_small_weights_lose_no_more_than_others(bits: int) -> None:
+    """Below 1e-5, float16 would round the scales away."""
+    usual = (
+        quantize(weights(), Scheme(bits, 32)).dequantize() - weights()
+    ).norm() / weights().norm()
+    for size in (1e-3, 1e-5, 1e-7, 1e-20):
+        weight = size * weights()
+        made = quantize(weight, Scheme(bits, 32)).dequantize()
+        assert (made - weight).norm() / weight.norm() < 1.2 * usual, size
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -68,11 +68,13 @@ def test_weights_come_back_after_an_error() -> None:
 
 def test_rows_that_fit_no_group_are_left() -> None:
     model = random_model(SHAPES["qwen3"])  # 48 wide
-    assert set(rounding_of(model.state_dict()).schemes) == {
+    rounding = rounding_of(model.state_dict())
+    assert set(rounding.schemes) == {
         f"layers.{layer}.{part}.weight"
         for layer in range(2)
         for part in ("self_attn.o_proj", "mlp.down_proj")
     }
+    assert set(rounding.left) == {"embed", "0.qkv", "1.qkv", "0.up", "1.up"}
 
 
 def train(steps: int, **changes: Any) -> Trainer:

@@ -16,10 +16,7 @@ from openllm.checkpoint.quantized import join, planned
 from openllm.checkpoint.source import Source
 from openllm.checkpoint.tensors import Planned
 from openllm.checkpoint.weights import write_weights
-from openllm.nn.quantized import QuantizedTensor, Scheme
-
-EMBEDDING = "embed_tokens.weight"
-"""Our name of the table of token vectors."""
+from openllm.nn.quantized import EMBEDDING, QuantizedTensor, Scheme
 
 
 def copy_quantized(
@@ -59,7 +56,8 @@ def copy_quantized(
             continue
         copy = copies[link.theirs]
         if len(copy.shape) == 2:
-            kept.append(module)
+            if not _is_table(link):  # vLLM 0.10 takes what is named there for a linear layer
+                kept.append(module)
             copy = _halved(source, link, copy) if half else copy
         entries.append(copy)
     # a table is looked up: it has no activations

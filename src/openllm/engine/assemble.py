@@ -70,8 +70,8 @@ def assemble_folder(
     model_cfg = read_model_config(folder)
     check_vocabulary(model_cfg, tokenizer)
     device = choose_device(cfg.device)
-    kind = choose_kind(cfg.precision, device, stored=stored_kind(folder))
     reason = why_not_compiled(model_cfg, device, cfg)
+    kind = choose_kind(cfg.precision, device, stored=None if reason else stored_kind(folder))
     if reason is None:
         runner: Runner = CompiledRunner(model_cfg, read_quantized(folder), kind)
     else:
@@ -123,10 +123,17 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_kind(wanted: Kind, device: str, *, stored: Kind | None) -> Kind:
-    """The precision that a setting means; `stored`: that of a quantized folder."""
+    """The precision that a setting means.
+
+    Args:
+        wanted: the setting.
+        device: of the model.
+        stored: that of a quantized folder, if the kernels can keep its integers; plain torch
+            computes with the weights that they stand for.
+    """
     if wanted != "auto":
         return wanted
-    if stored is not None and device == "cpu":
+    if stored is not None:
         return stored
     return "bf16" if has_fast_bf16(torch.device(device).type) else "fp32"
 
@@ -184,7 +191,8 @@ def estimate_bytes(folder: Path, cfg: EngineConfig) -> int:
     """
     model_cfg = read_model_config(folder)
     device = choose_device(cfg.device)
-    kind = choose_kind(cfg.precision, device, stored=stored_kind(folder))
+    reason = why_not_compiled(model_cfg, device, cfg)
+    kind = choose_kind(cfg.precision, device, stored=None if reason else stored_kind(folder))
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in Transformer(model_cfg).parameters())
     shape = model_cfg.attention

@@ -13,6 +13,18 @@ LIMITS = {8: (-127, 127), 4: (-8, 7)}
 """Bits -> least and greatest integer; -128 is left out, so that negation stays within 8 bits."""
 
 
+EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
+"""Our names of the table of token vectors, which may also be the head, and of a head of its own."""
+
+
+def bits_of(name: str, bits: int) -> int:
+    """Bits of a matrix in a model of so many: embedding and head, which lose most, keep 8.
+
+    Rare tokens have few other weights.
+    """
+    return 8 if name in (EMBEDDING, HEAD) else bits
+
+
 class Scheme(NamedTuple):
     """How a matrix is quantised.
 

@@ -94,6 +94,8 @@ def merge_adapter(
     chosen = None if name is None else getattr(torch, name)
     facts = _facts(model, change, adapter, chosen or model.dtype())
     replaced = merged_tensors(model, change, chosen)
+    if model.values.get("quantization_config") is not None:
+        say(f"{base} is quantised; the result has the weights that its integers stand for")
     with atomic_folder(out) as target:
         copy_model(model, target, dtype=chosen, max_shard_bytes=max_shard_bytes, replaced=replaced)
         _describe(model, adapter, facts, target)

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from openllm.transform.quantize_plan import Plan
 
 GROUPS = (32, 64, 128)
-ENDS = ("embed", "head")
-"""Units that keep 8 bits in a model of 4: rare tokens have few other weights."""
-
 HEADER_BYTES = 400
 """Of a quantised matrix in the header of a weights file, at most."""
 
@@ -162,7 +159,10 @@ def quantize_model(model: Path, out: Path, args: argparse.Namespace) -> dict[str
     parent = {"name": model_name(model), "fingerprint": model_fingerprint(model)}
     with atomic_folder(out) as target:
         copy_quantized(source, target, found.matrices, dynamic=args.dynamic, half=True)
-        facts["size"] = {"before": _weight_bytes(model), "after": _weight_bytes(target)}
+        size = _weight_bytes(target)
+        if args.max_size is not None and size > args.max_size:
+            raise ConfigError(f"--max-size: the weights take {size / 1e6:.3g} MB; allow more")
+        facts["size"] = {"before": _weight_bytes(model), "after": size}
         facts["measured"] = None
         if args.report:
             facts["measured"] = measure(model, target, texts, dynamic=args.dynamic, seed=args.seed)
@@ -199,20 +199,18 @@ class _Quantizer:
     """Chooses bits, and quantises."""
 
     def __init__(self, source: "Source", args: argparse.Namespace, texts: Texts) -> None:
-        from openllm.nn.quantized import Scheme
+        from openllm.nn.quantized import Scheme, bits_of
         from openllm.transform.quantize import fitting, units
 
         self.source, self.args, self.texts = source, args, texts
-        self.method = "rounding" if texts.calibration is None else "gptq"
         self.trials: list[Trial] = []
         self.left: list[str] = []
         self.matrices: dict[str, QuantizedTensor] = {}
         self.schemes: dict[str, dict[str, Scheme]] = {}
         """Unit -> its matrices -> their schemes, whose bits may change."""
         for unit, names in units(source.shapes).items():
-            bits = args.bits or 8
-            wanted = Scheme(8 if unit in ENDS else bits, args.group)
-            fits = {name: fitting(wanted, source.shapes[name][1]) for name in names}
+            wanted = {name: Scheme(bits_of(name, args.bits or 8), args.group) for name in names}
+            fits = {name: fitting(wanted[name], source.shapes[name][1]) for name in names}
             if args.portable and unit == "embed":
                 continue
             if None in fits.values():
@@ -243,6 +241,12 @@ class _Quantizer:
         else:
             self._calibrate(model)
         return self
+
+    @property
+    def method(self) -> str:
+        """`gptq` if text was used for the integers, else `rounding`; 8 bits do not need it."""
+        fitted = any(matrix.bits == 4 for matrix in self.matrices.values())
+        return "gptq" if fitted and self.texts.calibration is not None else "rounding"
 
     def units(self) -> dict[str, dict[str, Any]]:
         """What became of each unit."""

@@ -37,7 +37,7 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
     found = [
         f"weights      {size['before'] / 1e6:,.1f} MB -> {size['after'] / 1e6:,.1f} MB "
         f"({size['after'] / size['before']:.0%})",
-        f"bits         {', '.join(f'{count} parts {name}' for name, count in bits.items())}",
+        f"bits         {', '.join(_parts(count, name) for name, count in bits.items())}",
         f"method       {_method(facts)}",
     ]
     measured = facts["measured"]
@@ -59,9 +59,13 @@ def _bits(facts: Mapping[str, Any]) -> dict[str, int]:
     return counts
 
 
+def _parts(count: int, name: str) -> str:
+    return f"{count} part{'' if count == 1 else 's'} {name}"
+
+
 def _method(facts: Mapping[str, Any]) -> str:
     if facts["method"] == "rounding":
-        return "rounding, without data"
+        return "rounding"
     text = facts["calibration"]
     return f"GPTQ on {text['tokens']:,} tokens of {text['name']} at 4 bits, rounding at 8"
 

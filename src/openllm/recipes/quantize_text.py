@@ -38,10 +38,38 @@ ENGINE_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Calibration:
-    """Documents to calibrate on."""
+    """Text to calibrate on.
+
+    Attributes:
+        text: what it was drawn from.
+        pieces: token ids, each piece at most as long as the model reads and predicts.
+        sizes: bytes of each piece: of those of its document as many as of the tokens.
+        context: tokens that the model reads.
+    """
 
     text: "HeldOut"
+    pieces: list[np.ndarray]
+    sizes: list[float]
     context: int
+
+    @classmethod
+    def draw(cls, text: "HeldOut", context: int, tokens: int, seed: int) -> "Calibration":
+        """Draw pieces at random until they have so many tokens.
+
+        Raises:
+            DataError: no document has two tokens.
+        """
+        pieces, sizes = [], []
+        for document, size in zip(text.tokens, text.doc_bytes.tolist(), strict=True):
+            for start in range(0, len(document) - 1, context):
+                pieces.append(document[start : start + context + 1])
+                sizes.append(size * (len(pieces[-1]) - 1) / (len(document) - 1))
+        if not sum(sizes):
+            raise DataError(f"{text.name} is too short to calibrate on; give more text")
+        order = np.random.default_rng(seed).permutation(len(pieces))
+        enough = np.searchsorted(np.cumsum([len(pieces[index]) for index in order]), tokens)
+        chosen = sorted(order[: int(enough) + 1].tolist())
+        return cls(text, [pieces[i] for i in chosen], [sizes[i] for i in chosen], context)
 
     def facts(self) -> dict[str, Any]:
         """What it is."""
@@ -49,34 +77,35 @@ class Calibration:
             "name": self.text.name,
             "split": self.text.split,
             "fingerprint": self.text.fingerprint,
-            "documents": len(self.text.texts),
-            "tokens": sum(map(len, self.text.tokens)),
+            "pieces": len(self.pieces),
+            "tokens": sum(map(len, self.pieces)),
         }
 
     def batches(self, model: "Transformer") -> list[Callable[[], object]]:
-        """Each shows the model some documents."""
+        """Each shows the model some pieces."""
         from openllm.train.scoring import score_documents
 
         groups: list[list[np.ndarray]] = []
         room = 0
-        for document in self.text.tokens:
-            if len(document) > room or not groups:
+        for piece in self.pieces:
+            if len(piece) > room or not groups:
                 groups.append([])
                 room = BATCH_TOKENS
-            groups[-1].append(document)
-            room -= len(document)
+            groups[-1].append(piece)
+            room -= len(piece)
         return [
             partial(score_documents, model, group, context=self.context, stride=self.context)
             for group in groups
         ]
 
     def divergence(self, model: "Transformer") -> "Divergence":
-        """For trials, on a part of the documents."""
+        """For trials, on a part of the pieces."""
         from openllm.evaluate.divergence import Divergence
 
-        part = self.text.sample(max(1, len(self.text.texts) // TRIAL_SHARE), 0)
-        sizes = part.doc_bytes.tolist()
-        return Divergence(model, part.tokens, sizes, context=self.context)
+        count = max(1, len(self.pieces) // TRIAL_SHARE)
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.pieces))[:count])
+        pieces, sizes = [self.pieces[i] for i in chosen], [self.sizes[i] for i in chosen]
+        return Divergence(model, pieces, sizes, context=self.context)
 
 
 @dataclass(frozen=True)
@@ -109,7 +138,7 @@ def read_texts(model: Path, shape: "ModelConfig", args: argparse.Namespace) -> T
         text = read_heldout(Path(args.calibrate), "validation", tokenizer)
         if text.split is None and args.report and args.data is None:  # a file: half for each use
             text, heldout = _halves(text, args.calibrate)
-        calibration = Calibration(_cut(text, args.tokens, args.seed), context)
+        calibration = Calibration.draw(text, context, args.tokens, args.seed)
     if args.report and heldout is None:
         heldout = read_heldout(Path(args.data or args.calibrate), "test", tokenizer)
         training.warn_of_overlap(lineage, heldout)
@@ -123,14 +152,6 @@ def _halves(text: "HeldOut", path: str) -> tuple["HeldOut", "HeldOut"]:
             "with --data"
         )
     return _some(text, range(0, len(text.texts), 2)), _some(text, range(1, len(text.texts), 2))
-
-
-def _cut(text: "HeldOut", tokens: int, seed: int) -> "HeldOut":
-    """Documents drawn at random until they have so many tokens."""
-    order = np.random.default_rng(seed).permutation(len(text.texts))
-    sizes = np.cumsum([len(text.tokens[index]) for index in order])
-    count = int(np.searchsorted(sizes, tokens)) + 1
-    return _some(text, sorted(order[:count].tolist()))
 
 
 def _some(text: "HeldOut", chosen: Sequence[int]) -> "HeldOut":
@@ -228,13 +249,9 @@ def _by_engine(folder: Path, heldout: "HeldOut") -> dict[str, float]:
 
     say("asking the engine")
     llm, shape = LLM.load(folder), read_model_config(folder)
-    chosen, room = [], ENGINE_TOKENS
-    for index, tokens in enumerate(heldout.tokens):
-        if len(tokens) <= min(room, shape.max_positions):
-            chosen.append(index)
-            room -= len(tokens)
-    found = llm.score([heldout.tokens[index].tolist() for index in chosen])
-    nats = -sum(token.logprob for document in found for token in document[:-1])
+    texts, size = _for_engine(heldout, shape.max_positions)
+    found = llm.score(texts)
+    nats = -sum(token.logprob for text in found for token in text)
     prompt = [*llm.tokenizer.prefix, *llm.tokenizer.encode("Once upon a time")]
     longest = max(1, min(NEW_TOKENS, shape.max_positions - len(prompt)))
     params = SamplingParams(max_new_tokens=longest, temperature=0)
@@ -244,6 +261,22 @@ def _by_engine(folder: Path, heldout: "HeldOut") -> dict[str, float]:
         completion = llm.generate([prompt], params)[0]
         best = max(best, len(completion.token_ids) / (time.perf_counter() - began))
     return {
-        "engine_bits_per_byte": nats / math.log(2) / float(heldout.doc_bytes[chosen].sum()),
+        "engine_bits_per_byte": nats / math.log(2) / size,
         "tokens_per_second": best,
     }
+
+
+def _for_engine(heldout: "HeldOut", longest: int) -> tuple[list[list[int]], float]:
+    """Documents without eos that fit the engine, or the start of one, and their bytes."""
+    texts, size, room = [], 0.0, ENGINE_TOKENS
+    for tokens, document_bytes in zip(heldout.tokens, heldout.doc_bytes.tolist(), strict=True):
+        if 2 < len(tokens) <= min(room, longest):
+            texts.append(tokens[:-1].tolist())
+            size += document_bytes
+            room -= len(tokens)
+    if not texts:
+        first = int(np.argmax(heldout.doc_bytes))
+        tokens = heldout.tokens[first][:-1]
+        start = tokens[: min(room, longest)]
+        texts, size = [start.tolist()], heldout.doc_bytes[first] * len(start) / len(tokens)
+    return texts, float(size)

@@ -5,6 +5,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from openllm.core.log import warn
 from openllm.data.loader import Batch
 from openllm.nn.model import build_model
 from openllm.train.config import PretrainConfig
@@ -38,6 +39,11 @@ def assemble(
     if cfg.quantize is not None:
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         rounding = Rounding(shapes, bits=cfg.quantize.bits, group=cfg.quantize.group)
+        if rounding.left:
+            warn(
+                f"quantize: {len(rounding.left)} parts are not rounded, for their rows are not "
+                f"multiples of 32 long; the first is {rounding.left[0]}"
+            )
     return Trainer(
         model,
         objective,

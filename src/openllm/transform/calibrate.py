@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import LIMITS, QuantizedTensor, Scheme
-from openllm.transform.quantize import HEAD, quantize, scales
+from openllm.nn.quantized import HEAD, LIMITS, QuantizedTensor, Scheme
+from openllm.transform.quantize import narrowed, quantize, scales
 
 DAMPING = 0.01
 """Added to the diagonal of the inputs' products, as a share of its mean, to invert them."""
@@ -173,7 +173,9 @@ def gptq(weight_NK: Tensor, gram_KK: Tensor, scheme: Scheme) -> QuantizedTensor:
             weight_NK[:, column:stop] -= torch.outer(loss_N, upper_KK[column, column:stop])
             losses_NC[:, column - start] = loss_N
         weight_NK[:, stop:] -= losses_NC @ upper_KK[start:stop, stop:]
-    return QuantizedTensor(q_NK, torch.cat(scale_NG, 1), scheme.bits, group)
+    # one group alone may have been too small for float16, but not beside the others
+    whole_NG = narrowed(torch.cat([part.float() for part in scale_NG], 1))
+    return QuantizedTensor(q_NK, whole_NG, scheme.bits, group)
 
 
 def _factor(gram_KK: Tensor) -> Tensor:

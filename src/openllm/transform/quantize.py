@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import LIMITS, QuantizedTensor, Scheme, round_to
+from openllm.nn.quantized import EMBEDDING, HEAD, LIMITS, QuantizedTensor, Scheme, round_to
 
 GROUPS = (128, 64, 32)
 """Columns that may share a scale."""
 
 SHRINKS = tuple(1 - 0.02 * step for step in range(20))
 """Scales that are tried at 4 bits, as shares of the one that reaches the largest weight."""
+
+SMALLEST = 2.0**-17
+"""Below it, float16 rounds a scale by more than a half percent: half a step of 127."""
 
 INPUT_STEPS = 127.0
 """Of a token's largest activation, as in vLLM."""
@@ -33,8 +36,7 @@ KINDS = {
 They have the same scheme, because some architectures store and some engines run them as one matrix.
 """
 
-HEAD = "lm_head.weight"
-ENDS = {"embed": "embed_tokens.weight", "head": HEAD}
+ENDS = {"embed": EMBEDDING, "head": HEAD}
 """Units outside of the layers; a tied embedding is also the head."""
 
 
@@ -78,14 +80,14 @@ def quantize(weight_NK: Tensor, scheme: Scheme) -> QuantizedTensor:
 def largest_scales(weight_NK: Tensor, scheme: Scheme) -> Tensor:
     """The scale of each group that just reaches its largest weight, (N, G).
 
-    In float16, if its range is enough. At 4 bits that weight becomes -8, which has no counterpart,
-    so the scale may be negative.
+    In float16, or else in float32, as `narrowed` says. At 4 bits that weight becomes -8, which has
+    no counterpart, so the scale may be negative.
     """
     weight_NGC = _grouped(weight_NK, scheme)
     if scheme.bits == 8:
-        return _narrowed(weight_NGC.abs().amax(-1) / LIMITS[8][1])
+        return narrowed(weight_NGC.abs().amax(-1) / LIMITS[8][1])
     place = weight_NGC.abs().argmax(-1, keepdim=True)
-    return _narrowed(weight_NGC.gather(-1, place)[..., 0] / LIMITS[4][0])
+    return narrowed(weight_NGC.gather(-1, place)[..., 0] / LIMITS[4][0])
 
 
 def _grouped(weight_NK: Tensor, scheme: Scheme) -> Tensor:
@@ -103,10 +105,10 @@ def scales(weight_NK: Tensor, scheme: Scheme) -> Tensor:
     weight_NGC = _grouped(weight_NK, scheme)
     whole_NG = largest_scales(weight_NK, scheme).float()
     best_NG = torch.full_like(whole_NG, torch.inf)
-    chosen_NG = _narrowed(whole_NG)
+    chosen_NG = narrowed(whole_NG)
     for sign in (1, -1):
         for share in SHRINKS:
-            tried_NG = _narrowed(whole_NG * (sign * share))
+            tried_NG = narrowed(whole_NG * (sign * share))
             error_NG = _error(weight_NGC, tried_NG, scheme.bits)
             chosen_NG = torch.where(error_NG < best_NG, tried_NG, chosen_NG)
             best_NG = torch.minimum(error_NG, best_NG)
@@ -119,10 +121,11 @@ def _error(weight_NGC: Tensor, scale_NG: Tensor, bits: int) -> Tensor:
     return (whole * steps - weight_NGC).square().sum(-1)
 
 
-def _narrowed(scale: Tensor) -> Tensor:
-    """In float16, which GGUF and the fast kernels take, unless one is too large for it."""
-    narrow = scale.half()
-    return narrow if bool(narrow.isfinite().all()) else scale.float()
+def narrowed(scale: Tensor) -> Tensor:
+    """In float16, which GGUF and the fast kernels take, unless the largest is out of its range."""
+    largest = float(scale.abs().max()) if scale.numel() else 0.0
+    fits = largest == 0 or SMALLEST <= largest <= torch.finfo(torch.float16).max
+    return scale.half() if fits else scale.float()
 
 
 def round_inputs(model: Transformer) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from openllm.nn.model import Transformer
-from openllm.nn.quantized import QuantizedTensor, Scheme, round_to
-from openllm.transform.quantize import ENDS, fitting, largest_scales, units
+from openllm.nn.quantized import QuantizedTensor, Scheme, bits_of, round_to
+from openllm.transform.quantize import fitting, largest_scales, units
 
 
 class Rounding:
@@ -24,16 +24,20 @@ class Rounding:
 
     Args:
         shapes: our name of each tensor of the model -> its shape.
-        bits: of the layers; embedding and head have 8.
+        bits: of the layers; `bits_of` says those of embedding and head.
         group: weights that share a scale.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], *, bits: int, group: int) -> None:
         self.schemes: dict[str, Scheme] = {}
+        self.left: list[str] = []
+        """Units that are not rounded: no group fits their rows."""
         for unit, names in units(shapes).items():
-            wanted = Scheme(8 if unit in ENDS else bits, group)
-            fits = {name: fitting(wanted, shapes[name][1]) for name in names}
-            if None not in fits.values():
+            wanted = {name: Scheme(bits_of(name, bits), group) for name in names}
+            fits = {name: fitting(wanted[name], shapes[name][1]) for name in names}
+            if None in fits.values():
+                self.left.append(unit)
+            else:
                 self.schemes |= {name: s for name, s in fits.items() if s is not None}
 
     def matrices(self, state: Mapping[str, Tensor]) -> dict[str, QuantizedTensor]:

@@ -67,6 +67,25 @@ def _only_versions(run: object) -> object:
     return checked
 
 
+def test_a_damaged_library_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the machine may have cut it short."""
+    whole, cut = tmp_path / "whole.so", tmp_path / "cut.so"
+    cut.write_bytes(b"\x7fELF")
+    monkeypatch.setattr(kernels, "built", lambda _: cut if cut.exists() else whole)
+    loaded: list[str] = []
+
+    def load(path: str) -> str:
+        loaded.append(path)
+        if path == str(cut):
+            raise OSError("file too short")
+        return path
+
+    monkeypatch.setattr(kernels.ctypes, "CDLL", load)
+    monkeypatch.setattr(kernels, "find_compiler", lambda: "c++")
+    assert kernels.library() == str(whole)
+    assert loaded == [str(cut), str(whole)] and not cut.exists()
+
+
 @needs_compiler
 @pytest.mark.integration
 def test_other_flags_are_another_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,28 @@ def test_a_row_of_zeros_gives_zeros() -> None:
 
 
 @EVERY_KIND
+@pytest.mark.parametrize("compiled", [True, False])
+def test_numbers_that_are_not_finite_are_not_lost(
+    kind: Kind, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do very small ones become such."""
+    if not compiled:
+        monkeypatch.setattr("openllm.nn.kernels.packed.library", lambda: None)
+    matrix = pack(normal(20, 80), kind)
+    for rows in (1, 16):  # by vectors and by tiles
+        for place in (0, 17, 40, 79):
+            for strange in (torch.nan, torch.inf):
+                x_RK = normal(rows, 80, seed=1)
+                x_RK[0, place] = strange
+                found = product(x_RK, matrix)
+                assert not found[0].isfinite().any() and found[1:].isfinite().all()
+    for size in (1e-25, 1e-36, 1e-39):
+        x_RK = torch.zeros(2, 80)
+        x_RK[0, 3] = x_RK[1] = size
+        assert product(x_RK, matrix).abs().max() <= 400 * size
+
+
+@EVERY_KIND
 def test_without_a_compiler(kind: Kind, without_kernels: None) -> None:
     matrix, x_RK = pack(normal(40, 64), kind), normal(3, 64, seed=1)
     assert library() is None
@@ -229,6 +251,12 @@ def test_the_best_of_each_row(outputs: int, softcap: float | None) -> None:
     plain = product(x, matrix)  # a cap keeps the order
     assert best["place"].tolist() == plain.argmax(1).tolist()
     assert torch.equal(torch.from_numpy(best["value"]), plain.amax(1))
+    weight = torch.randn(outputs, 32)
+    weight[outputs // 2] = -3e38  # beyond float32 in one output
+    strange = pack(weight, "fp32")
+    for sign in (1, -1):
+        product(sign * (x.abs() + 1), strange, softcap, best_R=best)
+        assert not np.isfinite(best["value"]).any()
     x[3, 5], x[7, 1] = torch.nan, torch.inf
     product(x, matrix, softcap, best_R=best)
     assert np.flatnonzero(~np.isfinite(best["value"])).tolist() == [3, 7]

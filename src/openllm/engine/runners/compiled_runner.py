@@ -22,8 +22,8 @@ from openllm.nn.config import ModelConfig
 from openllm.nn.kernels.decoder import Decoder, supports
 from openllm.nn.kernels.decoder_step import UNIT, Adapter, RowAdapters
 from openllm.nn.kernels.library import available
-from openllm.nn.kernels.packed import BEST, Kind, PackedMatrix, pack, pack_quantized
-from openllm.nn.quantized import QuantizedTensor
+from openllm.nn.kernels.packed import BEST, GROUPS, Kind, PackedMatrix, pack, pack_quantized
+from openllm.nn.quantized import QuantizedTensor, bits_of
 from openllm.transform.adapter_bank import AdapterBank
 
 Weight = Tensor | QuantizedTensor
@@ -47,7 +47,8 @@ class CompiledRunner:
 
     Args:
         cfg: the model's shape.
-        weights: all of them, by our names; quantized ones are kept as they are if they may.
+        weights: all of them, by our names; quantized ones keep their integers if they may, or
+            become bfloat16 if their groups are too small for the kernels.
         kind: of floating-point matrices, and of quantized ones if it is `fp32` or `bf16`.
     """
 
@@ -142,14 +143,15 @@ class CompiledRunner:
         ]
 
     def _kind_of(self, name: str) -> Kind:
-        """At 4 bits, the embedding and the head have 8: they lose most by rounding."""
-        is_table = name in ("embed_tokens.weight", "lm_head.weight")
-        return "int8" if is_table and self._kind == "int4" else self._kind
+        return "int8" if self._kind == "int4" and bits_of(name, 4) == 8 else self._kind
 
     def _put(self, name: str, weight: Weight) -> None:
         if isinstance(weight, QuantizedTensor):
             if self._kind in ("int8", "int4"):
-                self._matrices[name] = pack_quantized(*weight)
+                found = _regrouped(weight)
+                self._matrices[name] = (
+                    pack(weight.dequantize(), "bf16") if found is None else pack_quantized(*found)
+                )
                 return
             weight = weight.dequantize()
         if weight.ndim == 2 and name != "embed_positions.weight":
@@ -157,6 +159,13 @@ class CompiledRunner:
         else:
             # a copy: the caller's may change
             self._vectors[name] = weight.to(torch.float32, copy=True)
+
+
+def _regrouped(weight: QuantizedTensor) -> QuantizedTensor | None:
+    """A matrix in groups that the kernels have; none: its own are smaller, or no multiple."""
+    if weight.group in (*GROUPS, weight.shape[1]):
+        return weight
+    return next((found for group in GROUPS[::-1] if (found := weight.regrouped(group))), None)
 
 
 def _ints(values: Sequence[int]) -> Tensor:

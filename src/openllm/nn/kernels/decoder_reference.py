@@ -7,34 +7,40 @@ Unlike the kernels', its results depend on the rows of a step in the last bits.
 
 # R rows, D model, N query heads, K kv heads, H head dim, T tokens of a sequence, U units, L lanes
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from openllm.nn.block import NORMS
+from openllm.nn.config import ModelConfig
 from openllm.nn.kernels.attention import ScoreRule, attend
 from openllm.nn.kernels.decoder_layout import rope_number
 from openllm.nn.kernels.decoder_step import Step
-from openllm.nn.kernels.packed import LANES, product_reference
+from openllm.nn.kernels.packed import LANES, PackedMatrix, product_reference
 from openllm.nn.kernels.rows import norm_rotate_reference
 from openllm.nn.norm import RMSNormConfig
 
-if TYPE_CHECKING:
-    from openllm.nn.kernels.decoder import Decoder
+
+class Packed(Protocol):
+    """What is read of a `Decoder`."""
+
+    cfg: ModelConfig
+    matrices: dict[str, PackedMatrix]
+    vectors: dict[str, Tensor]
+    embed_scale: float
+    tables: list[tuple[Tensor, Tensor]]
 
 
-def decoder_reference(decoder: Decoder, step: Step) -> Tensor:
+def decoder_reference(decoder: Packed, step: Step) -> Tensor:
     """Same as `Decoder.forward`."""
     return _Reference(decoder, step).run()
 
 
 class _Reference:
-    def __init__(self, decoder: Decoder, step: Step) -> None:
+    def __init__(self, decoder: Packed, step: Step) -> None:
         self.decoder, self.cfg, self.step = decoder, decoder.cfg, step
         self.tokens, self.positions, self.sequences, self.wanted = (
             x.long() for x in (step.tokens, step.positions, step.sequences, step.wanted)

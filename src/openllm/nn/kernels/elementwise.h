@@ -67,13 +67,13 @@ float greatest(const float* y, int64_t first, int64_t last) {
   for (; n + LANES <= last; n += LANES) {
     Floats x = load(y + n);
     most = larger(x, most);
-    zeros += x * 0.f;  // NaN if x is not finite
+    zeros += x - x;  // NaN if x is not finite; without signed zeros, GCC makes x * 0 zero
   }
   float value = -INFINITY, trouble = total(zeros);
   for (int i = 0; i < LANES; i++) value = std::max(value, most[i]);
   for (; n < last; n++) {
     value = std::max(value, y[n]);
-    trouble += y[n] * 0.f;
+    trouble += y[n] - y[n];
   }
   return trouble != 0 ? NAN : value;
 }

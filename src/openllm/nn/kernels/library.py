@@ -50,19 +50,34 @@ def library() -> ctypes.CDLL | None:
     compiler = find_compiler()
     if compiler is None:
         say(
-            "no C++ compiler found, so training runs on plain PyTorch, which is slower; to fix "
+            "no C++ compiler found, so models run on plain PyTorch, which is slower; to fix "
             "this, install g++ (Debian, Ubuntu: apt install g++)"
         )
         return None
     try:
-        return ctypes.CDLL(str(built(compiler)))
+        return _load(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         warn(
-            f"the CPU kernels could not be built ({reason.strip().splitlines()[-1]}); training "
-            "runs on plain PyTorch, which is slower"
+            f"the CPU kernels could not be built ({reason.strip().splitlines()[-1]}); models "
+            "run on plain PyTorch, which is slower"
         )
         return None
+
+
+def _load(compiler: str) -> ctypes.CDLL:
+    """The kernels, built again if what is cached is damaged.
+
+    Raises:
+        OSError: as `built`, or what was built cannot be loaded.
+        subprocess.SubprocessError: the compiler failed.
+    """
+    path = built(compiler)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # cut short, by a crash of the machine
+        path.unlink(missing_ok=True)
+    return ctypes.CDLL(str(built(compiler)))
 
 
 def find_compiler() -> str | None:

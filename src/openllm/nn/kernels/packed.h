@@ -21,6 +21,7 @@ enum Form { AS_FP32 = 1, AS_BF16 = 2, AS_INT8 = 4 };  // of x
 
 constexpr int64_t STEP = 32;
 constexpr int64_t UNIT = 4;  // panels computed together
+constexpr float TINY = 1e-30f;  // inputs of 8 bits are zero below it: 127 / x must be finite
 
 // Mirrored in packed.py.
 struct Matrix {
@@ -67,8 +68,9 @@ inline void pack_row(const float* x, int64_t inputs, int64_t row, int forms, con
       store(out.halves + place * STEP + LANES, high);
     }
     if (forms & AS_INT8) {
-      float most = largest(larger(larger(low, -low), larger(high, -high)));
-      float inverse = most > 0 ? 127 / most : 0;
+      const float trouble = total((low - low) + (high - high));  // comparisons lose a NaN
+      const float most = largest(larger(larger(low, -low), larger(high, -high)));
+      const float inverse = trouble == 0 && most > TINY ? 127 / most : 0;
       // adding 1.5 2^23 rounds to the nearest integer, ties to even
       Ints a = __builtin_convertvector((low * inverse + 12582912.f) - 12582912.f, Ints);
       Ints b = __builtin_convertvector((high * inverse + 12582912.f) - 12582912.f, Ints);
@@ -78,7 +80,7 @@ inline void pack_row(const float* x, int64_t inputs, int64_t row, int forms, con
         out.bytes[place * STEP + LANES + i] = static_cast<int8_t>(b[i]);
         sum += a[i] + b[i];
       }
-      out.scales[place] = most / 127;
+      out.scales[place] = most / 127 + trouble;
       out.sums[place] = sum;
     }
   }

@@ -29,6 +29,8 @@ LANES, STEP = 16, 32
 GROUPS = (32, 64, 128)
 """Allowed numbers of inputs that share a scale; all inputs of an output may share one, too."""
 BITS: dict[Kind, int] = {"int8": 8, "int4": 4}
+TINY = 1e-30
+"""Inputs are zero below it where they are rounded to 8 bits: 127 / x must be finite."""
 LARGE = 4 * 2**20
 """Bytes from which on large memory pages pay."""
 
@@ -285,7 +287,7 @@ def product_reference(x_RK: Tensor, matrix: PackedMatrix, softcap: float | None 
     elif matrix.kind in BITS:
         x_RSK = F.pad(x_RK, (0, -x_RK.shape[1] % STEP)).unflatten(1, (-1, STEP))
         most_RS1 = x_RSK.abs().amax(2, keepdim=True)
-        q_RSK = (x_RSK * torch.where(most_RS1 > 0, 127 / most_RS1, 0)).round()
+        q_RSK = (x_RSK * torch.where(most_RS1 > TINY, 127 / most_RS1, 0)).round()
         x_RK = (q_RSK * (most_RS1 / 127)).flatten(1)[:, : x_RK.shape[1]]
     scores = x_RK @ matrix.dense.T
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)
