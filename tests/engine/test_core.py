@@ -176,12 +176,43 @@ def test_a_failing_continuation_ends_its_request_alone(
 
     other = Request("other", PROMPT[::-1], GREEDY)
     known = tokens(finish(engine, other), "other")
-    monkeypatch.setattr("openllm.engine.core.choose", fails)
+    monkeypatch.setattr("openllm.engine.writing.choose", fails)
     updates = finish(engine, Request("a", PROMPT, params), other)
     mine = [update for update in updates if update.id == "a"]
     assert [one.error for one in mine if one.finish_reason] == ["no token is allowed"]
     assert mine[-1].finish_reason == "error", "nothing comes after the failure"
     assert tokens(updates, "other") == known
+    assert is_empty(engine)
+
+
+def test_weights_that_the_kernels_refuse_change_nothing_later(tokenizer: Tokenizer) -> None:
+    """Nor do those that came before the refused one."""
+    skip_without_kernels("compiled")
+    engine = make_engine(tokenizer, "compiled", own_model())
+    with pytest.raises(CheckpointError, match="'wrong' has shape"):
+        engine.update_weights([*network(seed=5).state_dict().items(), ("wrong", torch.zeros(1))])
+    engine.update_weights([("norm.weight", network().state_dict()["norm.weight"])])
+    updates = finish(engine, Request("a", PROMPT, GREEDY))
+    assert tokens(updates, "a") == plain_greedy(network(), PROMPT, 12, sorted(tokenizer.banned_ids))
+
+
+def test_capped_logits_that_are_equal_give_the_same_token_in_any_company(
+    tokenizer: Tokenizer,
+) -> None:
+    skip_without_kernels("compiled")
+    shape = SHAPES["qwen3"].model_copy(update={"logit_softcap": 0.01})
+    engine = make_engine(tokenizer, "compiled", random_model(shape, spread=0.4))
+    alone = tokens(finish(engine, Request("a", PROMPT, GREEDY)), "a")
+    sampled = GREEDY.model_copy(update={"temperature": 1.0})
+    updates = finish(engine, Request("a", PROMPT, GREEDY), Request("b", PROMPT, sampled))
+    assert tokens(updates, "a") == alone
+
+
+def test_less_than_no_alternatives_are_refused(tokenizer: Tokenizer) -> None:
+    """Before they fail in a step, with all that runs beside them."""
+    engine = make_engine(tokenizer)
+    with pytest.raises(ConfigError, match="top=-1 alternatives"):
+        engine.add(Request("a", PROMPT, kind="score", top=-1))
     assert is_empty(engine)
 
 

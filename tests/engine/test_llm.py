@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def scripted(llm: LLM, monkeypatch: pytest.MonkeyPatch):
     """Makes the model emit the given tokens."""
 
     def say(tokens: Sequence[int]) -> LLM:
-        monkeypatch.setattr("openllm.engine.core.choose", scripted_choice(tokens))
+        monkeypatch.setattr("openllm.engine.writing.choose", scripted_choice(tokens))
         return llm
 
     return say
@@ -113,7 +114,7 @@ def test_logits_in_a_batch_are_close_to_those_alone(
             states.setdefault(row.position, []).append(scores.clone())
         return [Choice(3) for _ in rows]
 
-    monkeypatch.setattr("openllm.engine.core.choose", choose)
+    monkeypatch.setattr("openllm.engine.writing.choose", choose)
     params = SamplingParams(max_new_tokens=1)
     llm.generate(PROMPTS, params)
     for prompt in PROMPTS:
@@ -172,7 +173,7 @@ def test_streamed_text_is_the_whole_text(
     params = SamplingParams(max_new_tokens=30, temperature=0, stop=tuple(stops))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("openllm.engine.core.choose", scripted_choice(text_ids))
+        patch.setattr("openllm.engine.writing.choose", scripted_choice(text_ids))
         whole = llm.generate([""], params)[0]
         pieces = list(llm.stream("", params))
     assert "".join(pieces) == whole.text
@@ -280,7 +281,8 @@ def test_each_end_id_ends(imported: Path, monkeypatch: pytest.MonkeyPatch, which
     think = llm.tokenizer.controls["<think>"]
     said = iter([think, *llm.tokenizer.encode(" lamp"), end, 50, 50])
     monkeypatch.setattr(
-        "openllm.engine.core.choose", lambda logits, rows, best: [Choice(next(said)) for _ in rows]
+        "openllm.engine.writing.choose",
+        lambda logits, rows, best: [Choice(next(said)) for _ in rows],
     )
     answer = llm.generate(["Anna"], SamplingParams(max_new_tokens=20))[0]
     assert (answer.text, answer.finish_reason) == ("<think> lamp", "stop")
@@ -317,6 +319,55 @@ def test_streams_may_be_read_by_turns(llm: LLM) -> None:
     assert inside == expected[0]
 
 
+@pytest.mark.parametrize(
+    ("prompts", "params", "message"),
+    [
+        ("Anna", SamplingParams(), "a list of prompts is wanted; write"),
+        ([5, 6], SamplingParams(), "a prompt is a text or a list of token ids"),
+        ([[5.5]], SamplingParams(), "a prompt is a text or a list of token ids"),
+        (["Anna"], [SamplingParams()] * 2, "there are 2 params for 1 prompts"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_refused(
+    llm: LLM, prompts: Any, params: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        llm.generate(prompts, params)
+
+
+def test_ids_may_be_numbers_of_an_array(llm: LLM) -> None:
+    params = SamplingParams(max_new_tokens=5, repetition_penalty=1.5)
+    (answer,) = llm.generate([torch.tensor([5, 6, 5])], params)  # type: ignore[list-item]
+    assert answer == llm.generate([[5, 6, 5]], params)[0]
+    assert all(type(token) is int for token in answer.prompt_token_ids)
+
+
+def test_an_interrupt_while_requests_are_added_leaves_none_of_them(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = llm._engine.add
+
+    def interrupted(request: Any) -> None:
+        add(request)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llm._engine, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate(PROMPTS, SamplingParams())
+    assert not llm._engine.has_work()
+    assert llm.generate(PROMPTS, SamplingParams(max_new_tokens=3))
+
+
+def test_a_fork_without_the_threads_is_told_instead_of_waiting_for_ever(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    with pytest.raises(EngineError, match="is a fork of the one that loaded the model"):
+        llm.generate(["Anna"], SamplingParams())
+
+
 def test_a_stream_that_nobody_reads_on_is_given_up(llm: LLM) -> None:
     stream = llm.stream("Anna", SamplingParams(max_new_tokens=90, ignore_eos=True))
     next(stream)
@@ -336,7 +387,7 @@ def test_a_failed_step_ends_all_streams_and_nothing_later(
     stream = llm.stream("Boris", params)
     next(stream)
     with monkeypatch.context() as patch:
-        patch.setattr("openllm.engine.core.choose", lambda logits, rows, best: 1 // 0)
+        patch.setattr("openllm.engine.writing.choose", lambda logits, rows, best: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             llm.generate(["Anna"], params)
     with pytest.raises(EngineError, match="failed while it computed this; try again"):

@@ -6,10 +6,9 @@ Each step asks the scheduler what to compute, lets the runner compute it, choose
 what is new. Continuous batching (Orca, OSDI 2022) over a paged cache (arXiv:2309.06180).
 """
 
-# W wanted rows, D model, V vocabulary
+# W wanted rows, D model
 
 from collections.abc import Iterable
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -20,12 +19,13 @@ from openllm.engine.blocks import BlockPool
 from openllm.engine.config import EngineConfig
 from openllm.engine.live import Group, Live, Reading
 from openllm.engine.output import Output
-from openllm.engine.request import Request, SamplingParams, TokenLogprob, Update
+from openllm.engine.request import Request, SamplingParams, Update
 from openllm.engine.runner import Batch, Runner
-from openllm.engine.sampler import Choice, Row, SamplerState, choose
+from openllm.engine.sampler import SamplerState
 from openllm.engine.scheduler import Plan, Scheduler, Slice
 from openllm.engine.sequence import Drafter, Sequence
 from openllm.engine.structured import compile_structure
+from openllm.engine.writing import Pen, write
 from openllm.nn.lora import Adapter
 from openllm.text.tokenizer import Tokenizer
 from openllm.transform.adapter_bank import NONE, AdapterBank
@@ -92,7 +92,7 @@ class ModelEngine:
             salt = f"adapter {self.bank.version(request.adapter)}".encode()
         if request.kind != "generate":
             sequence = Sequence(request, 0, list(request.prompt), most, salt)
-            self._groups[request.id] = Reading(sequence)
+            self._groups[request.id] = Reading(sequence, max(1, SCORED_LOGITS // self.vocab_size))
             self._scheduler.add(sequence)
             return
         numbers = range(sample, sample + request.params.samples)
@@ -195,25 +195,30 @@ class ModelEngine:
         self._totals["steps"] += 1
         states_WD = self._runner.forward(self._batch(plan))
         updates: list[Update] = []
-        writing: list[tuple[Slice, Tensor]] = []
-        counts = [len(self._wanted(piece)) for piece in plan.slices]
-        for piece, states in zip(plan.slices, states_WD.split(counts), strict=True):
+        pens: list[Pen] = []
+        row = 0
+        for piece in plan.slices:
+            count = len(piece.wanted)
             if piece.sequence.request.kind != "generate":
-                updates += self._read(piece, states)
+                updates += self._read(piece, states_WD[row : row + count])
             elif piece.is_last:
-                writing.append((piece, states))
+                pens.append(Pen(piece, self._live[piece.sequence], row))
             else:
                 self._scheduler.commit(piece)
-        updates += self._write(writing)
+            row += count
+        for pen, accepted in zip(pens, write(self._runner, pens, states_WD), strict=True):
+            updates += self._settle(pen.piece, accepted)
         if self._drafter is not None:
-            self._drafter.propose([piece.sequence for piece, _ in writing if self._goes_on(piece)])
+            written = [pen.piece.sequence for pen in pens]
+            self._drafter.propose([sequence for sequence in written if sequence in self._live])
         return updates
 
     def _most_tokens(self, request: Request) -> int:
         """Most tokens that a sequence of this request may have.
 
         Raises:
-            ConfigError: its prompt is empty or too long, or has ids that the model lacks.
+            ConfigError: its prompt is empty or too long, or has ids that the model lacks; or it
+                wants less than no alternatives.
         """
         used, writes = len(request.prompt), request.kind == "generate"
         most = self.most_tokens
@@ -230,6 +235,8 @@ class ModelEngine:
                 f"the prompt has a token that is none of the {self.vocab_size} of the model; use "
                 "the model's own tokenizer"
             )
+        if request.top < 0:
+            raise ConfigError(f"top={request.top} alternatives cannot be told; give 0 or more")
         return min(most, used + request.params.max_new_tokens) if writes else used
 
     def _begin(self, request: Request, index: int, most: int, salt: bytes) -> Live:
@@ -252,22 +259,13 @@ class ModelEngine:
         if self._drafter is not None:
             self._drafter.forget(sequence)
 
-    def _goes_on(self, piece: Slice) -> bool:
-        return piece.sequence in self._live
-
-    def _wanted(self, piece: Slice) -> range:
-        """Rows of a slice whose states are needed, counted from its first."""
-        if piece.sequence.request.kind != "generate":
-            return range(piece.count)
-        return range(piece.count - piece.drafted - 1 if piece.is_last else piece.count, piece.count)
-
     def _batch(self, plan: Plan) -> Batch:
         tokens: list[int] = []
         positions: list[int] = []
         wanted: list[int] = []
         for piece in plan.slices:
             sequence, end = piece.sequence, piece.start + piece.count
-            wanted += [len(tokens) + row for row in self._wanted(piece)]
+            wanted += [len(tokens) + row for row in piece.wanted]
             given = sequence.tokens[piece.start : end]
             tokens += [*given, *sequence.draft[: piece.count - len(given)]]
             positions += range(piece.start, end)
@@ -286,17 +284,7 @@ class ModelEngine:
         sequence = piece.sequence
         reading = self._groups[sequence.request.id]
         assert isinstance(reading, Reading)
-        if not piece.start:
-            reading.begin()
-        if sequence.request.kind == "embed":
-            reading.add_states(states_WD)
-        else:
-            # the last token's state predicts what is not there
-            rows = min(piece.count, len(sequence.tokens) - 1 - piece.start)
-            each = max(1, SCORED_LOGITS // self.vocab_size)
-            for begin in range(0, rows, each):
-                part = states_WD[begin : min(begin + each, rows)]
-                reading.add_logits(self._runner.logits(part).all_WV, piece.start + begin)
+        reading.add(self._runner, piece.start, states_WD)
         is_last = piece.is_last
         self._scheduler.commit(piece)
         if not is_last:
@@ -305,47 +293,6 @@ class ModelEngine:
         del self._groups[sequence.request.id]
         self._end(sequence)
         return [reading.result()]
-
-    def _write(self, writing: list[tuple[Slice, Tensor]]) -> list[Update]:
-        """Choose tokens: first one for each sequence, then more while their drafts are right."""
-        accepted = dict.fromkeys((piece for piece, _ in writing), 0)
-        going = writing
-        for place in range(max((piece.drafted + 1 for piece, _ in writing), default=0)):
-            lives = [self._live[piece.sequence] for piece, _ in going]
-            states_WD = torch.stack([states[place] for _, states in going])
-            rows = [self._row(live) for live in lives]
-            still = []
-            scores = self._runner.logits(states_WD)
-            choices = choose(scores.all_WV, rows, scores.best_W)
-            for (piece, states), live, choice in zip(going, lives, choices, strict=True):
-                draft = piece.sequence.draft
-                self._take(live, choice)
-                hit = place < piece.drafted and draft[place] == choice.token
-                if hit and live.output.finish_reason is None:
-                    accepted[piece] += 1
-                    still.append((piece, states))
-            going = still
-            if not going:
-                break
-        return list(chain.from_iterable(self._settle(piece, accepted[piece]) for piece in accepted))
-
-    def _row(self, live: Live) -> Row:
-        mask = None if live.grammar is None else live.grammar.mask()
-        return Row(live.state, len(live.sequence.tokens), live.bans(), mask)
-
-    def _take(self, live: Live, choice: Choice) -> None:
-        if choice.failure is not None:
-            broken = None if live.grammar is None else live.grammar.failure
-            live.failure = (
-                f"the structure cannot go on: {broken}" if broken else str(choice.failure)
-            )
-            live.output.end("error")
-            return
-        logprob = None
-        if choice.logprob is not None:
-            logprob = TokenLogprob(choice.token, choice.logprob, dict(choice.top))
-        live.take(choice.token, logprob)
-        self._totals["new"] += 1
 
     def _settle(self, piece: Slice, accepted: int) -> list[Update]:
         """Commit a sequence that has new tokens, and tell its news."""
@@ -359,6 +306,7 @@ class ModelEngine:
         if piece.start + piece.count - piece.drafted == sequence.num_prompt:
             self._totals["prompt"] += sequence.num_prompt
             self._totals["cached"] += sequence.cached
+        self._totals["new"] += accepted + 1
         self._totals["drafted"] += piece.drafted
         self._totals["accepted"] += accepted
         self._scheduler.commit(piece, accepted)

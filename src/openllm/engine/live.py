@@ -12,7 +12,8 @@ from torch import Tensor
 
 from openllm.engine.output import Output
 from openllm.engine.request import Request, TokenLogprob, Update
-from openllm.engine.sampler import NUMBERS_FAILURE, SamplerState
+from openllm.engine.runner import Runner
+from openllm.engine.sampler import NUMBERS_FAILURE, Choice, Row, SamplerState
 from openllm.engine.sequence import Sequence
 from openllm.engine.structured import GrammarState
 
@@ -35,13 +36,25 @@ class Live:
     grammar: GrammarState | None = None
     failure: str | None = None
 
-    def bans(self) -> Tensor:
-        """Tokens that may not come now."""
+    def row(self) -> Row:
+        """What the sampler needs to choose its next token."""
         least = self.sequence.request.params.min_new_tokens
-        return self.banned_early if len(self.output.tokens) < least else self.banned
+        banned = self.banned_early if len(self.output.tokens) < least else self.banned
+        mask = None if self.grammar is None else self.grammar.mask()
+        return Row(self.state, len(self.sequence.tokens), banned, mask)
 
-    def take(self, token: int, logprob: TokenLogprob | None) -> None:
-        """Append a chosen token."""
+    def take(self, choice: Choice) -> None:
+        """Append a chosen token, or note why there is none."""
+        if choice.failure is not None:
+            broken = None if self.grammar is None else self.grammar.failure
+            self.failure = (
+                f"the structure cannot go on: {broken}" if broken else str(choice.failure)
+            )
+            self.output.end("error")
+            return
+        token, logprob = choice.token, None
+        if choice.logprob is not None:
+            logprob = TokenLogprob(token, choice.logprob, dict(choice.top))
         self.sequence.tokens.append(token)
         self.state.add(token)
         self.output.take(token, logprob)
@@ -53,22 +66,35 @@ class Live:
 
 @dataclass(eq=False)
 class Reading:
-    """A request that only reads its prompt: for log-probabilities, or for a vector."""
+    """A request that only reads its prompt: for log-probabilities, or for a vector.
+
+    Attributes:
+        together: tokens whose logits are computed at a time.
+    """
 
     sequence: Sequence
+    together: int
     logprobs: list[TokenLogprob] = field(default_factory=list)
     total: Tensor | float = 0.0
 
-    def begin(self) -> None:
-        """Forget what was read: a request that had to make place reads its prompt again."""
-        self.logprobs.clear()
-        self.total = 0.0
+    def add(self, runner: Runner, start: int, states_TD: Tensor) -> None:
+        """Count the states of the tokens from place `start` on.
 
-    def add_states(self, states_TD: Tensor) -> None:
-        """Count states toward the vector."""
-        self.total = self.total + states_TD.double().sum(0)
+        A request that had to make place may read its prompt again, from 0.
+        """
+        if not start:
+            self.logprobs.clear()
+            self.total = 0.0
+        if self.sequence.request.kind == "embed":
+            self.total = self.total + states_TD.double().sum(0)
+            return
+        # the last token's state predicts what is not there
+        rows = min(len(states_TD), len(self.sequence.tokens) - 1 - start)
+        for begin in range(0, rows, self.together):
+            part_TD = states_TD[begin : min(begin + self.together, rows)]
+            self._add_logits(runner.logits(part_TD).all_WV, start + begin)
 
-    def add_logits(self, logits_TV: Tensor, start: int) -> None:
+    def _add_logits(self, logits_TV: Tensor, start: int) -> None:
         """Log-probabilities of the tokens that these logits, from place `start` on, predict."""
         tokens, top = self.sequence.tokens, self.sequence.request.top
         targets = torch.tensor(tokens[start + 1 : start + 1 + len(logits_TV)])

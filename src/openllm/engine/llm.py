@@ -8,7 +8,7 @@ uses; both share one engine.
 
 import asyncio
 import itertools
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,10 @@ from torch import Tensor
 
 from openllm.checkpoint.adapters import read_adapter
 from openllm.checkpoint.model_dir import read_model_config
-from openllm.core.errors import ConfigError, EngineError, TemplateError
+from openllm.core.errors import ConfigError, TemplateError
 from openllm.engine.assemble import assemble, assemble_folder
 from openllm.engine.backend import BackendInfo, EngineStats
 from openllm.engine.backends.local import LocalBackend, encode_prompt
-from openllm.engine.backends.worker import continuations
 from openllm.engine.config import EngineConfig
 from openllm.engine.core import ModelEngine
 from openllm.engine.request import (
@@ -33,6 +32,7 @@ from openllm.engine.request import (
     TokenLogprob,
     Update,
 )
+from openllm.engine.turns import Turns
 from openllm.nn.model import Transformer
 from openllm.text.chat import ChatTemplate, Message, encode_chat, load_chat_template
 from openllm.text.load import load_tokenizer
@@ -42,7 +42,7 @@ Params = SamplingParams | Sequence[SamplingParams]
 
 
 class LLM:
-    """A language model that writes.
+    """A language model that writes. For one thread; `backend()` is for many.
 
     Attributes:
         tokenizer: of the model.
@@ -109,7 +109,7 @@ class LLM:
         self._base = base
         self._backend: LocalBackend | None = None
         self._ids = map("call-{}".format, itertools.count())
-        self._inboxes: dict[str, deque[Update]] = {}
+        self._turns = Turns(engine)
 
     def generate(
         self, prompts: Sequence[Prompt], params: Params, *, adapter: str | None = None
@@ -119,10 +119,11 @@ class LLM:
         With one `params` for all, prompt i uses `seed + i`.
 
         Raises:
-            ConfigError: a prompt is longer than the model's context, or has no tokens.
+            ConfigError: a prompt is longer than the model's context, or has no tokens; or there are
+                not as many `params` as prompts.
             EngineError: no token could be chosen, or the model's numbers are not finite.
         """
-        ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        ids = self._encode(prompts)
         requests = [
             Request(next(self._ids), prompt, wish, adapter=adapter)
             for prompt, wish in zip(ids, _for_each(params, len(ids)), strict=True)
@@ -240,7 +241,7 @@ class LLM:
             ConfigError: a `stream` is being read, which runs the engine in this thread.
         """
         if self._backend is None:
-            if self._inboxes:
+            if self._turns.are_open():
                 raise ConfigError("a stream is open; read it to its end, or close it, before this")
             self._backend = LocalBackend(self._engine, self.tokenizer, self.template, self.info)
             self._backend.adapter_host = self
@@ -250,56 +251,22 @@ class LLM:
         self, prompts: Sequence[Prompt], kind: Any, adapter: str | None, top: int
     ) -> list[Update]:
         requests = [
-            Request(
-                next(self._ids),
-                encode_prompt(self.tokenizer, prompt),
-                kind=kind,
-                adapter=adapter,
-                top=top,
-            )
-            for prompt in prompts
+            Request(next(self._ids), ids, kind=kind, adapter=adapter, top=top)
+            for ids in self._encode(prompts)
         ]
         found = {update.id: update for update in self._run(requests)}
         return [found[request.id] for request in requests]
 
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        if isinstance(prompts, str):
+            raise ConfigError("a list of prompts is wanted; write [prompt] for a single one")
+        return [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+
     def _run(self, requests: Sequence[Request]) -> Iterator[Update]:
         """All updates of some requests, by our own steps or by the engine's thread."""
-        if self._backend is not None:
-            yield from asyncio.run(_collect(self._backend, requests))
-            return
-        inbox: deque[Update] = deque()
-        left = {request.id: continuations(request) for request in requests}
-        try:
-            for request in requests:
-                self._engine.add(request)
-                self._inboxes[request.id] = inbox
-            while left:
-                while not inbox:
-                    self._advance()
-                update = inbox.popleft()
-                if update.finish_reason == "error":
-                    raise EngineError(update.error or "the engine failed")
-                left[update.id] -= update.finish_reason is not None
-                if not left[update.id]:
-                    del left[update.id]
-                yield update
-        finally:
-            for request in requests:
-                if self._inboxes.pop(request.id, None) is not None and request.id in left:
-                    self._engine.abort(request.id)
-
-    def _advance(self) -> None:
-        """One step, for all who read: streams may be read by turns."""
-        try:
-            updates = self._engine.step()
-        except BaseException:
-            self._engine.reset()
-            reason = "the engine failed while it computed this; try again"
-            for request_id, inbox in self._inboxes.items():
-                inbox.append(Update(request_id, finish_reason="error", error=reason))
-            raise
-        for update in updates:
-            self._inboxes[update.id].append(update)
+        if self._backend is None:
+            return self._turns.run(requests)
+        return iter(asyncio.run(_collect(self._backend, requests)))
 
     def _between_steps(self, change: Any) -> None:
         if self._backend is not None:
@@ -323,6 +290,11 @@ def completion(request: Request, updates: Sequence[Update]) -> Completion:
 
 def _for_each(params: Params, count: int) -> list[SamplingParams]:
     if not isinstance(params, SamplingParams):
+        if len(params) != count:
+            raise ConfigError(
+                f"there are {len(params)} params for {count} prompts; give one for each, or a "
+                "single one for all"
+            )
         return list(params)
     seeds = [(params.seed + i) % 2**63 for i in range(count)]
     return [params.model_copy(update={"seed": seed}) for seed in seeds]

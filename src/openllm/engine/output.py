@@ -78,8 +78,8 @@ class Output:
     def news(self, request_id: str, index: int = 0, *, cached_tokens: int = 0) -> Update:
         """What was not returned yet, without a possible start of a stop string."""
         upto = len(self.text)
-        if self.finish_reason is None:
-            upto -= max((finder.matched for finder in self._finders), default=0)
+        if self.finish_reason is None and self._finders:
+            upto -= max(finder.matched for finder in self._finders)
         text, tokens = self.text[self._sent_text : upto], self.tokens[self._sent_tokens :]
         logprobs = None if self.logprobs is None else self.logprobs[self._sent_tokens :]
         self._sent_text, self._sent_tokens = max(self._sent_text, upto), len(self.tokens)

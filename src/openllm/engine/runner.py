@@ -84,7 +84,7 @@ class Runner(Protocol):
         """Replace weights, under our names.
 
         Raises:
-            CheckpointError: an unknown name, or another shape.
+            CheckpointError: an unknown name, or another shape; those before it may be replaced.
         """
         ...
 

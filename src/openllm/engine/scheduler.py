@@ -33,6 +33,13 @@ class Slice:
         """Whether the sequence is then computed up to its last token."""
         return self.start + self.count - self.drafted == len(self.sequence.tokens)
 
+    @property
+    def wanted(self) -> range:
+        """Tokens whose states are needed, counted from the first of the slice."""
+        if self.sequence.request.kind != "generate":
+            return range(self.count)
+        return range(self.count - self.drafted - 1 if self.is_last else self.count, self.count)
+
 
 @dataclass
 class Plan:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from operator import index
 from typing import Any
 
 from openllm.core.errors import ConfigError, TemplateError
@@ -132,12 +133,17 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """Ids of a prompt; a text begins with what documents begin with.
 
     Raises:
-        ConfigError: there are none, or one is outside the vocabulary.
+        ConfigError: there are none, one is outside the vocabulary, or they are no whole numbers.
     """
     if isinstance(prompt, str):
         ids = [*tokenizer.prefix, *tokenizer.encode(prompt)]
     else:
-        ids = list(prompt)
+        try:
+            ids = [index(token) for token in prompt]
+        except TypeError:
+            raise ConfigError(
+                "a prompt is a text or a list of token ids; give one of them"
+            ) from None
     if not ids:
         raise ConfigError(
             "the prompt is empty, and this model has no token for the beginning of a document; "

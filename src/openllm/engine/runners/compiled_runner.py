@@ -57,11 +57,11 @@ class CompiledRunner:
     def __init__(self, cfg: ModelConfig, weights: Iterable[tuple[str, Weight]], kind: Kind) -> None:
         self._cfg = cfg
         self._kind: Kind = kind
-        self._matrices: dict[str, PackedMatrix] = {}
-        self._vectors: dict[str, Tensor] = {}
+        matrices: dict[str, PackedMatrix] = {}
+        vectors: dict[str, Tensor] = {}
         for name, weight in weights:
-            self._put(name, weight)
-        self._decoder = Decoder(cfg, self._matrices, self._vectors)
+            self._put(name, weight, matrices, vectors)
+        self._make(matrices, vectors)
         self._adapters: list[Adapter] = []
         self._logits_RV = torch.empty(0, cfg.vocab_size)
         self.cache_dtype = torch.float32 if kind == "fp32" else torch.bfloat16
@@ -107,6 +107,9 @@ class CompiledRunner:
         if len(self._logits_RV) < rows:
             # kept: new memory for so many numbers takes longer than a part of the arithmetic
             self._logits_RV = torch.empty(rows, self._cfg.vocab_size)
+        if self._cfg.logit_softcap is not None:
+            # a cap makes equals of different numbers, of which the kernel would name another
+            return Logits(self._decoder.logits(states_WD, self._logits_RV[:rows]))
         best_W = np.empty(rows, BEST)
         return Logits(self._decoder.logits(states_WD, self._logits_RV[:rows], best_W), best_W)
 
@@ -119,17 +122,18 @@ class CompiledRunner:
         self._cache.restore(saved, list(blocks))
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """See `Runner.update`."""
+        """See `Runner.update`; if one is refused, all stay as they were."""
+        matrices, vectors = dict(self._matrices), dict(self._vectors)
         for name, weight in weights:
-            old = self._matrices.get(name, self._vectors.get(name))
+            old = matrices.get(name, vectors.get(name))
             have = "no such weight" if old is None else tuple(old.shape)
             if tuple(weight.shape) != have:
                 raise CheckpointError(
                     f"the new weight '{name}' has shape {tuple(weight.shape)}, but the model has "
                     f"{have}; give weights of the same architecture"
                 )
-            self._put(name, weight.detach())
-        self._decoder = Decoder(self._cfg, self._matrices, self._vectors)
+            self._put(name, weight.detach(), matrices, vectors)
+        self._make(matrices, vectors)
 
     def set_adapters(self, bank: AdapterBank) -> None:
         """See `Runner.set_adapters`."""
@@ -145,20 +149,31 @@ class CompiledRunner:
     def _kind_of(self, name: str) -> Kind:
         return "int8" if self._kind == "int4" and bits_of(name, 4) == 8 else self._kind
 
-    def _put(self, name: str, weight: Weight) -> None:
+    def _make(self, matrices: dict[str, PackedMatrix], vectors: dict[str, Tensor]) -> None:
+        self._decoder = Decoder(self._cfg, matrices, vectors)
+        self._matrices, self._vectors = matrices, vectors
+
+    def _put(
+        self,
+        name: str,
+        weight: Weight,
+        matrices: dict[str, PackedMatrix],
+        vectors: dict[str, Tensor],
+    ) -> None:
+        """Pack a weight into one of the two."""
         if isinstance(weight, QuantizedTensor):
             if self._kind in ("int8", "int4"):
                 found = _regrouped(weight)
-                self._matrices[name] = (
+                matrices[name] = (
                     pack(weight.dequantize(), "bf16") if found is None else pack_quantized(*found)
                 )
                 return
             weight = weight.dequantize()
         if weight.ndim == 2 and name != "embed_positions.weight":
-            self._matrices[name] = pack(weight, self._kind_of(name))
+            matrices[name] = pack(weight, self._kind_of(name))
         else:
             # a copy: the caller's may change
-            self._vectors[name] = weight.to(torch.float32, copy=True)
+            vectors[name] = weight.to(torch.float32, copy=True)
 
 
 def _regrouped(weight: QuantizedTensor) -> QuantizedTensor | None:

@@ -87,7 +87,7 @@ class Decoder:
             self.embed_scale = float(torch.tensor(self.embed_scale).bfloat16())
         self.tables: list[tuple[Tensor, Tensor]] = []
         self._layout = model_layout(cfg, self.matrices, self.vectors, self.embed_scale)
-        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._scratch, self._most_rows = torch.empty(0, dtype=torch.uint8), 0
         self._lock = threading.Lock()
 
     @property
@@ -160,12 +160,12 @@ class Decoder:
     def _run(self, step: Step) -> Tensor:
         kernels = library()
         assert kernels is not None
-        kernels.decoder_memory.restype = ctypes.c_int64
-        rows, wanted = len(step.tokens), len(step.wanted)
-        size = 64 + kernels.decoder_memory(ctypes.byref(self._layout), ctypes.c_int64(rows))
-        if len(self._scratch) < size:
-            self._scratch = torch.empty(size, dtype=torch.uint8)
-        out = torch.empty(wanted, self.cfg.dim)
+        rows = len(step.tokens)
+        if rows > self._most_rows:
+            kernels.decoder_memory.restype = ctypes.c_int64
+            size = kernels.decoder_memory(ctypes.byref(self._layout), ctypes.c_int64(rows))
+            self._scratch, self._most_rows = torch.empty(64 + size, dtype=torch.uint8), rows
+        out = torch.empty(len(step.wanted), self.cfg.dim)
         layout = _step_layout(step, out, -(-self._scratch.data_ptr() // 64) * 64)
         threads = ctypes.c_int(torch.get_num_threads())
         kernels.decoder_step(ctypes.byref(self._layout), ctypes.byref(layout), threads)

@@ -91,6 +91,11 @@ class PackedMatrix:
             self.factor,
         )
 
+    @cached_property
+    def bare_layout(self) -> Layout:
+        """`layout()` without a bias, kept."""
+        return self.layout()
+
     def unpack(self) -> Tensor:
         """The (N, K) weights in float32, exactly as products see them."""
         return (self._numbers() if self.scales is None else self._scaled()).contiguous()
@@ -261,7 +266,7 @@ def product(
             best_R["value"], best_R["place"] = values.numpy(), places.numpy()
         return out if softcap is None else out.div_(softcap).tanh_().mul_(softcap)
     x_RK = x_RK.float().contiguous()
-    layout = matrix.layout()
+    layout = matrix.bare_layout
     kernels.packed_memory.restype = ctypes.c_int64
     size = kernels.packed_memory(ctypes.byref(layout), ctypes.c_int64(rows))
     scratch = torch.empty(size + 64, dtype=torch.uint8)
