@@ -14,7 +14,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import real_text
 import torch
 from matplotlib.figure import Figure
 from record import RESULTS, SHARED, record
@@ -66,23 +65,19 @@ def quickstart_model() -> Trained:
     return Trained(out / "tiny" / "model", out / "data")
 
 
-def squad_model(name: str = "squad-tiny", *more: str) -> Trained:
-    """A model of 4M parameters on a million tokens of real text."""
-    data, vocabulary, out = WORK / "squad", WORK / "squad-tokenizer", WORK / name
+def squad_model(
+    name: str = "squad-tiny", *more: str, recipe: str = "tiny", vocab_size: int = 2048
+) -> Trained:
+    """A model on a million tokens of real text: `tiny` of 4M parameters, or a larger one."""
+    data, vocabulary, out = WORK / "squad", WORK / f"squad-{vocab_size}-tokenizer", WORK / name
     if not (data / "index.json").exists():
         prepare_main([*SQUAD, "--out", str(data)])
     if not (vocabulary / "tokenizer.json").exists():
-        words = [str(data), "--vocab-size", "2048", "--out", str(vocabulary)]
+        words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
         tokenizer.train_main(words)
-    words = ["tiny", f"data={data}", f"tokenizer={vocabulary}", "duration=1_000_000 tokens"]
+    words = [recipe, f"data={data}", f"tokenizer={vocabulary}", "duration=1_000_000 tokens"]
     pretrain.main([*words, *more, "--out", str(out)])
     return Trained(out / "model", data, bool(more))
-
-
-def larger_model(name: str) -> Trained:
-    """A run of `real_text.py`: 12M or 37M parameters on all of SQuAD's passages."""
-    data, out = real_text.train(name)
-    return Trained(out / "model", data)
 
 
 MODELS = {
@@ -94,8 +89,7 @@ MODELS = {
     "squad-tiny, trained for 4 bits in groups of 128": lambda: squad_model(
         "squad-tiny-4bit-128", "quantize={bits: 4, group: 128}"
     ),
-    "squad-small-8k": lambda: larger_model("squad-small-8k"),
-    "squad-small-32k": lambda: larger_model("squad-small-32k"),
+    "squad-small": lambda: squad_model("squad-small", recipe="squad-small", vocab_size=8192),
 }
 
 

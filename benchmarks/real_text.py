@@ -56,8 +56,8 @@ RUNS = {
 MEASURED = ("model", "ngram")
 
 
-def train(name: str) -> tuple[Path, Path]:
-    """The prepared text and the run folder of one run; what is there already is not made again."""
+def run(name: str) -> dict[str, Any]:
+    """Run all stages of one run; finished ones are not repeated."""
     text, vocab_size, recipe, settings = RUNS[name]
     data, vocabulary, out = WORK / text, WORK / f"{name}-tokenizer", WORK / name
     if not (data / "index.json").exists():
@@ -67,15 +67,9 @@ def train(name: str) -> tuple[Path, Path]:
         tokenizer.train_main(words)
     words = [recipe, f"data={data}", f"tokenizer={vocabulary}", *settings]
     pretrain.main([*words, "--out", str(out)])
-    return data, out
-
-
-def run(name: str) -> dict[str, Any]:
-    """Run all stages of one run; finished ones are not repeated."""
-    data, out = train(name)
     evaluation = WORK / f"{name}-evaluation"
     if not (evaluation / "eval.json").exists():
-        documents = None if RUNS[name].text == "squad" else 80
+        documents = None if text == "squad" else 80
         cfg = EvaluateConfig(ngram=True, documents=documents)
         write_report(evaluate(out / "model", data, cfg), evaluation)
     return summary(name, data, out, evaluation)
