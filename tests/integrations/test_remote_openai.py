@@ -385,6 +385,9 @@ HTML = Answer(200, {"content-type": "text/html"}, [b"<html>Welcome</html>"])
         (of_events({"choices": 7}), "another format than OpenAI's API"),
         (of_events([1]), "another format"),
         (of_events(chunk(7)), "another format"),
+        (of_events(delta(tool_calls=[{"function": {"arguments": {}}}])), "another format"),
+        (of_events(delta(tool_calls=[{"index": "a"}])), "another format"),
+        (of_events(delta(reasoning_content=[1])), "another format"),
         (of_events(chunk("a")), "ended its answer too early"),
         (of_events(chunk("a"), done=False), "ended its answer too early"),
         (Answer(200, EVENTS, [b"data: {"], broken=True), "broke off its answer"),
@@ -394,6 +397,34 @@ def test_bad_answers(answer: Answer, expected: str) -> None:
     with serving(answer) as server, pytest.raises(RemoteError, match=expected) as caught:
         generate(server, attempts=1)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n", b"data:[DONE]\r\n\r\n"])
+def test_the_last_event_may_lack_its_end(end: bytes) -> None:
+    answer = of_events(chunk("a", "stop"), done=False)
+    with serving(Answer(200, EVENTS, [*answer.pieces, end])) as server:
+        assert [update.text for update in generate(server)] == ["a", ""]
+
+
+def test_calls_are_sent_as_the_api_wants_them() -> None:
+    """Templates want the arguments as values, and know the effort as a variable."""
+    made = {"function": {"name": "f", "arguments": {"a": "é"}}, "id": "1", "type": "function"}
+    sent = {**made, "function": {"name": "f", "arguments": '{"a": "é"}'}}
+    variables = {"reasoning_effort": "low", "enable_thinking": True}
+
+    async def main(server: Server) -> None:
+        remote = backend(server)
+        for call in (made, sent):
+            messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+            await collect(remote.chat(messages, PARAMS, variables=variables))
+        await remote.close()
+
+    with serving(of_events(delta("stop", content="x"))) as server:
+        asyncio.run(main(server))
+    for seen in server.seen:
+        assert seen.body["messages"][0]["tool_calls"] == [sent]
+        assert seen.body["reasoning_effort"] == "low"
+        assert seen.body["chat_template_kwargs"] == {"enable_thinking": True}
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -5,6 +5,7 @@
 OpenLLMError            exit code 1
 ├── UsageError          exit code 2: invalid command line
 ├── ConfigError         exit code 2: invalid recipe or setting
+│   └── RefusedError    another server says that a request is invalid
 ├── DataError           a data source or prepared folder cannot be used
 ├── TokenizerError      a tokenizer is missing, damaged or the wrong one
 ├── TemplateError       a chat template is missing, faulty or hostile
@@ -36,6 +37,20 @@ class ConfigError(OpenLLMError):
     """A recipe or a setting is invalid."""
 
     exit_code = 2
+
+
+class RefusedError(ConfigError):
+    """Another server says that a request is invalid.
+
+    Attributes:
+        reason: what it says, without its address, which is in the message.
+        code: for programs, if it gives one.
+    """
+
+    def __init__(self, message: str, *, reason: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.code = code
 
 
 class DataError(OpenLLMError):

@@ -17,6 +17,7 @@ from openllm.core.errors import (
     ConfigError,
     EngineError,
     OpenLLMError,
+    RefusedError,
     RemoteError,
     TemplateError,
 )
@@ -81,6 +82,8 @@ def as_api_error(error: Exception) -> ApiError:
 def _answer(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RefusedError):  # its message has an address that clients need not know
+        return ApiError(error.reason, code=error.code)
     if isinstance(error, ConfigError | TemplateError):
         return ApiError(str(error))
     if isinstance(error, BusyError):
