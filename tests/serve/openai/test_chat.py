@@ -174,6 +174,22 @@ def test_templates_see_tools_roles_arguments_and_variables():
     assert answer["choices"][0]["message"]["content"] == "[system:be][assistant:7]findcalmlow"
 
 
+@pytest.mark.parametrize("arguments", ["no JSON", "", "[" * 5000, "[" * 600 + "]" * 600])
+def test_arguments_that_are_no_values_stay_text(arguments):
+    from openllm.engine.backends.echo import EchoEngine
+
+    template = "{{ messages[0].tool_calls[0].function.arguments }}"
+    backend = backend_of(EchoEngine(ByteTokenizer(), max_positions=1 << 14), template=template)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    with client_of(echo_app({"echo": backend})) as client:
+        messages = [{"role": "assistant", "tool_calls": [call]}]
+        response = client.post(PATH, json={"messages": messages, "max_tokens": 5})
+    if arguments:
+        assert response.json()["choices"][0]["message"]["content"] == arguments[:5]
+    else:
+        assert "empty prompt" in error_of(response)["message"]
+
+
 def test_calls_of_tools(client):
     (choice,) = ask(client, CALL, tools=[FIND]).json()["choices"]
     assert choice["finish_reason"] == "tool_calls"

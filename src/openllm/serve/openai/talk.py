@@ -18,6 +18,7 @@ from openllm.serve.openai.answers import (
     begins_thinking,
 )
 from openllm.serve.openai.batching import joined
+from openllm.serve.openai.body import too_deep
 from openllm.serve.openai.calls import CallPiece
 from openllm.serve.openai.chat_schemas import (
     ChatMessage,
@@ -297,9 +298,12 @@ def text_of(content: Content | None) -> str:
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
+    """A call with its arguments as values; as text where they are no JSON that templates can take."""
     try:
         arguments = json.loads(call.function.arguments)
-    except ValueError:
+        if too_deep(arguments):
+            arguments = call.function.arguments
+    except (ValueError, RecursionError):
         arguments = call.function.arguments
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
