@@ -175,9 +175,14 @@ def _explain(problem: Any, values: Any) -> ApiError:
         )
     if kind == "extra_forbidden":
         return ApiError(f"unknown field '{path}'; remove it", param=path, code="unknown_field")
+    if kind == "union_tag_not_found":
+        path = f"{path}.{problem['ctx']['discriminator'][1:-1]}"
+        return ApiError(f"the field '{path}' is missing", param=path, code="missing_field")
     if kind == "union_tag_invalid":
         tag, known = problem["ctx"]["discriminator"], problem["ctx"]["expected_tags"]
         return ApiError(f"'{path}': {tag} must be one of {known}", param=path)
     message = problem["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "model_attributes_type"):
+        message = "input should be an object"
     where = f"'{path}': " if path else "the body: "
     return ApiError(f"{where}{message[0].lower()}{message[1:]}", param=path or None)
