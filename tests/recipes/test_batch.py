@@ -221,7 +221,9 @@ def test_the_input_must_stay_as_it_is(
         source, out = write(tmp_path / "in.jsonl", whole), tmp_path / "out.jsonl"
         loaded = openllm.recipes.batch.SourceLoader.load
 
-        def load(*args: Any, changed: Any = changed, source: Path = source, load: Any = loaded) -> Any:
+        def load(
+            *args: Any, changed: Any = changed, source: Path = source, load: Any = loaded
+        ) -> Any:
             write(source, changed)
             return load(*args)
 

@@ -82,8 +82,8 @@ CASES = [
      [("go", "{}")]),
     (f"<tool_call>[{CALL},\n {CALL}]</tool_call>", "hermes", False, "", "", [FOUND, FOUND]),
     # told as it is written: marks in strings, escapes, line breaks that JSON forbids
-    ('<tool_call>{"name": "f", "arguments": {"a": "</tool_call>\\u00e9\\"{"}}</tool_call>', "hermes",
-     False, "", "", [("f", '{"a": "</tool_call>\\u00e9\\"{"}')]),
+    ('<tool_call>{"name": "f", "arguments": {"a": "</tool_call>\\u00e9\\"{"}}</tool_call>',
+     "hermes", False, "", "", [("f", '{"a": "</tool_call>\\u00e9\\"{"}')]),
     (f'<tool_call>{{"name": "f", "arguments": {LINES}}}</tool_call>', "hermes", False, "", "",
      [("f", r'{"of": "a\n\tb\\\n"}')]),
     # cut off, broken, with something behind

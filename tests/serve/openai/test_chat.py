@@ -143,7 +143,10 @@ def test_all_kinds_of_messages(client):
     call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
     messages = [
         {"role": "system", "content": "one"},
-        {"role": "developer", "content": [{"type": "text", "text": "two"}]},
+        {
+            "role": "developer",
+            "content": [{"type": "text", "text": "two", "cache_control": {"type": "ephemeral"}}],
+        },
         {"role": "user", "content": [{"type": "text", "text": t} for t in ("three", "four")]},
         {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
         {"role": "tool", "tool_call_id": "c1", "content": "five"},

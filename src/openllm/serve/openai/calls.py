@@ -115,11 +115,10 @@ class CallReader:
                 break
             key = yield from self._value()
             begin = yield from self._peek(_SPACE + ":")
-            name = _name_in(found)
+            name = _name_in(found) if self.count == before else None
             if key in ('"arguments"', '"parameters"') and begin == "{" and name:
-                if self.count == before:
-                    yield from self._send(name)
-                    continue
+                yield from self._send(name)
+                continue
             found[key.strip('"')] = yield from self._value()
         if self.count == before and char == "}":
             self._tell_whole(_name_in(found), found.get("arguments", found.get("parameters")))
@@ -223,7 +222,7 @@ class CallReader:
         return self._text[begin : self._at]
 
     def _escape(self, char: str, *, again: bool) -> None:
-        """Write a line break in a string as JSON wants it; `again`: a backslash stands before it."""
+        """Write a line break in a string as JSON wants it; `again`: behind a backslash."""
         spelled = "\\" * again + json.dumps(char)[1:-1]
         self._text = self._text[: self._at] + spelled + self._text[self._at + 1 :]
         self._at += len(spelled) - 1

@@ -298,7 +298,7 @@ def text_of(content: Content | None) -> str:
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
-    """A call with its arguments as values; as text where they are no JSON that templates can take."""
+    """A call with its arguments as values, or as text if templates cannot take them as JSON."""
     try:
         arguments = json.loads(call.function.arguments)
         if too_deep(arguments):
