@@ -392,6 +392,7 @@ def test_a_chat_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         terminal.wait("tokens/s")
         terminal.type(f"/save {tmp_path}/chat.json\r")
         terminal.wait("saved as")
+        terminal.wait("> ")  # before it, a Ctrl-D would be lost
         terminal.type("\x04")
         assert terminal.close() == 0
     kept = json.loads((tmp_path / "chat.json").read_text())["messages"]
@@ -431,6 +432,7 @@ def test_a_chat_whose_server_fails_and_does_not_count(tmp_path: Path) -> None:
         terminal.wait("model: echo (remote)")
         terminal.type("/retry\r")
         terminal.wait("4 tokens · ")
+        terminal.wait("> ")
         terminal.type("\x04")
         assert terminal.close() == 0
 
