@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import openai
 import pytest
 from tests.export.gguf.models import written
 from tests.serve.live import backend_of, echo_app, live
 from tests.tiny import SHAPES, random_model
 
-from openllm.core.errors import RemoteError
+from openllm.core.errors import RefusedError, RemoteError
 from openllm.engine.backends.echo import EchoEngine
 from openllm.engine.config import EngineConfig
 from openllm.engine.llm import LLM
@@ -134,9 +135,9 @@ def test_embed(llm: LLM, remote: RemoteBackend) -> None:
 
 
 def test_refusals_come_through(remote: RemoteBackend) -> None:
-    with pytest.raises(RemoteError) as caught:
+    with pytest.raises(RefusedError) as caught:
         run(remote, collect(remote.generate("Anna " * 500, SamplingParams())))
-    assert "maximum context length is 128" in (reason := caught.value.reason or "")
+    assert "maximum context length is 128" in (reason := caught.value.reason)
     assert "http://" not in reason and "127.0.0.1" not in reason
     wrong = RemoteBackend(remote._client.url, "other")
     with pytest.raises(RemoteError, match="404"):
@@ -159,3 +160,62 @@ def test_tool_calls_come_through() -> None:
     arguments = "".join(piece["function"].get("arguments", "") for piece in pieces)
     assert json.loads(arguments) == call["arguments"]
     assert updates[-1].finish_reason == "stop"
+
+
+CALL = '<tool_call>{"name": "find", "arguments": {"what": "é"}}</tool_call>'
+FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[openai.OpenAI]:
+    """A client of a server before a server that repeats what it is told."""
+    with (
+        live(echo_app()) as url,
+        live(echo_app({"echo": connect(url)})) as second,
+        openai.OpenAI(base_url=f"{second}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def say(text: str) -> dict[str, Any]:
+    return {"model": "echo", "messages": [{"role": "user", "content": text}]}
+
+
+def test_the_result_of_a_call_goes_back(gateway: openai.OpenAI) -> None:
+    chats = gateway.chat.completions
+    message = chats.create(**say(CALL), tools=[FIND]).choices[0].message
+    (call,) = message.tool_calls
+    result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+    turns = [*say("?")["messages"], message, result]
+    answer = chats.create(model="echo", messages=turns, tools=[FIND])
+    assert answer.choices[0].message.content == "?\n\nrain\n"
+
+
+def test_calls_are_streamed_through(gateway: openai.OpenAI) -> None:
+    with gateway.chat.completions.stream(**say(CALL), tools=[FIND]) as stream:
+        for _ in stream:
+            pass
+        (choice,) = stream.get_final_completion().choices
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("find", '{"what": "é"}')
+    assert choice.finish_reason == "tool_calls"
+
+
+def test_a_call_that_must_be_made(gateway: openai.OpenAI) -> None:
+    said = '{"name": "find", "arguments": {}}'
+    wish = {"tools": [FIND], "tool_choice": "required"}
+    (choice,) = gateway.chat.completions.create(**say(said), **wish).choices
+    assert [call.function.name for call in choice.message.tool_calls] == ["find"]
+
+
+def test_structures_that_have_two_names(gateway: openai.OpenAI) -> None:
+    """Sent by both, as servers know one or the other; ours knows both."""
+    answer = gateway.chat.completions.create(**say("yes"), extra_body={"guided_regex": "yes|no"})
+    assert answer.choices[0].message.content == "yes\n"
+
+
+def test_clients_are_told_what_is_wrong_but_not_where(gateway: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 4096") as caught:
+        gateway.chat.completions.create(**say("x" * 5000))
+    assert caught.value.code == "context_length_exceeded"
+    assert "127.0.0.1" not in str(caught.value)

@@ -23,7 +23,7 @@ from tests.integrations.scripted_server import (
     serving,
 )
 
-from openllm.core.errors import ConfigError, RemoteError
+from openllm.core.errors import ConfigError, RefusedError, RemoteError
 from openllm.engine.request import RemoteNews, SamplingParams, Structure, Update
 from openllm.integrations.remote_openai import RemoteBackend, connect, read_key
 from openllm.text.byte_tokenizer import ByteTokenizer
@@ -333,8 +333,9 @@ def test_retries_end() -> None:
     assert caught.value.status == 429
 
 
-@pytest.mark.parametrize("later", ["3600", formatdate(time.time() + 3600, usegmt=True)])
-def test_does_not_wait_for_hours(later: str) -> None:
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_does_not_wait_for_hours(form: str) -> None:
+    later = "3600" if form == "seconds" else formatdate(time.time() + 3600, usegmt=True)
     answer = of_json({"error": {"message": "quota"}}, 429, retry_after=later)
     with serving(answer) as server, pytest.raises(RemoteError) as caught:
         generate(server)
@@ -386,6 +387,9 @@ HTML = Answer(200, {"content-type": "text/html"}, [b"<html>Welcome</html>"])
         (of_events({"choices": 7}), "another format than OpenAI's API"),
         (of_events([1]), "another format"),
         (of_events(chunk(7)), "another format"),
+        (of_events(delta(tool_calls=[{"function": {"arguments": {}}}])), "another format"),
+        (of_events(delta(tool_calls=[{"index": "a"}])), "another format"),
+        (of_events(delta(reasoning_content=[1])), "another format"),
         (of_events(chunk("a")), "ended its answer too early"),
         (of_events(chunk("a"), done=False), "ended its answer too early"),
         (Answer(200, EVENTS, [b"data: {"], broken=True), "broke off its answer"),
@@ -397,11 +401,39 @@ def test_bad_answers(answer: Answer, expected: str) -> None:
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n", b"data:[DONE]\r\n\r\n"])
+def test_the_last_event_may_lack_its_end(end: bytes) -> None:
+    answer = of_events(chunk("a", "stop"), done=False)
+    with serving(Answer(200, EVENTS, [*answer.pieces, end])) as server:
+        assert [update.text for update in generate(server)] == ["a", ""]
+
+
+def test_calls_are_sent_as_the_api_wants_them() -> None:
+    """Templates want the arguments as values, and know the effort as a variable."""
+    made = {"function": {"name": "f", "arguments": {"a": "é"}}, "id": "1", "type": "function"}
+    sent = {**made, "function": {"name": "f", "arguments": '{"a": "é"}'}}
+    variables = {"reasoning_effort": "low", "enable_thinking": True}
+
+    async def main(server: Server) -> None:
+        remote = backend(server)
+        for call in (made, sent):
+            messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+            await collect(remote.chat(messages, PARAMS, variables=variables))
+        await remote.close()
+
+    with serving(of_events(delta("stop", content="x"))) as server:
+        asyncio.run(main(server))
+    for seen in server.seen:
+        assert seen.body["messages"][0]["tool_calls"] == [sent]
+        assert seen.body["reasoning_effort"] == "low"
+        assert seen.body["chat_template_kwargs"] == {"enable_thinking": True}
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_invalid_requests(status: int) -> None:
     """They are the caller's mistake, and are not tried again."""
     answer = of_json({"object": "error", "message": "context is 4096"}, status)
-    with serving(answer) as server, pytest.raises(RemoteError) as caught:
+    with serving(answer) as server, pytest.raises(RefusedError) as caught:
         generate(server)
     assert re.search(r"^http://127.*refuses the request: context is 4096$", str(caught.value))
     assert (caught.value.status, caught.value.reason) == (status, "context is 4096")

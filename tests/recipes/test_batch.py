@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.tiny import SHAPES, random_model
 
+import openllm.recipes.batch
 from openllm.checkpoint.model_dir import write_model
 from openllm.cli.main import main
 from openllm.engine.backends.echo import EchoEngine
@@ -23,6 +24,7 @@ from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 
 CHAT, TEXT, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 
@@ -76,7 +78,12 @@ def test_each_endpoint_answers_as_the_engine_does(model: Path, tmp_path: Path) -
     wish = {"max_tokens": 6, "seed": 3, "temperature": 0.8}
     source = write(
         tmp_path / "in.jsonl",
-        [chat("Anna", **wish), (TEXT, {"prompt": "Anna", **wish}), (EMBED, {"input": "Anna"})],
+        [
+            chat("Anna", **wish),
+            (TEXT, {"prompt": "Anna", **wish}),
+            (EMBED, {"input": "Anna"}),
+            (RESPONSES, {"input": "Anna", "max_output_tokens": 6, "seed": 3, "temperature": 0.8}),
+        ],
     )
     assert run(source, tmp_path / "out.jsonl", "--model", model, "--exact") == 0
     found = read(tmp_path / "out.jsonl")
@@ -89,6 +96,8 @@ def test_each_endpoint_answers_as_the_engine_does(model: Path, tmp_path: Path) -
     assert found["id-1"]["body"]["choices"][0]["text"] == text
     vector = found["id-2"]["body"]["data"][0]["embedding"]
     assert vector == pytest.approx(llm.embed(["Anna"])[0], abs=1e-6)
+    (message,) = found["id-3"]["body"]["output"]
+    assert message["content"][0]["text"] == answer.text
     assert {one["status_code"] for one in found.values()} == {200}
 
 
@@ -128,7 +137,7 @@ def test_a_request_without_a_seed_gets_one(model: Path, tmp_path: Path) -> None:
     [
         ([], "has no requests"),
         (["{"], "line 1: the line is not valid JSON"),
-        (["[]"], "line 1: the line: input should be"),
+        (["[]"], "line 1: the line: input should be an object"),
         (['{"custom_id": ""}'], "line 1: "),
         (['{"custom_id": "a", "method": "GET", "url": "/v1/embeddings", "body": {}}'], "'method'"),
         (['{"custom_id": "a", "method": "POST", "url": "/v1/files", "body": {}}'], "'url'"),
@@ -203,6 +212,38 @@ def test_results_of_another_input_are_not_touched(
     assert run(source, tmp_path, "--model", "echo") == 1
 
 
+def test_the_input_must_stay_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is read twice: at first to check it, then to answer it."""
+    whole = [chat("one"), chat("two"), chat("three")]
+    for changed in ([], whole[:2], [chat("one"), chat("other"), chat("three")], [*whole, chat("")]):
+        source, out = write(tmp_path / "in.jsonl", whole), tmp_path / "out.jsonl"
+        loaded = openllm.recipes.batch.SourceLoader.load
+
+        def load(
+            *args: Any, changed: Any = changed, source: Path = source, load: Any = loaded
+        ) -> Any:
+            write(source, changed)
+            return load(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("openllm.recipes.batch.SourceLoader.load", load)
+            assert run(source, out, "--model", "echo") == 1
+        assert "was changed meanwhile" in capsys.readouterr().err
+        write(source, whole)
+        assert run(source, out, "--model", "echo") == 0
+        assert len(read(out)) == 3
+        out.unlink()
+
+
+def test_a_pipe_cannot_be_read_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run(tmp_path / "pipe", tmp_path / "out.jsonl", "--model", "echo") == 1
+    assert "is not a file, which can be read again" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_what_failed_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "in.jsonl", [chat("hello"), chat("long " * 20)])
     out = tmp_path / "out.jsonl"
@@ -213,6 +254,9 @@ def test_what_failed_can_be_done_again(tmp_path: Path, monkeypatch: pytest.Monke
         assert run(source, out, "--model", "echo") == 1
         assert run(source, out, "--model", "echo") == 1
     assert read(out)["id-1"]["status_code"] == 400
+    # the results would be in another order
+    assert run(source, out, "--model", "echo", "--retry-failed", "--ordered") == 2
+    assert len(read(out)) == 2
     assert run(source, out, "--model", "echo", "--retry-failed") == 0
     assert read(out)["id-1"]["status_code"] == 200
 

@@ -26,6 +26,7 @@ from tests.tiny import SHAPES, random_model
 from openllm.checkpoint.model_dir import write_model
 from openllm.cli.main import main
 from openllm.core.errors import ConfigError, DataError, UsageError
+from openllm.engine.backends.echo import echo_backend
 from openllm.engine.llm import LLM
 from openllm.engine.request import SamplingParams
 from openllm.recipes.chat import keyboard
@@ -210,6 +211,21 @@ def test_commands_change_the_conversation() -> None:
     with pytest.raises(UsageError, match="did you mean /model"):
         run_command(chat, "/modle x")
     assert not is_command("/ 2 is half") and not is_command("/help\nme") and is_command("/x")
+    assert is_command("/help ") and not is_command("/usr/bin/env: what is it?")
+
+
+def test_a_question_that_failed_can_be_asked_again() -> None:
+    chat = Recorder()
+    chat.session.ask("one")
+    chat.session.answered("eins")
+    chat.session.ask("two")()
+    chat.session.unanswered = "two"
+    run_command(chat, "/retry")
+    assert chat.asked == "two" and len(chat.session.messages) == 2
+    run_command(chat, "/undo")  # makes room for it
+    assert chat.session.messages == [] and chat.session.unanswered == "two"
+    chat.session.ask("three")
+    assert chat.session.unanswered is None
 
 
 def test_typed_texts_of_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +392,7 @@ def test_a_chat_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         terminal.wait("tokens/s")
         terminal.type(f"/save {tmp_path}/chat.json\r")
         terminal.wait("saved as")
+        terminal.wait("> ")  # before it, a Ctrl-D would be lost
         terminal.type("\x04")
         assert terminal.close() == 0
     kept = json.loads((tmp_path / "chat.json").read_text())["messages"]
@@ -389,6 +406,35 @@ def test_a_chat_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert bodies[1]["messages"] == bodies[2]["messages"] and bodies[1]["seed"] == 3
     history = tmp_path / "openllm" / "chat_history"
     assert history.stat().st_mode & 0o077 == 0 and "What is it?" in history.read_text()
+
+
+@pytest.mark.integration
+def test_a_chat_whose_server_fails_and_does_not_count(tmp_path: Path) -> None:
+    from tests.serve.live import FaultyEngine, backend_of, echo_app, live
+
+    broken = backend_of(FaultyEngine(3), "broken")
+    app = echo_app({"echo": echo_backend(max_positions=80), "broken": broken})
+    with live(app) as url, Terminal(tmp_path, f"{url}/v1#echo", "--no-history") as terminal:
+        terminal.wait("> ")
+        terminal.type("one\r")
+        terminal.wait("tokens/s")
+        terminal.type("/tokens\r")
+        terminal.wait("8 tokens of 80 when it was answered last")
+        terminal.type("x" * 75 + "\r")
+        terminal.wait("make room with /undo or /clear, then /retry")
+        terminal.type("/clear\r")
+        terminal.wait("a new conversation")
+        terminal.type(f"/model {url}/v1#broken\r")
+        terminal.wait("model: broken (remote)")
+        terminal.type("two\r")
+        terminal.wait("error: ")
+        terminal.type(f"/model {url}/v1#echo\r")
+        terminal.wait("model: echo (remote)")
+        terminal.type("/retry\r")
+        terminal.wait("4 tokens · ")
+        terminal.wait("> ")
+        terminal.type("\x04")
+        assert terminal.close() == 0
 
 
 @pytest.mark.integration

@@ -126,18 +126,15 @@ def test_chat_stream_helper(client):
 
 
 def test_tools(client):
-    for stream in (False, True):
-        answer = client.chat.completions.create(
-            model="echo", messages=say(CALL), tools=[TOOL], stream=stream
-        )
-        if stream:
-            pieces = [c for chunk in answer for c in chunk.choices]
-            calls = [call for piece in pieces for call in piece.delta.tool_calls or ()]
-            assert pieces[-1].finish_reason == "tool_calls"
-        else:
-            calls = answer.choices[0].message.tool_calls
-            assert answer.choices[0].finish_reason == "tool_calls"
-        (call,) = calls
+    wish = {"model": "echo", "messages": say(CALL), "tools": [TOOL]}
+    whole = client.chat.completions.create(**wish)
+    with client.chat.completions.stream(**wish) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.get_final_completion()
+    for answer in (whole, streamed):
+        assert answer.choices[0].finish_reason == "tool_calls"
+        (call,) = answer.choices[0].message.tool_calls
         assert (call.function.name, call.function.arguments) == ("weather", '{"town": "Genève"}')
 
 

@@ -12,6 +12,7 @@ from openllm.core.errors import (
     ConfigError,
     DataError,
     EngineError,
+    RefusedError,
     RemoteError,
     TemplateError,
 )
@@ -90,7 +91,7 @@ SECRET = "/etc/secret"
         (RemoteError(SECRET), 503, False),
         (RemoteError(SECRET, status=401), 503, False),
         (RemoteError(SECRET, status=429, retry_after=7), 429, False),
-        (RemoteError(SECRET, status=400, reason="the prompt is too long"), 400, False),
+        (RefusedError(SECRET, status=400, reason="the prompt is too long"), 400, False),
         (DataError(SECRET), 500, False),
         (RuntimeError(SECRET), 500, False),
         (KeyError(SECRET), 500, False),
@@ -106,10 +107,8 @@ def test_what_clients_are_told(error, status, told, capsys):
 
 def test_a_refusal_of_another_server_is_told_without_its_address_and_not_logged(capsys):
     """It may repeat a part of the prompt."""
-    error = RemoteError("http://10.0.0.7/v1 refuses: too long", status=400, reason="too long")
-    assert (
-        as_api_error(error).message == "the server behind this model refuses the request: too long"
-    )
+    error = RefusedError("http://10.0.0.7/v1 refuses: too long", status=400, reason="too long")
+    assert as_api_error(error).message == "too long"
     assert capsys.readouterr().err == ""
 
 

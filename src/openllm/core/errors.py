@@ -12,6 +12,7 @@ OpenLLMError            exit code 1
 ├── EngineError         a request cannot be answered, or the engine has failed
 │   └── BusyError       there is no room for it now; later there may be
 ├── RemoteError         another server refused a request or cannot be reached
+│   └── RefusedError    it says that the request is invalid
 ├── TrainingError       training cannot continue (diverged, out of memory, ...)
 ├── StorageError        the disk is full or a path cannot be written
 ├── DownloadError       a download failed permanently
@@ -75,8 +76,6 @@ class RemoteError(OpenLLMError):
 
     Attributes:
         status: HTTP status of its answer; none if there was no answer.
-        reason: what it said is wrong with the request, without its address; none if the request is
-            not at fault. It is for whoever made the request.
         retry_after: seconds after which it said to try again; none if it did not.
     """
 
@@ -85,13 +84,25 @@ class RemoteError(OpenLLMError):
         message: str,
         *,
         status: int | None = None,
-        reason: str | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.reason = reason
         self.retry_after = retry_after
+
+
+class RefusedError(RemoteError):
+    """Another server says that a request is invalid.
+
+    Attributes:
+        reason: what it says, without its address; it is for whoever made the request.
+        code: for programs, if it gives one.
+    """
+
+    def __init__(self, message: str, *, status: int, reason: str, code: str | None = None) -> None:
+        super().__init__(message, status=status)
+        self.reason = reason
+        self.code = code
 
 
 class TrainingError(OpenLLMError):

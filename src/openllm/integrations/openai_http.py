@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
-from openllm.core.errors import RemoteError
+from openllm.core.errors import RefusedError, RemoteError
 from openllm.core.plugins import require
 from openllm.integrations.http_values import (
     base_url,
@@ -87,7 +87,8 @@ class OpenAIClient:
         """The JSON that answers a body.
 
         Raises:
-            RemoteError: unreachable, refused, or not JSON; with `reason`, the request is invalid.
+            RefusedError: the server says that the request is invalid.
+            RemoteError: unreachable, or not JSON.
         """
         async with self._open("POST", path, body) as response:
             return await self._json(response)
@@ -96,8 +97,8 @@ class OpenAIClient:
         """The JSON values of a stream up to `[DONE]`; closing the iterator hangs up.
 
         Raises:
-            RemoteError: unreachable, refused, broken off, or not a stream of JSON; with `reason`,
-                the request is invalid.
+            RefusedError: the server says that the request is invalid.
+            RemoteError: unreachable, broken off, or not a stream of JSON.
         """
         async with self._open("POST", path, body) as response:
             kind = content_type(response)
@@ -206,14 +207,15 @@ class OpenAIClient:
             found = b""
         finally:
             await response.aclose()
-        status = response.status_code
+        status, code = response.status_code, None
         try:
-            reason = self._reason(json.loads(found))
+            body = json.loads(found)
+            reason, code = self._reason(body), _code(body)
         except (ValueError, RecursionError):
             reason = f"HTTP {status}"
         if status in (400, 413, 422):
             message = f"{self.url} refuses the request: {reason}"
-            return RemoteError(message, status=status, reason=reason)
+            return RefusedError(message, status=status, reason=reason, code=code)
         advice = {
             401: "set OPENAI_API_KEY to a key of this server",
             403: "use a key that may do this",
@@ -271,6 +273,9 @@ class OpenAIClient:
                 elif not line and lines:
                     yield b"\n".join(lines)
                     lines = []
+        # some servers leave out the empty line, or the end of the line, behind the last event
+        if b"[DONE]" in (*lines, rest.removeprefix(b"data:").strip()):
+            yield b"[DONE]"
 
     def _reason(self, body: Any) -> str:
         """What the server says is wrong, on one line and without the key."""
@@ -282,3 +287,10 @@ class OpenAIClient:
         if self._key:
             text = text.replace(self._key, "***")
         return harmless(" ".join(text.split())[:300])
+
+
+def _code(body: Any) -> str | None:
+    """What a refusal is for programs, in OpenAI's format."""
+    error = body.get("error") if isinstance(body, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code[:64] if isinstance(code, str) and code.isidentifier() else None

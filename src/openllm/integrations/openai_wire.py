@@ -149,7 +149,15 @@ class StreamReader:
 
 def _news(delta: Mapping[str, Any]) -> RemoteNews | None:
     calls = delta.get("tool_calls") or ()
+    for call in calls:
+        function = call.get("function") or {}
+        said = (call.get("id"), function.get("name"), function.get("arguments"))
+        if not all(isinstance(one, str | None) for one in said):
+            raise TypeError("a part of a call is not a string")
+        int(call.get("index") or 0)
     reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+    if not isinstance(reasoning, str):
+        raise TypeError("the reasoning is not a string")
     return RemoteNews(tuple(calls), reasoning) if calls or reasoning else None
 
 

@@ -4,6 +4,7 @@
 
 import asyncio
 import itertools
+import json
 import math
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -189,12 +190,31 @@ def _plain(prompt: Prompt) -> str | list[int]:
 def _conversation(
     messages: Sequence[Message], tools: Sequence[Any] | None, variables: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    body: dict[str, Any] = {"messages": [dict(message) for message in messages]}
+    body: dict[str, Any] = {"messages": [_message(message) for message in messages]}
     if tools:
         body["tools"] = list(tools)
-    if variables:
-        body["chat_template_kwargs"] = dict(variables)
+    given = dict(variables or {})
+    if "reasoning_effort" in given:  # has a field of its own
+        body["reasoning_effort"] = given.pop("reasoning_effort")
+    if given:
+        body["chat_template_kwargs"] = given
     return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """A message as the API wants it; for templates, arguments of calls may be values."""
+    if not message.get("tool_calls"):
+        return dict(message)
+    calls = [
+        {**call, "function": {**call["function"], "arguments": _as_json(call["function"])}}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def _as_json(function: Mapping[str, Any]) -> str:
+    arguments = function["arguments"]
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def _prompt_logprobs(answer: Any, prompt: Prompt) -> list[TokenLogprob]:

@@ -62,8 +62,9 @@ class Counts:
             return
         self.answered += 1
         usage = line["response"]["body"].get("usage") or {}
-        self.prompt_tokens += usage.get("prompt_tokens", 0)
-        self.new_tokens += usage.get("completion_tokens", 0)
+        # the newer of OpenAI's APIs has other names
+        self.prompt_tokens += usage.get("prompt_tokens", usage.get("input_tokens", 0))
+        self.new_tokens += usage.get("completion_tokens", usage.get("output_tokens", 0))
 
     @property
     def speed(self) -> float:
@@ -108,6 +109,8 @@ def main(argv: list[str]) -> int:
         raise UsageError("--concurrency must be at least 1")
     if args.seed is not None and not 0 <= args.seed < 2**63:
         raise UsageError("--seed must be at least 0 and below 2**63")
+    if args.ordered and args.retry_failed:
+        raise UsageError("--retry-failed writes its results behind the others; leave --ordered out")
     if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
         raise UsageError("IN and OUT are the same file; the results need a file of their own")
     require_web()

@@ -38,6 +38,8 @@ class Requests:
                 that was used before.
         """
         self.path, self._read = path, read
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a file, which can be read again; write one first")
         self.marks: dict[str, str] = {}
         faults = []
         first: dict[str, int] = {}
@@ -61,11 +63,23 @@ class Requests:
             raise DataError(f"{path} has no requests; each line must be one, as a JSON object")
 
     def tasks(self, skip: Mapping[str, Any]) -> "Iterator[Task]":
-        """The requests whose ids are not in `skip`, read again from the disk."""
+        """The requests whose ids are not in `skip`, read again from the disk.
+
+        Raises:
+            DataError: they are not the ones that were there at first.
+        """
+        index = -1
         for index, (_, raw) in enumerate(self._lines()):
             task = self._read(raw, index)
+            if self.marks.get(task.custom_id) != task.request_id:
+                raise self._changed()
             if task.custom_id not in skip:
                 yield task
+        if index + 1 != len(self.marks):
+            raise self._changed()
+
+    def _changed(self) -> DataError:
+        return DataError(f"{self.path} was changed meanwhile; let no other program write to it")
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         try:

@@ -17,6 +17,7 @@ from openllm.core.errors import (
     ConfigError,
     EngineError,
     OpenLLMError,
+    RefusedError,
     RemoteError,
     TemplateError,
 )
@@ -81,6 +82,8 @@ def as_api_error(error: Exception) -> ApiError:
 def _answer(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RefusedError):  # its message holds an address, which is not for clients
+        return ApiError(error.reason, code=error.code)
     if isinstance(error, ConfigError | TemplateError):
         return ApiError(str(error))
     if isinstance(error, BusyError):
@@ -97,12 +100,7 @@ def _answer(error: Exception) -> ApiError:
 
 
 def _of_remote(error: RemoteError) -> ApiError:
-    """The error if the server behind a model did not answer.
-
-    Its words are secret, but for those about a wrong request, which may repeat a part of it.
-    """
-    if error.reason is not None:
-        return ApiError(f"the server behind this model refuses the request: {error.reason}")
+    """The error if the server behind a model did not answer; its words may be secret."""
     warn(f"another server: {error}")
     if error.status == 429:
         return _later("the server behind this model is busy", error.retry_after, status=429)

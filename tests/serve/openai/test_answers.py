@@ -2,15 +2,20 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """The parts of an answer are the same however its text arrives."""
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openllm.engine.request import RemoteNews
 from openllm.serve.openai.answers import AnswerParser, Parts, RemoteParser, begins_thinking
+from openllm.serve.openai.calls import CallPiece
 from openllm.serve.openai.tools import CallFormat
 
 CALL = '{"name": "find", "arguments": {"of": "a }"}}'
+LINES = '{"of": "a\n\tb\\\n"}'
 
 
 def parse(
@@ -21,7 +26,18 @@ def parse(
         whole.reasoning += parts.reasoning
         whole.content += parts.content
         whole.calls += parts.calls
-    return whole.reasoning, whole.content, [(call.name, call.arguments) for call in whole.calls]
+    return whole.reasoning, whole.content, calls_of(whole.calls)
+
+
+def calls_of(pieces: list[CallPiece]) -> list[tuple[str, str]]:
+    """Name and arguments of the calls that pieces make; only the first of each has id and name."""
+    found: list[list[str]] = []
+    for piece in pieces:
+        assert bool(piece.id) == bool(piece.name) == (piece.index == len(found))
+        if piece.name:
+            found.append([piece.name, ""])
+        found[piece.index][1] += piece.arguments
+    return [(name, arguments) for name, arguments in found]
 
 
 FOUND = ("find", '{"of": "a }"}')
@@ -57,6 +73,31 @@ CASES = [
     ('{"just": "json"}', "llama3", False, "", '{"just": "json"}', []),
     ("Plain.", "llama3", False, "", "Plain.", []),
     (CALL, "json", False, "", "", [FOUND]),
+    # the order and the number of fields; arguments in a string, or none
+    ('<tool_call>{"id": 1.5, "arguments": {"of": "a }"}, "name": "find"}</tool_call>', "hermes",
+     False, "", "", [FOUND]),
+    ('<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', "hermes", False, "", "",
+     [("f", '{"a": 1}')]),
+    ('<tool_call>{"type": "function", "name": "go"}</tool_call> so', "hermes", False, "", "so",
+     [("go", "{}")]),
+    (f"<tool_call>[{CALL},\n {CALL}]</tool_call>", "hermes", False, "", "", [FOUND, FOUND]),
+    # told as it is written: marks in strings, escapes, line breaks that JSON forbids
+    ('<tool_call>{"name": "f", "arguments": {"a": "</tool_call>\\u00e9\\"{"}}</tool_call>',
+     "hermes", False, "", "", [("f", '{"a": "</tool_call>\\u00e9\\"{"}')]),
+    (f'<tool_call>{{"name": "f", "arguments": {LINES}}}</tool_call>', "hermes", False, "", "",
+     [("f", r'{"of": "a\n\tb\\\n"}')]),
+    # cut off, broken, with something behind
+    ('<tool_call>{"name": "f", "arguments": {"a": [1, "b', "hermes", False, "", "",
+     [("f", '{"a": [1, "b')]),
+    ('<tool_call>{"name": "f", "arguments": {"a": oh}}</tool_call>', "hermes", False, "", "",
+     [("f", '{"a": oh}')]),
+    (f"<tool_call>{CALL}}}</tool_call>", "hermes", False, "", "", [FOUND]),
+    (f"<tool_call>{CALL} and</tool_call>", "hermes", False, "", "and</tool_call>", [FOUND]),
+    (f'[TOOL_CALLS] [{CALL}, {{"name": "fi', "mistral", False, "", ', {"name": "fi', [FOUND]),
+    (f'<tool_call>{{"a": <tool_call>{CALL}', "hermes", False, "", '<tool_call>{"a":', [FOUND]),
+    ("[TOOL_CALLS]", "mistral", False, "", "[TOOL_CALLS]", []),
+    # without a mark, what has a name only is no call
+    ('{"name": "Anna", "age": 3}', "llama3", False, "", '{"name": "Anna", "age": 3}', []),
     ('{"name": "a b", "arguments": {}}', "json", False, "", '{"name": "a b", "arguments": {}}', []),
 ]  # fmt: skip
 
@@ -96,10 +137,40 @@ def test_any_text_is_parsed_the_same_in_pieces_and_as_a_whole(pieces, form):
     assert parse(list("".join(pieces)), form) == whole
 
 
-def test_a_call_is_told_as_soon_as_it_is_complete():
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.dictionaries(st.text(), JSON, max_size=3), st.sampled_from([None, 1]))
+def test_any_arguments_come_through_in_any_pieces_and_as_far_as_they_go(data, values, indent):
+    arguments = json.dumps(values, ensure_ascii=data.draw(st.booleans()), indent=indent)
+    begin = '<tool_call>{"name": "f", "arguments": '
+    text = f"{begin}{arguments}}}</tool_call>"
+    size = data.draw(st.integers(len(begin) + 1, len(text)))
+    cuts = sorted(data.draw(st.sets(st.integers(0, size), max_size=8)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, size], strict=True)]
+    assert parse(pieces, "hermes") == ("", "", [("f", arguments[: size - len(begin)])])
+
+
+def test_a_call_is_told_as_it_comes():
     parser = AnswerParser("hermes")
-    assert not parser.feed(f"<tool_call>{CALL}</tool_ca")
-    assert [call.name for call in parser.feed("ll>").calls] == ["find"]
+    said = ["<tool_call>", '{"name": "find"', ', "arguments"', ': {"of"', ': "a', ' }"', "}", "}"]
+    found = [parser.feed(text).calls for text in said]
+    assert [len(calls) for calls in found[:3]] == [0, 0, 0]
+    first, rest = found[3]
+    assert (first.index, first.name, first.arguments) == (0, "find", "")
+    assert first.id.startswith("call_")
+    assert rest == CallPiece(0, arguments='{"of"')
+    assert found[4:] == [
+        [CallPiece(0, arguments=': "a')],
+        [CallPiece(0, arguments=' }"')],
+        [CallPiece(0, arguments="}")],
+        [],
+    ]
 
 
 def test_text_is_not_held_back_longer_than_necessary():
@@ -115,12 +186,40 @@ def test_prompts_that_begin_the_reasoning():
     assert not begins_thinking("say <think> now")
 
 
-def test_calls_of_another_server_are_collected():
+def remote_call(index: int, arguments: str = "", **facts: str) -> dict[str, Any]:
+    name = {"name": facts.pop("name")} if "name" in facts else {}
+    return {"index": index, **facts, "function": {**name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    ("news", "calls"),
+    [
+        # as OpenAI sends them
+        ([[remote_call(0, id="a", name="f")], [remote_call(0, '{"x"')], [remote_call(0, ": 1}")],
+          [remote_call(1, "{}", id="b", name="g")]], [("f", '{"x": 1}'), ("g", "{}")]),
+        # id and name in each piece
+        ([[remote_call(0, "{", id="a", name="f")], [remote_call(0, "}", id="a", name="f")]],
+         [("f", "{}")]),
+        # one index for all calls
+        ([[remote_call(0, "{}", id="a", name="f"), remote_call(0, "[]", id="b", name="g")]],
+         [("f", "{}"), ("g", "[]")]),
+        # no ids
+        ([[remote_call(0, "{", name="f")], [remote_call(0, "}")]], [("f", "{}")]),
+    ],
+)  # fmt: skip
+def test_calls_of_another_server_are_passed_on(news, calls):
     parser = RemoteParser()
-    first = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}
-    parts = parser.feed(RemoteNews([first], "why"))
-    assert (parts.reasoning, parts.calls) == ("why", [])
-    for piece in ('{"a"', ": 1}"):
-        assert not parser.feed(RemoteNews([{"index": 0, "function": {"arguments": piece}}]))
-    (call,) = parser.finish().calls
-    assert (call.id, call.name, call.arguments) == ("c1", "f", '{"a": 1}')
+    found = [parser.feed(RemoteNews(one, "why")) for one in news]
+    assert all(parts.reasoning == "why" for parts in found)
+    assert calls_of([piece for parts in found for piece in parts.calls]) == calls
+
+
+def test_a_name_may_follow_the_id():
+    parser = RemoteParser()
+    pieces = [remote_call(0, id="a"), remote_call(0, name="f"), remote_call(0, "{}", name="f")]
+    (found,) = [parser.feed(RemoteNews(pieces)).calls]
+    assert [(one.id, one.name, one.arguments) for one in found] == [
+        ("a", "", ""),
+        ("", "f", ""),
+        ("", "", "{}"),
+    ]

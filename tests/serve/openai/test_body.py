@@ -44,6 +44,20 @@ def test_what_is_not_strict_json(raw, words):
     assert words in problem(raw).message
 
 
+@pytest.mark.parametrize(
+    ("values", "message", "param"),
+    [
+        ([], "the body: input should be an object", None),
+        ({"messages": ["x"]}, "'messages.0': input should be an object", "messages.0"),
+        ({"messages": [{}]}, "the field 'messages.0.role' is missing", "messages.0.role"),
+    ],
+)
+def test_what_is_no_object_or_has_no_kind(values, message, param):
+    with pytest.raises(ApiError) as caught:
+        ChatRequest.parse(values)
+    assert (caught.value.message, caught.value.param) == (message, param)
+
+
 def test_what_is_strict_json():
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert parse_json(deep) == json.loads(deep)

@@ -34,6 +34,19 @@ def ask(client, text="hé ☕", **fields):
     return client.post(PATH, json=body)
 
 
+def joined_calls(pieces):
+    """Functions of the calls whose pieces a stream brought, as OpenAI's clients join them."""
+    found = []
+    for piece in pieces:
+        new = piece["index"] == len(found)
+        assert set(piece) == ({"index", "id", "type", "function"} if new else {"index", "function"})
+        assert ("name" in piece["function"]) == new
+        if new:
+            found.append({"name": piece["function"]["name"], "arguments": ""})
+        found[piece["index"]]["arguments"] += piece["function"]["arguments"]
+    return found
+
+
 def test_answer(client):
     response = ask(client)
     assert response.headers["content-type"] == "application/json"
@@ -82,7 +95,7 @@ def test_a_stream_says_the_same(client, fields, text):
         assert "".join(d.get("content", "") for d in deltas) == (message["content"] or "")
         reasoning = "".join(d.get("reasoning_content", "") for d in deltas)
         assert reasoning == message.get("reasoning_content", "")
-        calls = [call["function"] for delta in deltas for call in delta.get("tool_calls", ())]
+        calls = joined_calls([call for delta in deltas for call in delta.get("tool_calls", ())])
         assert calls == [call["function"] for call in message.get("tool_calls", ())]
         assert [one["finish_reason"] for one in mine if one["finish_reason"]] == [
             choice["finish_reason"]
@@ -130,7 +143,10 @@ def test_all_kinds_of_messages(client):
     call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
     messages = [
         {"role": "system", "content": "one"},
-        {"role": "developer", "content": [{"type": "text", "text": "two"}]},
+        {
+            "role": "developer",
+            "content": [{"type": "text", "text": "two", "cache_control": {"type": "ephemeral"}}],
+        },
         {"role": "user", "content": [{"type": "text", "text": t} for t in ("three", "four")]},
         {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
         {"role": "tool", "tool_call_id": "c1", "content": "five"},
@@ -161,6 +177,22 @@ def test_templates_see_tools_roles_arguments_and_variables():
     assert answer["choices"][0]["message"]["content"] == "[system:be][assistant:7]findcalmlow"
 
 
+@pytest.mark.parametrize("arguments", ["no JSON", "", "[" * 5000, "[" * 600 + "]" * 600])
+def test_arguments_that_are_no_values_stay_text(arguments):
+    from openllm.engine.backends.echo import EchoEngine
+
+    template = "{{ messages[0].tool_calls[0].function.arguments }}"
+    backend = backend_of(EchoEngine(ByteTokenizer(), max_positions=1 << 14), template=template)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    with client_of(echo_app({"echo": backend})) as client:
+        messages = [{"role": "assistant", "tool_calls": [call]}]
+        response = client.post(PATH, json={"messages": messages, "max_tokens": 5})
+    if arguments:
+        assert response.json()["choices"][0]["message"]["content"] == arguments[:5]
+    else:
+        assert "empty prompt" in error_of(response)["message"]
+
+
 def test_calls_of_tools(client):
     (choice,) = ask(client, CALL, tools=[FIND]).json()["choices"]
     assert choice["finish_reason"] == "tool_calls"
@@ -178,7 +210,22 @@ def test_one_call_at_a_time(client):
     for stream in (False, True):
         two = ask(client, CALL + CALL, tools=[FIND], stream=stream)
         one = ask(client, CALL + CALL, tools=[FIND], parallel_tool_calls=False, stream=stream)
-        assert (two.text.count("arguments"), one.text.count("arguments")) == (2, 1)
+        assert (two.text.count('"name"'), one.text.count('"name"')) == (2, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_cut_off(client, stream):
+    given = {"tools": [FIND], "max_tokens": len(CALL) - 14, "stream": stream}
+    response = ask(client, CALL, **given)
+    if stream:
+        choices = [choice for chunk in events_of(response.text) for choice in chunk["choices"]]
+        pieces = [call for one in choices for call in one["delta"].get("tool_calls", ())]
+        calls = joined_calls(pieces)
+    else:
+        choices = response.json()["choices"]
+        calls = [call["function"] for call in choices[0]["message"]["tool_calls"]]
+    assert choices[-1]["finish_reason"] == "length"
+    assert calls == [{"name": "find", "arguments": '{"of": "é'}]
 
 
 def test_wishes_that_cannot_be_met(client):

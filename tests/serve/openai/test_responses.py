@@ -176,5 +176,9 @@ def test_a_failure_in_the_middle_is_an_event():
     with client_of(echo_app({"echo": backend_of(FaultyEngine(2))})) as client:
         response = ask(client, "abc", stream=True)
     assert response.status_code == 200
-    assert '"error"' in response.text
     assert FaultyEngine.SECRET not in response.text
+    *events, last = events_of(response.text)
+    assert events[-1]["type"] == "response.output_text.delta"
+    assert (last["type"], last["code"], last["param"]) == ("error", None, None)
+    assert last["message"] == last["error"]["message"]
+    assert last["error"]["type"] == "server_error"

@@ -2,12 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """Calls of tools as models write them."""
 
-import json
 import re
 
 import pytest
 
-from openllm.serve.openai.tools import call_format, call_id, call_schema, read_calls
+from openllm.serve.openai.tools import call_format, call_id, call_schema
 
 
 @pytest.mark.parametrize(
@@ -23,42 +22,6 @@ from openllm.serve.openai.tools import call_format, call_id, call_schema, read_c
 )
 def test_the_template_tells_the_format(template, form):
     assert call_format(template) == form
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        "null",
-        "1",
-        '{"name": 1, "arguments": {}}',
-        '{"name": "f", "arguments": [1]}',
-        '{"name": "f", "arguments": "not json"}',
-        '{"name": "", "arguments": {}}',
-        '{"name": "f", "arguments": {}} and more',
-        '{"name": "f", "arguments": {}',
-        "[" * 100_000,
-    ],
-)
-def test_what_is_no_call(text):
-    assert read_calls(text, "hermes") is None
-
-
-def test_arguments_may_be_json_in_a_string():
-    (call,) = read_calls('{"name": "f", "arguments": "{\\"a\\": 1}"}', "hermes")
-    assert json.loads(call.arguments) == {"a": 1}
-
-
-def test_characters_stay_readable():
-    (call,) = read_calls('{"name": "f", "arguments": {"a": "\\u00e9☕"}}', "hermes")
-    assert call.arguments == '{"a": "é☕"}'
-
-
-def test_half_of_a_surrogate_pair_is_replaced():
-    (call,) = read_calls(r'{"name": "f", "arguments": {"a": "x\ud800"}}', "hermes")
-    assert call.arguments == '{"a": "x�"}'
 
 
 def test_ids_are_new_and_as_templates_accept_them():

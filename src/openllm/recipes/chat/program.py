@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from openllm.core.errors import OpenLLMError, TemplateError
+from openllm.core.errors import OpenLLMError, RemoteError, TemplateError
 from openllm.engine.backend import Backend
 from openllm.recipes.backend import SourceLoader, default_name
 from openllm.recipes.chat import keyboard
@@ -24,6 +24,8 @@ from openllm.serve.errors import ApiError, as_api_error
 PROMPT = "\001\033[1m\002>\001\033[0m\002 "
 """Readline must know which characters take no room."""
 
+TOO_LONG = "context_length_exceeded"
+
 SUFFIXES = {"length": "cut off at max_tokens", None: "stopped"}
 
 
@@ -35,6 +37,7 @@ class Program:
         self._loader = loader
         self._console = Console(highlight=False)
         self._backend: Backend | None = None
+        self._used: int | None = None  # tokens of the last question and its answer
         self._runner = asyncio.Runner()
 
     @contextmanager
@@ -118,17 +121,23 @@ class Program:
 
     def count_tokens(self) -> str:
         """How long the conversation is, in words."""
-        body = self.session.body() if self.session.messages or self.session.text else None
-        if body is None:
-            return "no tokens yet"
-        if self.session.complete:
-            count = len(self._runner.run(self.backend.encode(self.session.text)))
-        else:
-            turns = [{"role": "system", "content": self.session.system}] * bool(self.session.system)
-            turns += self.session.messages
-            count = len(self._runner.run(self.backend.encode_chat(turns)))
         most = self.backend.info.max_positions
-        return f"{count:,} tokens" + (f" of {most:,}" if most is not None else "")
+        room = f" of {most:,}" if most is not None else ""
+        if not self.session.messages and not self.session.text:
+            return "no tokens yet"
+        try:
+            return f"{self._count():,} tokens{room}"
+        except RemoteError:  # few servers count what they are not asked to answer
+            if self._used is None:
+                raise
+            return f"{self._used:,} tokens{room} when it was answered last"
+
+    def _count(self) -> int:
+        if self.session.complete:
+            return len(self._runner.run(self.backend.encode(self.session.text)))
+        turns = [{"role": "system", "content": self.session.system}] * bool(self.session.system)
+        turns += self.session.messages
+        return len(self._runner.run(self.backend.encode_chat(turns)))
 
     def respond(self, question: str) -> None:
         """Ask the model and show its answer; Ctrl-C stops it, and what has come is kept."""
@@ -141,7 +150,12 @@ class Program:
             pass
         except (ApiError, OpenLLMError) as error:
             take_back()
-            raise _in_words(error) from None
+            self.session.unanswered = question
+            found = _in_words(error)
+            if getattr(error, "code", None) == TOO_LONG and not self.session.complete:
+                found = OpenLLMError(f"{found}, or make room with /undo or /clear, then /retry")
+            raise found from None
+        self._used = answer.usage.get("total_tokens") or self._used
         if answer.content or self.session.complete:
             self.session.answered(answer.content)
         else:

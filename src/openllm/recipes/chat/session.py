@@ -34,6 +34,7 @@ class Session:
         settings: fields of the requests.
         messages: the turns of a conversation.
         text: what is continued.
+        unanswered: the last question, if asking it failed.
     """
 
     complete: bool = False
@@ -41,6 +42,7 @@ class Session:
     settings: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, str]] = field(default_factory=list)
     text: str = ""
+    unanswered: str | None = field(default=None, compare=False)
 
     def body(self) -> ChatRequest | CompletionRequest:
         """The request for what comes next.
@@ -76,6 +78,7 @@ class Session:
 
     def ask(self, question: str) -> Callable[[], None]:
         """Add what the user says; returns what takes it back."""
+        self.unanswered = None
         if self.complete:
             before = self.text
             self.text = question or self.text
@@ -101,6 +104,7 @@ class Session:
 
     def clear(self) -> None:
         """Begin anew with the same settings."""
+        self.unanswered = None
         self.messages.clear()
         self.text = ""
 
@@ -137,6 +141,7 @@ class Session:
             raise DataError(f"{path} is not a conversation ({error}); {MEND}") from None
         self.system, self.settings = made.system, made.settings
         self.messages, self.text = made.messages, made.text
+        self.unanswered = None
 
 
 def read_value(text: str) -> Any:

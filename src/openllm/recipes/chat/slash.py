@@ -3,6 +3,7 @@
 """The commands of a terminal chat: lines that begin with a slash."""
 
 import difflib
+import re
 import shlex
 from pathlib import Path
 from typing import Protocol
@@ -86,7 +87,9 @@ def _path(text: str) -> Path:
 def _retry(chat: Chat, text: str) -> None:
     if chat.session.complete:
         raise UsageError("a text cannot be retried; use /clear and type it again")
-    question = chat.session.undo()
+    question = chat.session.unanswered
+    if question is None:
+        question = chat.session.undo()
     if question is None:
         raise UsageError("there is no question yet")
     chat.respond(question)
@@ -146,8 +149,8 @@ COMMANDS = {
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is meant for us, and not for the model."""
-    return line.startswith("/") and "\n" not in line and line[1:2].isalpha()
+    """Whether a line is meant for us, and not for the model, as one that begins with a path."""
+    return re.match(r"/[a-zA-Z-]+(\s|$)", line) is not None and "\n" not in line
 
 
 def run_command(chat: Chat, line: str) -> None:

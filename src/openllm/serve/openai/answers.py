@@ -3,19 +3,13 @@
 """The parts of a model's answer: its reasoning, its text and its calls of tools."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from openllm.engine.request import RemoteNews
-from openllm.serve.openai.tools import (
-    CLOSE,
-    MISTRAL,
-    OPEN,
-    PYTHON_TAG,
-    Call,
-    CallFormat,
-    read_calls,
-)
+from openllm.serve.openai.calls import CallPiece, CallReader
+from openllm.serve.openai.tools import MISTRAL, OPEN, PYTHON_TAG, CallFormat, call_id
 
 THINK, END_THINK = "<think>", "</think>"
 
@@ -26,7 +20,7 @@ class Parts:
 
     reasoning: str = ""
     content: str = ""
-    calls: list[Call] = field(default_factory=list)
+    calls: list[CallPiece] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.reasoning or self.content or self.calls)
@@ -35,9 +29,8 @@ class Parts:
 class AnswerParser:
     """Sorts the text of an answer into its parts as it arrives.
 
-    Reasoning is what stands in `<think>` at the beginning. A call appears when it is complete; one
-    that cannot be read stays text, so nothing that the model said is lost. White space around the
-    parts belongs to none.
+    Reasoning is what stands in `<think>` at the beginning. What looks like a call and is none stays
+    text, so nothing that the model said is lost. White space around the parts belongs to none.
     """
 
     def __init__(self, form: CallFormat | None = None, *, thinking: bool = False) -> None:
@@ -52,6 +45,7 @@ class AnswerParser:
         self._text = ""
         self._fresh = True  # nothing of the present part has come yet
         self._parts = Parts()
+        self._calls = 0
         self._openers = {"hermes": (OPEN,), "mistral": (MISTRAL,), "llama3": (PYTHON_TAG,)}.get(
             form or "", ()
         )
@@ -65,12 +59,16 @@ class AnswerParser:
 
     def finish(self) -> Parts:
         """End the answer."""
-        self.feed("")
+        while self._advance():
+            pass
+        while self._state == "calls":
+            self._parts.calls += self._reader.finish()
+            self._leave_calls()
+            while self._advance():
+                pass
         text, self._text = self._text, ""
         if self._state == "reasoning":
             self._parts.reasoning += self._trimmed(text).rstrip()
-        elif self._state in ("call", "rest"):
-            self._finish_call(text)
         else:
             self._parts.content += self._trimmed(text) if self._form else text
         return self._taken()
@@ -92,10 +90,7 @@ class AnswerParser:
         if THINK.startswith(begin):  # also nothing but white space
             return False
         self._fresh = self._form is not None
-        self._state = "content"
-        if self._form == "json" or (self._form == "llama3" and begin.startswith("{")):
-            self._state, self._opened = "rest", ""
-        return True
+        return self._after_reasoning(begin)
 
     def _in_reasoning(self) -> bool:
         text, found = self._until((END_THINK,))
@@ -109,42 +104,43 @@ class AnswerParser:
         self._text = self._text.lstrip()
         if not self._text:
             return False
-        whole = self._form == "json" or (self._form == "llama3" and self._text.startswith("{"))
-        self._state, self._opened = ("rest", "") if whole else ("content", "")
+        return self._after_reasoning(self._text)
+
+    def _after_reasoning(self, begin: str) -> bool:
+        if self._form == "json" or (self._form == "llama3" and begin.startswith("{")):
+            self._enter_calls("")
+        else:
+            self._state = "content"
         return True
 
     def _in_content(self) -> bool:
         text, found = self._until(self._openers)
         self._parts.content += self._trimmed(text.rstrip() if found else text)
         if found:
-            self._state, self._opened = ("call" if found == OPEN else "rest"), found
+            self._enter_calls(found)
         return bool(found)
 
-    def _in_call(self) -> bool:
-        inside, mark, after = self._text.partition(CLOSE)
-        if not mark:
-            return False
-        calls = read_calls(inside, "hermes")
-        if calls is None:
-            self._parts.content += OPEN + inside + CLOSE
-            self._fresh = False
-        else:
-            self._parts.calls += calls
+    def _in_calls(self) -> bool:
+        text, self._text = self._text, ""
+        self._parts.calls += self._reader.feed(text)
+        if self._reader.over:
+            self._leave_calls()
+        return self._reader.over
+
+    def _enter_calls(self, mark: str) -> None:
+        assert self._form is not None, "without a form there are no marks"
+        self._state, self._opened = "calls", mark
+        self._reader = CallReader(self._form, self._calls, marked=bool(mark))
+
+    def _leave_calls(self) -> None:
+        """Go on with what is no call; if there was none at all, the mark was text, too."""
+        self._state, self._text = "content", self._reader.left
+        self._calls += self._reader.count
+        if self._reader.count:
             self._fresh = True
-        self._text, self._state = after, "content"
-        return True
-
-    def _in_rest(self) -> bool:
-        """All that follows is one call, or several."""
-        return False
-
-    def _finish_call(self, text: str) -> None:
-        """A call that ends with the answer; a last `</tool_call>` is often left out."""
-        calls = read_calls(text, self._form or "json")
-        if calls is None:
-            self._parts.content += self._opened + text
-        else:
-            self._parts.calls += calls
+        elif self._opened:
+            self._parts.content += self._opened
+            self._fresh = False
 
     def _trimmed(self, text: str) -> str:
         """Without the white space that a part begins with."""
@@ -172,25 +168,35 @@ class AnswerParser:
 
 
 class RemoteParser:
-    """Collects the parts that another server has found in an answer of its own."""
+    """Passes on the parts that another server has found in an answer of its own."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, list[str]] = {}
+        self._calls: list[_RemoteCall] = []
 
     def feed(self, news: RemoteNews) -> Parts:
-        """Take more; returns the reasoning at once, and keeps calls until they are complete."""
-        for piece in news.tool_calls:
-            function = piece.get("function") or {}
-            call = self._calls.setdefault(int(piece.get("index") or 0), ["", "", ""])
-            for at, more in enumerate(
-                (piece.get("id"), function.get("name"), function.get("arguments"))
-            ):
-                call[at] += more or ""
-        return Parts(reasoning=news.reasoning)
+        """Take more; returns what is new."""
+        return Parts(reasoning=news.reasoning, calls=[self._piece(one) for one in news.tool_calls])
 
-    def finish(self) -> Parts:
-        """The calls."""
-        return Parts(calls=[Call(*call) for _, call in sorted(self._calls.items())])
+    def _piece(self, piece: Mapping[str, Any]) -> CallPiece:
+        function = piece.get("function") or {}
+        arguments, name = function.get("arguments") or "", function.get("name") or ""
+        index, known = int(piece.get("index") or 0), piece.get("id") or ""
+        # some servers repeat id and name in each piece; some give all calls one index
+        for at, call in reversed(list(enumerate(self._calls))):
+            if call.index == index and known in ("", call.id):
+                name, call.named = "" if call.named else name, call.named or bool(name)
+                return CallPiece(at, name=name, arguments=arguments)
+        self._calls.append(_RemoteCall(index, known, bool(name)))
+        return CallPiece(len(self._calls) - 1, known or call_id("hermes"), name, arguments)
+
+
+@dataclass
+class _RemoteCall:
+    """A call as another server numbers it, and whether its name was told."""
+
+    index: int
+    id: str
+    named: bool
 
 
 def _overlap(text: str, mark: str) -> int:

@@ -12,12 +12,14 @@ from pydantic import Field
 from openllm.core.errors import DataError
 from openllm.engine.backend import Backend
 from openllm.serve.errors import ApiError, as_api_error
-from openllm.serve.openai import chat, completions, embeddings
+from openllm.serve.openai import chat, completions, embeddings, responses
 from openllm.serve.openai.body import Body, parse_json
 from openllm.serve.openai.chat_schemas import ChatRequest
 from openllm.serve.openai.completion_schemas import CompletionRequest
 from openllm.serve.openai.embeddings import EmbeddingRequest
 from openllm.serve.openai.generation import UNKNOWN_ROOM, room_for
+from openllm.serve.openai.responses_chat import as_chat
+from openllm.serve.openai.responses_schemas import ResponsesRequest
 from openllm.serve.openai.schemas import as_list
 from openllm.serve.openai.talk import template_message
 from openllm.serve.service import Choice, Service
@@ -28,6 +30,7 @@ ENDPOINTS: dict[str, tuple[type[Body], Answer]] = {
     "/v1/chat/completions": (ChatRequest, chat.answer),
     "/v1/completions": (CompletionRequest, completions.answer),
     "/v1/embeddings": (EmbeddingRequest, embeddings.answer),
+    "/v1/responses": (ResponsesRequest, responses.answer),
 }
 """URL of a request -> what its body must be, and what answers it."""
 
@@ -37,7 +40,7 @@ class BatchLine(Body):
 
     custom_id: str = Field(min_length=1, max_length=512)
     method: Literal["POST"]
-    url: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    url: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
     body: dict[str, Any]
 
 
@@ -119,6 +122,8 @@ async def count_tokens(backend: Backend, task: Task) -> tuple[int, int]:
         ConfigError: a prompt is empty.
     """
     body = check_task(task)
+    if isinstance(body, ResponsesRequest):
+        body = as_chat(body)
     if isinstance(body, ChatRequest):
         messages = [template_message(message) for message in body.messages]
         tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]

@@ -96,7 +96,7 @@ def parse_json(raw: bytes) -> Any:
     except ValueError as error:  # ours, or an integer of thousands of digits
         ours = isinstance(error, _BadNumber)
         _refuse(str(error) if ours else "the body has an integer with too many digits")
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(values, MAX_DEPTH) < 0:
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and too_deep(values):
         _refuse(f"the body is nested deeper than {MAX_DEPTH} levels")
     if _SURROGATE.search(raw):
         try:
@@ -120,6 +120,11 @@ def _number(text: str) -> float | int:
     if not math.isfinite(value):
         raise _BadNumber("the body has a number that is too large")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def too_deep(value: Any) -> bool:
+    """Whether a value is nested deeper than requests may be."""
+    return _depth(value, MAX_DEPTH) < 0
 
 
 def _depth(value: Any, left: int) -> int:
@@ -170,9 +175,14 @@ def _explain(problem: Any, values: Any) -> ApiError:
         )
     if kind == "extra_forbidden":
         return ApiError(f"unknown field '{path}'; remove it", param=path, code="unknown_field")
+    if kind == "union_tag_not_found":
+        path = f"{path}.{problem['ctx']['discriminator'][1:-1]}"
+        return ApiError(f"the field '{path}' is missing", param=path, code="missing_field")
     if kind == "union_tag_invalid":
         tag, known = problem["ctx"]["discriminator"], problem["ctx"]["expected_tags"]
         return ApiError(f"'{path}': {tag} must be one of {known}", param=path)
     message = problem["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "model_attributes_type"):
+        message = "input should be an object"
     where = f"'{path}': " if path else "the body: "
     return ApiError(f"{where}{message[0].lower()}{message[1:]}", param=path or None)

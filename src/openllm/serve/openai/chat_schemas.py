@@ -31,6 +31,9 @@ class TextPart(Body):
 
     type: Literal["text"]
     text: str
+    cache_control: dict[str, Any] | None = Field(
+        None, description="no effect: all prefixes are reused"
+    )
 
 
 Content = str | Annotated[list[TextPart], Field(min_length=1)]

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from openllm.serve.errors import as_api_error
 from openllm.serve.openai.batching import batches, joined
 from openllm.serve.openai.body import read
 from openllm.serve.openai.generation import Usage
@@ -55,15 +56,29 @@ async def stream(
     service: Service, choice: Choice, body: ResponsesRequest
 ) -> AsyncGenerator[bytes, None]:
     """The response to a request that is streamed: events that build it up."""
-    head, items, writer = _head(choice, body), Items(), _Writer()
+    writer = _Writer()
+    try:
+        async with aclosing(_events(service, choice, body, writer)) as events:
+            async for event in events:
+                yield event
+    except Exception as error:  # of any kind: clients of this API expect an event of its own form
+        if not writer.begun:
+            raise
+        facts = as_api_error(error).body()["error"]
+        # flat as in the API's reference; the official client raises what stands in `error`
+        yield writer.event({**facts, "type": "error", "error": facts})
+
+
+async def _events(
+    service: Service, choice: Choice, body: ResponsesRequest, writer: "_Writer"
+) -> AsyncGenerator[bytes, None]:
+    head, items = _head(choice, body), Items()
     async with service.lease(choice) as backend:
         talk = await begin(backend, choice, as_chat(body))
-        begun = False
         async with aclosing(batches([talk.run.updates])) as news:
             async for batch in news:
                 events = []
-                if not begun:
-                    begun = True
+                if not writer.begun:
                     events += [
                         writer.event({"type": f"response.{kind}", "response": head})
                         for kind in ("created", "in_progress")
@@ -85,6 +100,10 @@ class _Writer:
 
     def __init__(self) -> None:
         self._number = 0
+
+    @property
+    def begun(self) -> bool:
+        return self._number > 0
 
     def event(self, event: dict[str, Any]) -> bytes:
         text = json.dumps({**event, "sequence_number": self._number})

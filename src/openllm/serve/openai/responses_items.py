@@ -18,18 +18,21 @@ class Items:
     def __init__(self) -> None:
         self.output: list[dict[str, Any]] = []
         self._open: str | None = None  # the kind of the last item, while it grows
+        self._calls: dict[int, int] = {}  # index of a call -> that of its item
 
     def take(self, delta: dict[str, Any], logprobs: dict[str, Any] | None) -> list[Event]:
         """Add a `delta` of a chat; returns the events of it."""
-        events: list[Event] = []
+        calls = delta.get("tool_calls", ())
+        # what follows a call ends it, so all of that call comes first
+        events = [e for call in calls if call["index"] in self._calls for e in self._call(call)]
         if reasoning := delta.get("reasoning_content"):
             events += self._grow("reasoning", reasoning, [])
         shown = logprobs["content"] if logprobs else []
         if delta.get("content") or (shown and self._open == "message"):
             events += self._grow("message", delta.get("content", ""), shown)
-        for call in delta.get("tool_calls", ()):
-            events += self._close("completed")
-            events += self._call(call)
+        for call in calls:
+            if call["index"] not in self._calls:
+                events += self._call(call)
         return events
 
     def finish(self, reason: str | None) -> list[Event]:
@@ -82,9 +85,13 @@ class Items:
         kind, self._open = self._open, None
         item = self.output[-1]
         item["status"] = status
+        index = len(self.output) - 1
+        if kind == "function_call":
+            event = {"type": "response.function_call_arguments.done", **self._place}
+            whole = {"name": item["name"], "arguments": item["arguments"]}
+            return [{**event, **whole}, _item("done", index, dict(item))]
         part = item["content"][0]
         done = {**self._place, "content_index": 0}
-        index = len(self.output) - 1
         if kind == "reasoning":
             event = {"type": "response.reasoning_text.done", **done, "text": part["text"]}
             return [event, _item("done", index, item)]
@@ -96,26 +103,29 @@ class Items:
         ]
 
     def _call(self, call: dict[str, Any]) -> list[Event]:
-        """A whole call: they come when they are complete."""
-        function = call["function"]
-        arguments = function["arguments"]
-        item = {
-            "id": f"fc_{uuid4().hex}",
-            "type": "function_call",
-            "status": "completed",
-            "call_id": call["id"],
-            "name": function["name"],
-            "arguments": arguments,
-        }
-        self.output.append(item)
-        index = len(self.output) - 1
-        kind = "response.function_call_arguments"
-        return [
-            _item("added", index, {**item, "status": "in_progress", "arguments": ""}),
-            {"type": f"{kind}.delta", **self._place, "delta": arguments},
-            {"type": f"{kind}.done", **self._place, "name": item["name"], "arguments": arguments},
-            _item("done", index, item),
-        ]
+        """What is new of a call."""
+        function, events = call["function"], []
+        if call["index"] not in self._calls:
+            events += self._close("completed")
+            item = {
+                "id": f"fc_{uuid4().hex}",
+                "type": "function_call",
+                "status": "in_progress",
+                "call_id": call["id"],
+                "name": function.get("name", ""),
+                "arguments": "",
+            }
+            self._open, self._calls[call["index"]] = "function_call", len(self.output)
+            self.output.append(item)
+            events.append(_item("added", len(self.output) - 1, dict(item)))
+        at = self._calls[call["index"]]
+        item, arguments = self.output[at], function["arguments"]
+        item["arguments"] += arguments
+        if arguments:
+            place = {"item_id": item["id"], "output_index": at}
+            kind = "response.function_call_arguments.delta"
+            events.append({"type": kind, **place, "delta": arguments})
+        return events
 
 
 def _item(what: str, index: int, item: dict[str, Any]) -> Event:

@@ -182,12 +182,12 @@ class Sampling(Body):
 
 
 def only(structures: Sequence[Structure]) -> Structure | None:
-    """The one structure, or none.
+    """The one structure, or none. Clients may give it by its older and its newer name.
 
     Raises:
         ApiError: there are several.
     """
-    if len(structures) > 1:
+    if any(one != structures[0] for one in structures):
         raise ApiError("the text can have one structure only; give one of them")
     return structures[0] if structures else None
 

@@ -18,6 +18,8 @@ from openllm.serve.openai.answers import (
     begins_thinking,
 )
 from openllm.serve.openai.batching import joined
+from openllm.serve.openai.body import too_deep
+from openllm.serve.openai.calls import CallPiece
 from openllm.serve.openai.chat_schemas import (
     ChatMessage,
     ChatRequest,
@@ -30,11 +32,25 @@ from openllm.serve.openai.chat_schemas import (
 from openllm.serve.openai.generation import Run, Usage, run_chat
 from openllm.serve.openai.schemas import only
 from openllm.serve.openai.spelling import Spelling, chat_logprob, spelling_of
-from openllm.serve.openai.tools import MARKERS, Call, CallFormat, call_format, call_schema
+from openllm.serve.openai.tools import MARKERS, CallFormat, call_format, call_schema
 from openllm.serve.service import Choice
 
 TAIL = 16
 """Tokens at the end of a prompt that are looked at for `<think>`."""
+
+
+@dataclass
+class Call:
+    """A call that a model wants; `arguments` is JSON, unless the model erred or was cut off."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """As chats report it."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
 
 
 class Answer:
@@ -62,32 +78,44 @@ class Answer:
         if update.remote is not None:
             found.append(self._remote.feed(update.remote))
         if update.finish_reason is not None:
-            found += [self._parser.finish(), self._remote.finish()]
+            found.append(self._parser.finish())
         delta: dict[str, Any] = {} if self._begun else {"role": "assistant", "content": ""}
         self._begun = True
         reasoning = "".join(part.reasoning for part in found)
         content = "".join(part.content for part in found)
-        calls = [call for part in found for call in part.calls]
-        if self._one_call:
-            calls = calls[: 1 - len(self.calls)]
         if reasoning:
             self.reasoning.append(reasoning)
             delta["reasoning_content"] = reasoning
         if content:
             self.content.append(content)
             delta["content"] = content
-        if calls:
-            first = len(self.calls)
-            self.calls += calls
-            delta["tool_calls"] = [
-                {"index": index, **call.body()} for index, call in enumerate(calls, first)
-            ]
+        if calls := self._take_calls([piece for part in found for piece in part.calls]):
+            delta["tool_calls"] = calls
         if update.logprobs is not None:
             self.logprobs = [*(self.logprobs or ()), *update.logprobs]
         if update.finish_reason is not None:
             reason = "length" if update.finish_reason == "length" else "stop"
             self.finish_reason = "tool_calls" if self.calls and reason == "stop" else reason
         return delta
+
+    def _take_calls(self, pieces: Sequence[CallPiece]) -> list[dict[str, Any]]:
+        """Add to the calls; returns what is new of each: at first its id, type and name."""
+        news: dict[int, dict[str, Any]] = {}
+        for piece in pieces:
+            if self._one_call and piece.index > 0:
+                continue
+            if piece.index == len(self.calls):
+                self.calls.append(Call(piece.id))
+                news[piece.index] = {"index": piece.index, "id": piece.id, "type": "function"}
+            call = self.calls[piece.index]
+            call.name += piece.name
+            call.arguments += piece.arguments
+            new = news.setdefault(piece.index, {"index": piece.index})
+            function = new.setdefault("function", {"arguments": ""})
+            function["arguments"] += piece.arguments
+            if piece.name:
+                function["name"] = piece.name
+        return list(news.values())
 
     def body(self, index: int) -> dict[str, Any]:
         """The whole answer."""
@@ -179,7 +207,7 @@ async def begin(backend: Backend, choice: Choice, body: ChatRequest) -> Talk:
     def make_params(limit: int) -> SamplingParams:
         return body.params(limit, n=body.n or 1, structure=structure, logprobs=logprobs)
 
-    if backend.tokenizer is None or backend.template is None:
+    if (backend.tokenizer is None or backend.template is None) and form != "json":
         form = None  # another server finds the calls itself
     run = await run_chat(
         backend,
@@ -270,9 +298,12 @@ def text_of(content: Content | None) -> str:
 
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
+    """A call with its arguments as values, or as text if templates cannot take them as JSON."""
     try:
         arguments = json.loads(call.function.arguments)
-    except ValueError:
+        if too_deep(arguments):
+            arguments = call.function.arguments
+    except (ValueError, RecursionError):
         arguments = call.function.arguments
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
