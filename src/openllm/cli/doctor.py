@@ -6,7 +6,6 @@ It imports only the standard library and our most basic modules, so that it stil
 library is broken.
 """
 
-import argparse
 import importlib
 import importlib.util
 import json
@@ -25,6 +24,7 @@ from typing import Any
 
 from openllm import __version__
 from openllm.cli.main import FOREIGN, foreign_distribution
+from openllm.core.arguments import Parser
 from openllm.core.errors import MissingExtra
 from openllm.core.plugins import DISTRIBUTIONS, EXTRAS
 
@@ -51,7 +51,7 @@ Facts = dict[str, Any]
 
 def main(argv: list[str]) -> int:
     """Print the report; returns 1 if a core part is broken, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm doctor",
         description="Check this machine and installation, and say how to fix what is wrong.",
     )

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import ConfigError, EngineError, OpenLLMError, UsageError
 from openllm.core.log import progress, say
 from openllm.engine.config import EngineConfig
@@ -74,7 +75,7 @@ class Counts:
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm batch",
         description="Answer a file of requests in OpenAI's batch format. A run that was killed "
         "goes on where it ended when the command is repeated. Exits with 1 if a request failed.",

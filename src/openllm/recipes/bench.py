@@ -2,7 +2,6 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm bench`: how fast this machine trains and generates, and what limits it."""
 
-import argparse
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import TrainingError, UsageError
 from openllm.core.files import read_json, write_json
 from openllm.core.log import Meter, format_duration, progress
@@ -38,7 +38,7 @@ Configs = Mapping[str, PretrainConfig]
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm bench",
         description="Measure this machine (matrix products, memory, training steps of each "
         "preset, text generation) and say what limits it.",

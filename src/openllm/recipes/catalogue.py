@@ -2,10 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm recipes list`: the recipes that ship with OpenLLM."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
+
+from openllm.core.arguments import Parser
 
 FOLDER = Path(__file__).parent / "configs"
 """The folder of the shipped recipes."""
@@ -14,7 +15,7 @@ MARKS = ("# SPDX-", "# Copyright")
 
 def main(argv: list[str]) -> int:
     """List name and purpose of each shipped recipe."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm recipes list",
         description="List the recipes that ship with OpenLLM; each is a name for `openllm train`.",
     )

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import say
@@ -73,7 +74,7 @@ def _prove_writable(out: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     default = EvaluateConfig()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm evaluate",
         description="Measure a model on held-out text: bits per byte and perplexity with "
         "confidence intervals, the quality of generated text, cloze questions.",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import CheckpointError, DataError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
 from openllm.core.log import say, warn
@@ -77,7 +78,7 @@ def export_main(argv: list[str]) -> int:
 
 def verify_main(argv: list[str]) -> int:
     """Command-line entry point of `openllm verify`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm verify",
         description="Compute the certificate of an exported folder again, in its own runtime.",
     )
@@ -112,7 +113,7 @@ def verify_main(argv: list[str]) -> int:
 
 
 def _export_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm export",
         description="Write a model for other programs, run it there, and compare: the folder holds "
         "a certificate of how far its answers are from the original's.",

@@ -2,10 +2,10 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm generate`: a model continues a prompt, streamed to standard output."""
 
-import argparse
 import json
 import sys
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import UsageError
 from openllm.engine.request import SamplingParams
 from openllm.export.models.zoo import resolve_model
@@ -24,7 +24,7 @@ SAMPLING = (
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm generate",
         description="Continue a prompt with a model.",
         epilog="example: openllm generate runs/quickstart/tiny/model --prompt 'One morning'",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import DownloadError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable
 from openllm.core.log import say
@@ -22,7 +23,7 @@ _GO_ON = "repeat the command to go on; what was transferred is not transferred a
 
 def push_main(argv: list[str]) -> int:
     """Entry point of `openllm push`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm push",
         description="Upload a model to the Hugging Face Hub; a new repository is private.",
         epilog="example: openllm push runs/squad/model me/squad-small --dry-run",
@@ -95,7 +96,7 @@ def pull_main(argv: list[str]) -> int:
 
 
 def _pull_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm pull",
         description="Download a model from the Hugging Face Hub and register it for 'models ls'. "
         "Only weights and text are downloaded, and nothing is run.",

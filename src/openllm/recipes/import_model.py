@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.download import cache_folder
 from openllm.core.errors import CheckpointError, TokenizerError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
@@ -38,7 +39,7 @@ CACHE = re.compile(r"models--([\w.-]+)/snapshots/([0-9a-f]{6,64})")
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm import",
         description="Check a model folder of transformers and write it as one of ours: config and "
         "weights of ten public families, the tokenizer as it is, never code.",

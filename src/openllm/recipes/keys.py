@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import ConfigError, UsageError
 from openllm.core.log import say
 from openllm.serve.operations.keys import DEFAULT_SCOPES, SCOPES, Key, KeyFile, usage_file
@@ -129,7 +130,7 @@ def expiry(text: str, now: datetime) -> datetime:
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"openllm keys {command}",
         description=description,
         epilog="Without --file: $OPENLLM_KEYS, else ~/.config/openllm/keys.json.",

@@ -2,12 +2,12 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm merge`: a base model and a low-rank adapter become one model folder."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.files import atomic_folder, write_json
 from openllm.core.log import say
 from openllm.core.runs import source_commit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm merge",
         description="Merge a LoRA, rsLoRA or DoRA adapter, in PEFT's format, into its base model.",
         epilog="example: openllm merge models/smollm2 adapters/poems models/poet",

@@ -2,11 +2,11 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm model inspect`: what a model is made of and what it costs, before it is trained."""
 
-import argparse
 import json
 import sys
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import UsageError
 from openllm.export.models.zoo import find_model
 from openllm.nn.config import ModelConfig
@@ -18,7 +18,7 @@ from openllm.train.scale import apply_scale
 
 def inspect_main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm model inspect",
         description="Show structure, parameters, FLOPs, tensor bytes and peak memory of a model.",
     )

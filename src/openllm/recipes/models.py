@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import CheckpointError, UsageError
 from openllm.core.log import say
 from openllm.export.inventory import CERTIFICATE, list_files, printable, verdict
@@ -116,7 +117,7 @@ def tag_main(argv: list[str]) -> int:
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"openllm models {command}",
         description=description,
         epilog="The models are in $OPENLLM_MODELS, else in ~/.local/share/openllm/models.",

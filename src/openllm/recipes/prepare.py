@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.config import merge, parse_overrides, read_yaml
 from openllm.core.errors import DataError, UsageError
 from openllm.core.files import TEXT, atomic_folder, read_json, recover_folder, write_json
@@ -55,7 +56,7 @@ def prepare_main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm data prepare",
         description="Turn sources into cleaned, deduplicated documents split by article.",
         epilog="example: openllm data prepare squad notes/ 'logs/*.jsonl.gz' --out data/mine",
@@ -205,7 +206,7 @@ def inspect_main(argv: list[str]) -> int:
     Raises:
         DataError: it is not a prepared folder, or a file of it is damaged.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm data inspect",
         description="Show what a prepared folder contains.",
         epilog="example: openllm data inspect data/squad --split test --samples 5",

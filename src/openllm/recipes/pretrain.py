@@ -2,12 +2,12 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm train`: a prepared data folder and a tokenizer in, a run folder with a model out."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import ConfigError
 from openllm.core.files import recover_folder, write_json
 from openllm.core.log import progress, say, warn
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm train",
         description="Train a model from scratch. Repeating the command resumes the run.",
         epilog="example: openllm train small data=data/squad tokenizer=data/tokenizer "

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import CheckpointError, ConfigError, UsageError
 from openllm.core.files import atomic_folder, check_replaceable, read_json, write_json
 from openllm.core.log import progress, say, warn
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm quantize",
         description="Write a model with weights of 8 or 4 bits. Text to calibrate on makes 4 bits "
         "better and can choose the bits of each part under a limit of size or loss.",

@@ -6,7 +6,6 @@ Each stage is one ordinary command, shown before it runs. Repeating the quicksta
 it stopped.
 """
 
-import argparse
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from openllm.core.arguments import Parser
 from openllm.core.config import Config, as_override
 from openllm.core.errors import ConfigError, TrainingError
 from openllm.core.files import atomic_file, read_json, storage_errors, write_json
@@ -83,7 +83,7 @@ class Plan(Config):
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm quickstart",
         description="Generate a corpus, train a tokenizer and a model on it, evaluate the model "
         "and sample from it.",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.config import merge, parse_overrides
 from openllm.core.errors import OpenLLMError, UsageError
 from openllm.core.log import say
@@ -115,7 +116,7 @@ def run(
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm serve",
         description="Serve models to any client of OpenAI's API.",
         epilog="example: openllm serve runs/quickstart/tiny/model --port 8080",

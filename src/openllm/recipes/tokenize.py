@@ -2,7 +2,6 @@
 # Copyright (C) 2024-2026 The OpenLLM Authors
 """`openllm data tokenize`: prepared documents and a tokenizer in, token shards out."""
 
-import argparse
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import DataError, UsageError
 from openllm.core.files import check_replaceable, recover_folder
 from openllm.core.log import format_duration, progress, say
@@ -25,7 +25,7 @@ SMALL_BYTES = 8_000_000
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm data tokenize",
         description="Turn a prepared folder into token shards for training and evaluation.",
         epilog="example: openllm data tokenize data/squad --tokenizer data/tokenizer",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from openllm.core.arguments import Parser
 from openllm.core.errors import DataError, UsageError
 from openllm.core.files import storage_errors
 from openllm.core.log import format_duration, progress, say
@@ -34,7 +35,7 @@ HELD_OUT_BYTES = 2_000_000
 def train_main(argv: list[str]) -> int:
     """Entry point of `openllm tokenizer train`."""
     default = TokenizerSettings()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm tokenizer train",
         description="Train a SentencePiece BPE vocabulary on the training split of a folder.",
         epilog="example: openllm tokenizer train data/squad --out data/tokenizer",
@@ -50,7 +51,7 @@ def train_main(argv: list[str]) -> int:
 
 def inspect_main(argv: list[str]) -> int:
     """Entry point of `openllm tokenizer inspect`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm tokenizer inspect",
         description="Measure a tokenizer on text, and compare vocabulary sizes.",
         epilog="example: openllm tokenizer inspect data/tokenizer --data data/squad "

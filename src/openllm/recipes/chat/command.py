@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from openllm.core.arguments import Parser
 from openllm.core.config import parse_overrides
 from openllm.core.errors import UsageError
 from openllm.engine.config import EngineConfig
@@ -19,7 +20,7 @@ TEMPERATURE = 0.7
 
 def main(argv: list[str]) -> int:
     """Command-line entry point."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm chat",
         description="Talk to a model. In a terminal, /help lists the commands; through a pipe, "
         "standard input is the question, and only the answer is written.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from openllm.core.arguments import Parser
 from openllm.core.config import Config
 from openllm.core.errors import ConfigError
 from openllm.data.mixture import EQUAL, NATURAL, Mixture, refuse_twins
@@ -79,7 +80,7 @@ class Request:
 def build_parser() -> argparse.ArgumentParser:
     """The command-line parser."""
     default = MixConfig()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="openllm data mix",
         description="Train tiny models on mixtures of prepared folders and say which mixture gives "
         "the fewest bits per byte on held-out text. Repeating the command does only missing runs.",
