@@ -74,14 +74,10 @@ inline void pack_row(const float* x, int64_t inputs, int64_t row, int forms, con
       // adding 1.5 2^23 rounds to the nearest integer, ties to even
       Ints a = __builtin_convertvector((low * inverse + 12582912.f) - 12582912.f, Ints);
       Ints b = __builtin_convertvector((high * inverse + 12582912.f) - 12582912.f, Ints);
-      int32_t sum = 0;
-      for (int64_t i = 0; i < LANES; i++) {
-        out.bytes[place * STEP + i] = static_cast<int8_t>(a[i]);
-        out.bytes[place * STEP + LANES + i] = static_cast<int8_t>(b[i]);
-        sum += a[i] + b[i];
-      }
+      store(out.bytes + place * STEP, a);
+      store(out.bytes + place * STEP + LANES, b);
       out.scales[place] = most / 127 + trouble;
-      out.sums[place] = sum;
+      out.sums[place] = total(a + b);
     }
   }
 }
@@ -92,9 +88,11 @@ struct Target {
   int64_t stride;
   const Matrix* matrix;
 
-  void put(int64_t row, int64_t panel, Floats sums) const {
+  void put(int64_t row, int64_t panel, const PartFloats* parts) const {
     int64_t n = panel * LANES, count = matrix->outputs - n;
     if (count <= 0) return;
+    Floats sums;
+    memcpy(&sums, parts, sizeof sums);
     if (matrix->bias) sums += load(matrix->bias + n, count);
     store(out + row * stride + n, sums, count);
   }
@@ -102,49 +100,53 @@ struct Target {
 
 template <int R, int P>
 void product_fp32(const Operand& x, int64_t row, int64_t panel, const Target& to) {
+  constexpr int V = P * PARTS;
   const int64_t depth = x.steps * STEP;
   const float* w = static_cast<const float*>(to.matrix->data) + panel * depth * LANES;
   const float* a = x.floats + row * depth;
-  Floats sums[R][P] = {};
+  PartFloats sums[R][V] = {};
   for (int64_t k = 0; k < depth; k++) {
-    Floats right[P];
-    for (int p = 0; p < P; p++) right[p] = load(w + (p * depth + k) * LANES);
+    PartFloats right[V];
+    for (int v = 0; v < V; v++)
+      right[v] = load_part(w + (v / PARTS * depth + k) * LANES + v % PARTS * PART);
     for (int r = 0; r < R; r++)
-      for (int p = 0; p < P; p++) sums[r][p] = fma(fill(a[r * depth + k]), right[p], sums[r][p]);
+      for (int v = 0; v < V; v++) sums[r][v] = fma(fill_part(a[r * depth + k]), right[v], sums[r][v]);
   }
   for (int r = 0; r < R; r++)
-    for (int p = 0; p < P; p++) to.put(row + r, panel + p, sums[r][p]);
+    for (int p = 0; p < P; p++) to.put(row + r, panel + p, sums[r] + p * PARTS);
 }
 
 // sums += x[0] w[0] + x[1] w[1] of bfloat16 pairs
-inline Floats dot_pairs(Floats sums, uint32_t x, Words w) {
+inline PartFloats dot_pairs(PartFloats sums, uint32_t x, PartWords w) {
 #ifdef __AVX512BF16__
   return (Floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_set1_epi32((int)x), (__m512bh)w);
 #else
   float even = get(static_cast<bf16>(x)), odd = get(static_cast<bf16>(x >> 16));
-  sums = fma(fill(even), reinterpret_cast<Floats>(w << 16), sums);
-  return fma(fill(odd), reinterpret_cast<Floats>(w & 0xffff0000), sums);
+  sums = fma(fill_part(even), reinterpret_cast<PartFloats>(w << 16), sums);
+  return fma(fill_part(odd), reinterpret_cast<PartFloats>(w & 0xffff0000), sums);
 #endif
 }
 
 template <int R, int P>
 void product_bf16(const Operand& x, int64_t row, int64_t panel, const Target& to) {
-  const uint32_t* w = static_cast<const uint32_t*>(to.matrix->data) + panel * x.steps * 256;
+  constexpr int V = P * PARTS;
+  constexpr int64_t SIZE = LANES * LANES;  // pairs in a panel's step
+  const uint32_t* w = static_cast<const uint32_t*>(to.matrix->data) + panel * x.steps * SIZE;
   const uint32_t* a = reinterpret_cast<const uint32_t*>(x.halves);
-  Floats sums[R][P] = {};
+  PartFloats sums[R][V] = {};
   for (int64_t s = 0; s < x.steps; s++) {
     const uint32_t* left[R];
     for (int r = 0; r < R; r++) left[r] = a + x.place(row + r, s) * LANES;
     for (int64_t k = 0; k < LANES; k++) {
-      Words right[P];
-      for (int p = 0; p < P; p++)
-        right[p] = *reinterpret_cast<const LooseWords*>(w + ((p * x.steps + s) * LANES + k) * LANES);
+      PartWords right[V];
+      for (int v = 0; v < V; v++)
+        right[v] = load_part(w + (v / PARTS * x.steps + s) * SIZE + k * LANES + v % PARTS * PART);
       for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++) sums[r][p] = dot_pairs(sums[r][p], left[r][k], right[p]);
+        for (int v = 0; v < V; v++) sums[r][v] = dot_pairs(sums[r][v], left[r][k], right[v]);
     }
   }
   for (int r = 0; r < R; r++)
-    for (int p = 0; p < P; p++) to.put(row + r, panel + p, sums[r][p]);
+    for (int p = 0; p < P; p++) to.put(row + r, panel + p, sums[r] + p * PARTS);
 }
 
 // Cover `rows` x `panels` by pieces of at most R x P.
@@ -159,6 +161,14 @@ void cover(const Operand& x, int64_t row, int64_t rows, int64_t panel, int64_t p
   }
   if constexpr (P > 1)
     if (panels) cover<Piece, R, P / 2>(x, row, rows, panel, panels, to);
+}
+
+// One row streams through memory, `ONE` panels at a time; more rows share the registers, of which
+// there are half as many without AVX-512.
+template <template <int, int> class Piece, int ONE, int MANY>
+void cover_all(const Operand& x, int64_t panel, int64_t panels, const Target& to) {
+  if (x.rows == 1) return cover<Piece, 1, ONE>(x, 0, 1, panel, panels, to);
+  cover<Piece, 4, PARTS == 1 ? MANY : 1>(x, 0, x.rows, panel, panels, to);
 }
 
 template <int R, int P>
@@ -206,13 +216,14 @@ inline void product_unit(const Matrix& m, const Operand& x, int64_t unit, float*
   const Target to{out, stride, &m};
   const int64_t panel = unit * UNIT, panels = std::min(UNIT, m.panels() - panel);
   switch (m.kind) {
-    case FP32: return cover<PieceFp32, 4, 4>(x, 0, x.rows, panel, panels, to);
+    case FP32: return cover_all<PieceFp32, 4, 4>(x, panel, panels, to);
     case BF16:
       if (has_tiles()) return product_tiles(x, panel, panels, to);
-      return cover<PieceBf16, 4, 4>(x, 0, x.rows, panel, panels, to);
+      return cover_all<PieceBf16, 4, 4>(x, panel, panels, to);
     default:
       if (has_tiles() && x.rows >= ENOUGH) return product_int_tiles(x, panel, panels, to);
-      return cover_ints(x, 0, x.rows, panel, panels, to);
+      if (m.kind == INT8) return cover_all<PieceInt8, ONE_INT, 2>(x, panel, panels, to);
+      return cover_all<PieceInt4, ONE_INT, 2>(x, panel, panels, to);
   }
 }
 

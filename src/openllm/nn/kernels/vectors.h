@@ -23,6 +23,28 @@ typedef uint16_t Halves __attribute__((vector_size(32)));
 typedef float LooseFloats __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t LooseWords __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t LooseHalves __attribute__((vector_size(32), aligned(2)));
+typedef int8_t Bytes __attribute__((vector_size(16)));
+typedef int8_t LooseBytes __attribute__((vector_size(16), aligned(1)));
+
+// The vectors of one instruction are all 16 numbers or, without AVX-512, half of them. Products are
+// written with these: compilers keep longer ones in memory.
+#ifdef __AVX512F__
+constexpr int64_t PARTS = 1;
+#else
+constexpr int64_t PARTS = 2;
+#endif
+constexpr int64_t PART = LANES / PARTS;
+
+typedef float PartFloats __attribute__((vector_size(64 / PARTS)));
+typedef int32_t PartInts __attribute__((vector_size(64 / PARTS)));
+typedef uint32_t PartWords __attribute__((vector_size(64 / PARTS)));
+typedef float LoosePartFloats __attribute__((vector_size(64 / PARTS), aligned(4)));
+typedef uint32_t LoosePartWords __attribute__((vector_size(64 / PARTS), aligned(4)));
+
+union Whole {
+  Floats all;
+  PartFloats parts[PARTS];
+};
 
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -34,11 +56,19 @@ inline Floats widen(Halves x) {
   return reinterpret_cast<Floats>(__builtin_convertvector(x, Words) << 16);
 }
 inline Floats load(const bf16* p) { return widen(*reinterpret_cast<const LooseHalves*>(p)); }
+inline PartFloats fill_part(float value) { return value - PartFloats{}; }
+inline PartFloats load_part(const float* p) { return *reinterpret_cast<const LoosePartFloats*>(p); }
+inline PartWords load_part(const uint32_t* p) { return *reinterpret_cast<const LoosePartWords*>(p); }
+
 inline Halves narrow(Floats x) {
   Words bits = reinterpret_cast<Words>(x);
   return __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Halves);
 }
 inline void store(bf16* p, Floats x) { *reinterpret_cast<LooseHalves*>(p) = narrow(x); }
+
+inline void store(int8_t* p, Ints x) {
+  *reinterpret_cast<LooseBytes*>(p) = __builtin_convertvector(x, Bytes);
+}
 
 // The first `count` numbers; the rest are zero.
 template <typename T>
@@ -57,24 +87,38 @@ inline void store(T* p, Floats x, int64_t count) {
 }
 
 // a b + c: rounded once where the CPU can, but then everywhere
-inline Floats fma(Floats a, Floats b, Floats c) {
 #ifdef __AVX512F__
+inline Floats fma(Floats a, Floats b, Floats c) {
   return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#else
+inline PartFloats fma(PartFloats a, PartFloats b, PartFloats c) {
+#ifdef __FMA__
+  return (PartFloats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
   return a * b + c;
 #endif
 }
+inline Floats fma(Floats a, Floats b, Floats c) {
+  const Whole x{a}, y{b};
+  Whole sum{c};
+  for (int64_t i = 0; i < PARTS; i++) sum.parts[i] = fma(x.parts[i], y.parts[i], sum.parts[i]);
+  return sum.all;
+}
+#endif
 
-// 16 finite float16
-inline Floats load_scales(const uint16_t* p) {
-  Halves half = *reinterpret_cast<const LooseHalves*>(p);
+// A part of finite float16
+inline PartFloats load_scales(const uint16_t* p) {
 #ifdef __AVX512F__
-  return (Floats)_mm512_cvtph_ps((__m256i)half);
+  return (Floats)_mm512_cvtph_ps((__m256i)*reinterpret_cast<const LooseHalves*>(p));
+#elif defined(__F16C__)
+  return (PartFloats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
   // the exponent's bias differs by 112
-  const Words wide = __builtin_convertvector(half, Words);
-  const Floats size = reinterpret_cast<Floats>((wide & 0x7fff) << 13) * 0x1p112f;
-  return reinterpret_cast<Floats>(reinterpret_cast<Words>(size) | (wide & 0x8000) << 16);
+  PartWords wide;
+  for (int64_t i = 0; i < PART; i++) wide[i] = p[i];
+  const PartFloats size = reinterpret_cast<PartFloats>((wide & 0x7fff) << 13) * 0x1p112f;
+  return reinterpret_cast<PartFloats>(reinterpret_cast<PartWords>(size) | (wide & 0x8000) << 16);
 #endif
 }
 inline float load_scale(uint16_t half) {
@@ -92,6 +136,11 @@ inline float total(Floats x) {
   for (int64_t width = LANES / 2; width; width /= 2)
     for (int64_t i = 0; i < width; i++) part[i] += part[i + width];
   return part[0];
+}
+inline int32_t total(Ints x) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < LANES; i++) sum += x[i];
+  return sum;
 }
 
 inline float largest(Floats x) {
