@@ -121,9 +121,10 @@ inline PartFloats dot_pairs(PartFloats sums, uint32_t x, PartWords w) {
 #ifdef __AVX512BF16__
   return (Floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_set1_epi32((int)x), (__m512bh)w);
 #else
-  float even = get(static_cast<bf16>(x)), odd = get(static_cast<bf16>(x >> 16));
-  sums = fma(fill_part(even), reinterpret_cast<PartFloats>(w << 16), sums);
-  return fma(fill_part(odd), reinterpret_cast<PartFloats>(w & 0xffff0000), sums);
+  constexpr uint32_t HIGH = 0xffff0000;
+  const PartWords pair = PartWords{} + x;
+  sums = fma(reinterpret_cast<PartFloats>(pair << 16), reinterpret_cast<PartFloats>(w << 16), sums);
+  return fma(reinterpret_cast<PartFloats>(pair & HIGH), reinterpret_cast<PartFloats>(w & HIGH), sums);
 #endif
 }
 

@@ -38,6 +38,7 @@ constexpr int64_t PART = LANES / PARTS;
 typedef float PartFloats __attribute__((vector_size(64 / PARTS)));
 typedef int32_t PartInts __attribute__((vector_size(64 / PARTS)));
 typedef uint32_t PartWords __attribute__((vector_size(64 / PARTS)));
+typedef uint16_t LoosePartHalves __attribute__((vector_size(32 / PARTS), aligned(2)));
 typedef float LoosePartFloats __attribute__((vector_size(64 / PARTS), aligned(4)));
 typedef uint32_t LoosePartWords __attribute__((vector_size(64 / PARTS), aligned(4)));
 
@@ -57,7 +58,12 @@ inline Floats widen(Halves x) {
 }
 inline Floats load(const bf16* p) { return widen(*reinterpret_cast<const LooseHalves*>(p)); }
 inline PartFloats fill_part(float value) { return value - PartFloats{}; }
+inline void store_part(float* p, PartFloats x) { *reinterpret_cast<LoosePartFloats*>(p) = x; }
 inline PartFloats load_part(const float* p) { return *reinterpret_cast<const LoosePartFloats*>(p); }
+inline PartFloats load_part(const bf16* p) {
+  const LoosePartHalves x = *reinterpret_cast<const LoosePartHalves*>(p);
+  return reinterpret_cast<PartFloats>(__builtin_convertvector(x, PartWords) << 16);
+}
 inline PartWords load_part(const uint32_t* p) { return *reinterpret_cast<const LoosePartWords*>(p); }
 
 inline Halves narrow(Floats x) {
