@@ -3,6 +3,7 @@
 """How the kernels are built, cached, and done without."""
 
 import ctypes
+import platform
 import stat
 import subprocess
 import sys
@@ -161,3 +162,19 @@ def test_a_forward_pass_does_not_load_the_compiler() -> None:
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0
+
+
+@needs_compiler
+@pytest.mark.integration
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 processors")
+@pytest.mark.parametrize(
+    "cpu", ["x86-64", "haswell", "skylake-avx512", "icelake-server", "sapphirerapids"]
+)
+def test_every_processor_has_sources_that_compile(cpu: str) -> None:
+    """They differ by instruction set, and the machine at hand compiles one variant only."""
+    folder = Path(kernels.__file__).parent
+    sources = [str(folder / name) for name in kernels.SOURCES]
+    flags = [flag for flag in kernels.FLAGS if flag != "-march=native"]
+    command = [str(kernels.find_compiler()), *flags, f"-march={cpu}", "-fsyntax-only", *sources]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

@@ -89,10 +89,14 @@ struct Target {
   const Matrix* matrix;
 
   void put(int64_t row, int64_t panel, const PartFloats* parts) const {
-    int64_t n = panel * LANES, count = matrix->outputs - n;
-    if (count <= 0) return;
     Floats sums;
     memcpy(&sums, parts, sizeof sums);
+    put(row, panel, sums);
+  }
+
+  void put(int64_t row, int64_t panel, Floats sums) const {
+    int64_t n = panel * LANES, count = matrix->outputs - n;
+    if (count <= 0) return;
     if (matrix->bias) sums += load(matrix->bias + n, count);
     store(out + row * stride + n, sums, count);
   }
@@ -118,7 +122,7 @@ void product_fp32(const Operand& x, int64_t row, int64_t panel, const Target& to
 
 // sums += x[0] w[0] + x[1] w[1] of bfloat16 pairs
 inline PartFloats dot_pairs(PartFloats sums, uint32_t x, PartWords w) {
-#ifdef __AVX512BF16__
+#if defined(OPENLLM_WIDE) && defined(__AVX512BF16__)
   return (Floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_set1_epi32((int)x), (__m512bh)w);
 #else
   constexpr uint32_t HIGH = 0xffff0000;
@@ -167,9 +171,10 @@ void cover(const Operand& x, int64_t row, int64_t rows, int64_t panel, int64_t p
 // One row streams through memory, `ONE` panels at a time; more rows share the registers, of which
 // there are half as many without AVX-512.
 template <template <int, int> class Piece, int ONE, int MANY>
-void cover_all(const Operand& x, int64_t panel, int64_t panels, const Target& to) {
-  if (x.rows == 1) return cover<Piece, 1, ONE>(x, 0, 1, panel, panels, to);
-  cover<Piece, 4, PARTS == 1 ? MANY : 1>(x, 0, x.rows, panel, panels, to);
+void cover_all(const Operand& x, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+               const Target& to) {
+  if (rows == 1) return cover<Piece, 1, ONE>(x, row, 1, panel, panels, to);
+  cover<Piece, 4, PARTS == 1 ? MANY : 1>(x, row, rows, panel, panels, to);
 }
 
 template <int R, int P>
@@ -217,14 +222,13 @@ inline void product_unit(const Matrix& m, const Operand& x, int64_t unit, float*
   const Target to{out, stride, &m};
   const int64_t panel = unit * UNIT, panels = std::min(UNIT, m.panels() - panel);
   switch (m.kind) {
-    case FP32: return cover_all<PieceFp32, 4, 4>(x, panel, panels, to);
+    case FP32: return cover_all<PieceFp32, 4, 4>(x, 0, x.rows, panel, panels, to);
     case BF16:
       if (has_tiles()) return product_tiles(x, panel, panels, to);
-      return cover_all<PieceBf16, 4, 4>(x, panel, panels, to);
+      return cover_all<PieceBf16, 4, 4>(x, 0, x.rows, panel, panels, to);
     default:
       if (has_tiles() && x.rows >= ENOUGH) return product_int_tiles(x, panel, panels, to);
-      if (m.kind == INT8) return cover_all<PieceInt8, ONE_INT, 2>(x, panel, panels, to);
-      return cover_all<PieceInt4, ONE_INT, 2>(x, panel, panels, to);
+      return cover_ints(x, 0, x.rows, panel, panels, to);
   }
 }
 

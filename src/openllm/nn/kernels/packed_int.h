@@ -12,7 +12,7 @@ namespace {
 template <int BITS>
 constexpr int32_t OFFSET = BITS == 8 ? 128 : 8;
 
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+#if defined(__AVX2__) && !defined(OPENLLM_WIDE)
 template <>
 constexpr int32_t OFFSET<8> = 0;  // here they have their signs
 
@@ -52,7 +52,7 @@ void dot_step(const uint32_t* w, int64_t stride, const uint32_t* const* x, PartI
 #else
 // sums += four products of unsigned bytes of W with signed bytes of x
 inline PartInts dot_fours(PartInts sums, uint32_t x, PartWords w) {
-#ifdef __AVX512VNNI__
+#ifdef OPENLLM_WIDE
   return (PartInts)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)w, _mm512_set1_epi32((int)x));
 #else
   for (int i = 0; i < 32; i += 8)
@@ -128,9 +128,6 @@ void product_ints(const Operand& x, int64_t row, int64_t panel, const Target& to
     for (int p = 0; p < P; p++) to.put(row + r, panel + p, sums[r] + p * PARTS);
 }
 
-// Panels that one row takes together: sums and dots of each need registers.
-constexpr int ONE_INT = PARTS == 1 ? 4 : 2;
-
 template <int R, int P>
 struct PieceInt8 {
   static void run(const Operand& x, int64_t row, int64_t panel, const Target& to) {
@@ -143,5 +140,15 @@ struct PieceInt4 {
     product_ints<4, R, P>(x, row, panel, to);
   }
 };
+
+// Panels that one row takes together: sums and dots of each need registers.
+constexpr int ONE_INT = PARTS == 1 ? 4 : 2;
+
+inline void cover_ints(const Operand& x, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+                       const Target& to) {
+  if (to.matrix->kind == INT8)
+    return cover_all<PieceInt8, ONE_INT, 2>(x, row, rows, panel, panels, to);
+  cover_all<PieceInt4, ONE_INT, 2>(x, row, rows, panel, panels, to);
+}
 
 }  // namespace

@@ -26,9 +26,10 @@ typedef uint16_t LooseHalves __attribute__((vector_size(32), aligned(2)));
 typedef int8_t Bytes __attribute__((vector_size(16)));
 typedef int8_t LooseBytes __attribute__((vector_size(16), aligned(1)));
 
-// The vectors of one instruction are all 16 numbers or, without AVX-512, half of them. Products are
-// written with these: compilers keep longer ones in memory.
-#ifdef __AVX512F__
+// The vectors of one instruction are all 16 numbers or, without all that products need of AVX-512,
+// half of them. Products are written with these: compilers keep longer ones in memory.
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#define OPENLLM_WIDE
 constexpr int64_t PARTS = 1;
 #else
 constexpr int64_t PARTS = 2;
@@ -93,7 +94,7 @@ inline void store(T* p, Floats x, int64_t count) {
 }
 
 // a b + c: rounded once where the CPU can, but then everywhere
-#ifdef __AVX512F__
+#ifdef OPENLLM_WIDE
 inline Floats fma(Floats a, Floats b, Floats c) {
   return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
@@ -115,7 +116,7 @@ inline Floats fma(Floats a, Floats b, Floats c) {
 
 // A part of finite float16
 inline PartFloats load_scales(const uint16_t* p) {
-#ifdef __AVX512F__
+#ifdef OPENLLM_WIDE
   return (Floats)_mm512_cvtph_ps((__m256i)*reinterpret_cast<const LooseHalves*>(p));
 #elif defined(__F16C__)
   return (PartFloats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
