@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.conftest import REPOSITORY
 from tests.tiny import settings
 
@@ -85,10 +86,12 @@ def run_changed(patch: str, folder: Path, program: str, *words: str) -> str:
     return done.stderr
 
 
+@pytest.mark.integration
 def test_a_change_in_one_file_adds_an_optimizer(tmp_path: Path) -> None:
     run_changed(OPTIMIZER, tmp_path, USE_OPTIMIZER)
 
 
+@pytest.mark.integration
 def test_a_change_in_one_file_adds_a_norm_that_can_be_trained(
     tmp_path: Path, prepared: Path, tokenizer_folder: Path
 ) -> None:
@@ -97,6 +100,7 @@ def test_a_change_in_one_file_adds_a_norm_that_can_be_trained(
     assert "only OpenLLM will be able to load its folder" in said
 
 
+@pytest.mark.integration
 def test_a_change_in_one_file_adds_a_reader(tmp_path: Path) -> None:
     film, out = tmp_path / "film.srt", tmp_path / "data"
     film.write_text(SUBTITLES)

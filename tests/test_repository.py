@@ -80,6 +80,7 @@ def test_extras_table_matches_pyproject() -> None:
     assert {(name.lower(), extra) for name, extra in EXTRAS.items()} == stated
 
 
+@pytest.mark.integration
 def test_an_optional_library_is_imported_in_one_module_inside_functions() -> None:
     users: dict[str, set[str]] = defaultdict(set)
     for path, module in modules():
@@ -93,6 +94,7 @@ def test_an_optional_library_is_imported_in_one_module_inside_functions() -> Non
     ), users
 
 
+@pytest.mark.integration
 def test_nothing_is_imported_that_is_not_asked_for() -> None:
     core = {doctor.IMPORT_NAMES.get(name, name) for name in names_of(PROJECT["dependencies"])}
     known = {name.partition(".")[0] for name in core} | set(EXTRAS) | {"openllm", "starlette"}
@@ -110,6 +112,7 @@ def test_every_direct_dependency_is_pinned() -> None:
     assert "torch==2.13.0" in pins
 
 
+@pytest.mark.integration
 def test_configs_and_lower_rows_load_without_torch() -> None:
     lower = ("openllm.core", "openllm.text", "openllm.data")
     names = [name for _, name in modules() if name.startswith(lower) or name.endswith("config")]

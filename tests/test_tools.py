@@ -108,6 +108,7 @@ def test_cli_reference_reads_the_parser() -> None:
     assert argparse.ArgumentParser.print_help.__module__ == "argparse"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("file", "line", "told"),
     [

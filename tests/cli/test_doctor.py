@@ -52,6 +52,7 @@ def test_a_missing_extra_is_no_failure_and_comes_with_its_line(
     assert problem["mend"] == "pip install 'openllm-lab[data]'" and not problem["core"]
 
 
+@pytest.mark.integration
 def test_a_broken_core_library_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_an_interrupted_run_can_be_taken_up_and_is_equal(
     assert outcome(run) == outcome(straight)
 
 
+@pytest.mark.integration
 def test_damaged_checkpoints_are_passed_over_and_the_run_is_equal(
     workshop: Workshop, straight: Path, copied: Path
 ) -> None:

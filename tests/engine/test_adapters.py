@@ -65,6 +65,7 @@ def ids(completions: list[Completion]) -> list[list[int]]:
     return [completion.token_ids for completion in completions]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_request_with_an_adapter_is_one_to_the_merged_model(
     exact: bool, adapters: dict[str, Adapter], folders: Path

@@ -81,6 +81,7 @@ def test_refused_weights_leave_no_cached_text(tokenizer: Tokenizer) -> None:
     )
 
 
+@pytest.mark.integration
 def test_an_abort_in_any_state_leaves_nothing(tokenizer: Tokenizer) -> None:
     """Waiting, being read, writing, put aside; with continuations that wait for a prefix."""
     for preemption in ("recompute", "swap"):
@@ -216,6 +217,7 @@ def test_less_than_no_alternatives_are_refused(tokenizer: Tokenizer) -> None:
     assert is_empty(engine)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("broken", "call"), [("forward", 12), ("logits", 12), ("save", 1), ("restore", 1)]
 )

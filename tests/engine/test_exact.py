@@ -51,6 +51,7 @@ def tokenizer(tokenizer_folder: Any) -> Tokenizer:
     return load_tokenizer(tokenizer_folder)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("runner", ["compiled", "exact", "torch"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_greedy_text_is_that_of_a_plain_loop(tokenizer: Tokenizer, shape: str, runner: str) -> None:
@@ -89,6 +90,7 @@ PAIRS += [("compiled", shape) for shape in SHAPES] + [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("runner", "shape"), PAIRS)
 def test_all_ways_give_the_same_bits(
     tokenizer: Tokenizer, expected: Callable[..., list[Completion]], runner: str, shape: str
@@ -109,6 +111,7 @@ def test_all_ways_give_the_same_bits(
             assert llm.stats().cached_tokens > 2 * stats.cached_tokens
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("runner", ["compiled", "exact"])
 def test_backwards_and_by_streams_it_is_the_same(
     tokenizer: Tokenizer, runner: str, expected: Callable[..., list[Completion]]
@@ -133,6 +136,7 @@ def starts(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return places
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("runner", ["compiled", "exact"])
 @pytest.mark.parametrize("settings", [{}, {"cache_tokens": 128, "preemption": "swap"}])
 def test_through_the_backend_it_is_the_same(

@@ -43,6 +43,7 @@ def sizes(plan: Plan) -> list[tuple[int, int]]:
     return [(piece.start, piece.count) for piece in plan.slices]
 
 
+@pytest.mark.integration
 def test_thousands_of_histories_keep_the_invariants() -> None:
     events = play(range(1500))
     rare = ("swaps", "aborts while put aside", "changes of weights", "waits for a prefix")

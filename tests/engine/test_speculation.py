@@ -49,6 +49,7 @@ def guessing(tokenizer: Tokenizer, runner: str, folder: Path, **settings: Any) -
     return make_llm(tokenizer, runner, speculation=speculation, **settings)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("runner", ["compiled", "exact"])
 @pytest.mark.parametrize(
     "settings", [{}, {"cache_tokens": 128}, {"cache_tokens": 128, "preemption": "swap"}]
@@ -79,6 +80,7 @@ def test_fewer_runs_are_needed(tokenizer: Tokenizer, drafts: dict[str, Path]) ->
     assert stats.accepted_tokens == stats.drafted_tokens == 40 - stats.steps
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["ngram", "model"])
 def test_guesses_end_with_the_context(
     tokenizer: Tokenizer, drafts: dict[str, Path], kind: str
@@ -114,6 +116,7 @@ def test_a_draft_model_of_a_shorter_context_and_a_smaller_vocabulary(
     assert 0 < llm.stats().drafted_tokens < 4 * 2 * 40
 
 
+@pytest.mark.integration
 def test_a_failing_draft_model_can_go_on_afterwards(
     tokenizer: Tokenizer, drafts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ STRUCTURES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", STRUCTURES)
 @pytest.mark.parametrize(
     "settings",

@@ -39,6 +39,7 @@ def report(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, json.loads((folder / "eval.json").read_text())
 
 
+@pytest.mark.integration
 def test_measures_everything(report: tuple[Path, dict[str, Any]]) -> None:
     folder, result = report
     values = result["perplexity"]

@@ -115,6 +115,7 @@ def test_cached_and_packed_reading(theirs: tuple[Any, Path]) -> None:
     assert difference(packed[:, :13], expected[:, :13]) <= ALLOWED
 
 
+@pytest.mark.integration
 def test_compiled_decoder(theirs: tuple[Any, Path]) -> None:
     peer, folder = theirs
     model = load_model(folder)

@@ -97,6 +97,7 @@ def our_logits(model: Transformer) -> Tensor:
     return logits(model.eval()(some_tokens()).x, model.head)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("family", "number", "kind"), CASES, ids=lambda value: str(value))
 def test_both_ways(
     family: str, number: int, kind: str, base_of: Callable[[str, int], Path], tmp_path: Path

@@ -72,6 +72,7 @@ def test_a_written_model_is_read_back_bit_by_bit(exported: tuple[str, Transforme
         assert torch.equal(again.state_dict()[key], tensor), key
 
 
+@pytest.mark.integration
 def test_greedy_text_is_the_same_as_in_transformers(
     exported: tuple[str, Transformer, Path], tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def report_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.integration
 def test_a_real_run(
     presets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_what_does_not_fit_is_named(
     assert f"little    not measured: {reason}" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_lack_of_memory_costs_one_preset(
     measured: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def test_time_is_shared_by_those_that_can_use_it(
     assert allot(steps, seconds) == shares
 
 
+@pytest.mark.integration
 def test_the_report_is_kept(
     measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

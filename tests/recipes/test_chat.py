@@ -101,6 +101,7 @@ def test_reasoning_is_kept_apart(
     assert facts["content"] == "" and facts["reasoning"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("text", "arguments", "code", "said"),
     [

@@ -140,6 +140,7 @@ def test_an_export_is_replaced_by_the_next(model: Path, tmp_path: Path) -> None:
     assert export(model, tmp_path / "out", "hf", "--dtype", "bf16") == 0
 
 
+@pytest.mark.integration
 def test_the_card_of_another_format_says_how_to_run_it(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,6 +302,7 @@ def test_the_parent_has_the_name_of_its_run(model: Path, exported: Path) -> None
     assert lineage["parents"][0]["name"] == model.parent.name
 
 
+@pytest.mark.integration
 def test_shards_become_one_program(model: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()

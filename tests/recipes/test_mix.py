@@ -89,6 +89,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return done
 
 
+@pytest.mark.integration
 def test_everything_is_reported(folder: Path) -> None:
     found = report(folder)
     names = list(found["mixtures"])
@@ -118,6 +119,7 @@ def test_everything_is_reported(folder: Path) -> None:
     assert (folder / "out" / "mix.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.integration
 def test_a_source_alone_is_what_openllm_train_gives(folder: Path, tmp_path: Path) -> None:
     from openllm.recipes.pretrain import main as train
 
@@ -143,6 +145,7 @@ def test_repeating_trains_nothing_and_says_the_same(
     assert {"format_version": 1, **json.loads(printed.out)} == json.loads(before)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("more", "changes", "expected"),
     [
@@ -212,6 +215,7 @@ def stop_in_run(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(runs, "build_trainer", build)
 
 
+@pytest.mark.integration
 def test_an_interrupted_queue_keeps_what_is_done(
     inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ def inspected(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
 SMALLER = ["model.num_layers=1", "model.dim=64", "batch.micro_rows=2", "precision=fp32"]
 
 
+@pytest.mark.integration
 def test_facts_of_a_preset_are_those_of_its_functions(capsys: pytest.CaptureFixture[str]) -> None:
     facts = inspected(capsys, "tiny", *SMALLER)
     cfg = load_config("tiny", SMALLER)
@@ -35,6 +36,7 @@ def test_facts_of_a_preset_are_those_of_its_functions(capsys: pytest.CaptureFixt
     assert facts["kv_cache_bytes_per_token"] == kv_cache_bytes(cfg.model, 1)
 
 
+@pytest.mark.integration
 def test_the_dial_is_turned_before_the_look(capsys: pytest.CaptureFixture[str]) -> None:
     for scale in (1e6, 9e6):
         count = inspected(capsys, "scaled", f"scale={scale:.0f}")["parameters"]
@@ -49,6 +51,7 @@ def test_the_tree_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_a_model_folder_is_inspected_as_it_is(
     name: str, tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]

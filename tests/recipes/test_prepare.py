@@ -98,6 +98,7 @@ def test_nothing_is_lost_between_records_and_files(tmp_path):
     assert sides[0] & sides[1] == sides[0] & sides[2] == sides[1] & sides[2] == set()
 
 
+@pytest.mark.integration
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", articles=120)
     for workers in (1, 3):
@@ -195,6 +196,7 @@ def test_a_full_disk_is_told_and_the_old_folder_stays(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "out"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_half_written(tmp_path, blow):
     out = tmp_path / "out"
@@ -305,6 +307,7 @@ def thirteen_grams(text: str) -> set[str]:
     return {" ".join(plain[i : i + 13]) for i in range(len(plain) - 12)}
 
 
+@pytest.mark.integration
 def test_squad_has_no_leak_however_it_is_counted(tmp_path, shared_data):
     out = tmp_path / "out"
     run("squad", "--source", shared_data / "squad", "--out", out, "--workers", 1)

@@ -56,6 +56,7 @@ def other_tokenizer(data: Path, tokenizer: Path) -> None:
     write_tokenizer(tokenizer, train_model(text, TokenizerSettings(vocab_size=VOCAB_SIZE)), {})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(("change", "name"), [(other_data, "data"), (other_tokenizer, "tokenizer")])
 def test_a_run_of_other_inputs_is_not_taken_up(
@@ -73,6 +74,7 @@ def test_a_run_of_other_inputs_is_not_taken_up(
     assert (run / "metrics.jsonl").read_bytes() == metrics
 
 
+@pytest.mark.integration
 def test_a_run_from_before_its_inputs_were_noted_gets_them_noted(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -84,6 +86,7 @@ def test_a_run_from_before_its_inputs_were_noted_gets_them_noted(
     assert (tmp_path / "run" / "inputs.json").read_text() == noted
 
 
+@pytest.mark.integration
 def test_what_is_advised_against_a_lack_of_memory_is_accepted(
     inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +104,7 @@ def test_what_is_advised_against_a_lack_of_memory_is_accepted(
     assert {"batch.micro_rows", "activation_checkpointing"} < set(MACHINE_KEYS)
 
 
+@pytest.mark.integration
 def test_a_batch_may_grow_and_is_resumed_where_it_was(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -116,6 +120,7 @@ def test_a_batch_may_grow_and_is_resumed_where_it_was(
     assert [line["loss"] for line in resumed] == [line["loss"] for line in whole]
 
 
+@pytest.mark.integration
 def test_a_shape_without_a_public_architecture_is_trained_and_used(
     inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +143,7 @@ def test_a_wrong_setting_leaves_no_run_folder(inputs: tuple[Path, Path], tmp_pat
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.integration
 def test_a_resumed_run_keeps_what_was_told_before_its_first_step(
     inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +157,7 @@ def test_a_resumed_run_keeps_what_was_told_before_its_first_step(
     assert (run / "forecast.json").read_text() == told
 
 
+@pytest.mark.integration
 def test_a_student_learns_from_its_teachers_and_the_text(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -170,6 +177,7 @@ def test_a_student_learns_from_its_teachers_and_the_text(
     assert first["taught"]["loss"] != pytest.approx(first["alone"]["loss"], rel=1e-4)
 
 
+@pytest.mark.integration
 def test_a_teacher_may_be_a_model_of_the_zoo_and_is_named_as_parent(
     inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +192,7 @@ def test_a_teacher_may_be_a_model_of_the_zoo_and_is_named_as_parent(
     assert student["recipe"]["distill"]["teachers"] == ["wise--owl/model"]
 
 
+@pytest.mark.integration
 def test_a_student_is_not_taken_up_with_another_teacher(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -202,6 +211,7 @@ def test_a_student_is_not_taken_up_with_another_teacher(
         train(inputs, tmp_path / "run", **taught)
 
 
+@pytest.mark.integration
 def test_a_teacher_of_another_tokenizer_is_refused(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -213,6 +223,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(
         )
 
 
+@pytest.mark.integration
 def test_a_teacher_of_shorter_rows_is_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     positions = {"model.position.kind": "learned", "model.max_positions": 32}
     train(inputs, tmp_path / "teacher", **positions)
@@ -221,6 +232,7 @@ def test_a_teacher_of_shorter_rows_is_refused(inputs: tuple[Path, Path], tmp_pat
         train(inputs, tmp_path / "run", **taught)
 
 
+@pytest.mark.integration
 def test_a_run_for_few_bits_stores_what_it_validated(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def run(trained: Trained, out: Path, *more: str) -> dict[str, Any]:
     return command.quantize_model(trained.model, out, args)
 
 
+@pytest.mark.integration
 def test_eight_bits_without_data(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +72,7 @@ def test_eight_bits_without_data(
     assert main(["generate", str(out), "--prompt", "Anna", "--max-new-tokens", "4"]) == 0
 
 
+@pytest.mark.integration
 def test_four_bits_with_report(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +123,7 @@ def test_calibration_beats_rounding(trained: Trained, tmp_path: Path) -> None:
     assert 0 < gptq.divergence < 0.8 * plain.divergence
 
 
+@pytest.mark.integration
 def test_a_size_is_kept(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "read_size", lambda text, option: int(text))
     data = ["--calibrate", str(trained.data), "--tokens", "500"]
@@ -140,6 +143,7 @@ def test_a_size_is_kept(trained: Trained, tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.integration
 def test_a_loss_is_kept(trained: Trained, tmp_path: Path) -> None:
     from openllm.evaluate.divergence import Divergence
     from openllm.evaluate.heldout import read_heldout
@@ -177,6 +181,7 @@ def test_dynamic_and_portable(trained: Trained, tmp_path: Path) -> None:
     assert "It loads with" in (tmp_path / "b" / "README.md").read_text()
 
 
+@pytest.mark.integration
 def test_a_file_is_split_between_calibration_and_report(trained: Trained, tmp_path: Path) -> None:
     path = tmp_path / "text.jsonl"
     path.write_text("".join(f"{json.dumps({'text': text})}\n" for text in sentences(40, 9)))
@@ -185,6 +190,7 @@ def test_a_file_is_split_between_calibration_and_report(trained: Trained, tmp_pa
     assert facts["measured"]["data"]["documents"] == 20 <= facts["calibration"]["pieces"] <= 60
 
 
+@pytest.mark.integration
 def test_one_long_document_is_cut(trained: Trained, tmp_path: Path) -> None:
     """Into pieces for calibration, of which so many are drawn; the engine is asked its start."""
     path = tmp_path / "long.txt"

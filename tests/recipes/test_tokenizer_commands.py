@@ -125,6 +125,7 @@ def test_inspect_a_prepared_folder(
     assert [groups[split]["documents"] for split in SPLITS] == [400, 30, 30]
 
 
+@pytest.mark.integration
 def test_compare_sizes_and_draw(
     data: Path, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def expected(folders):
     return found
 
 
+@pytest.mark.integration
 def test_adapters_by_name(folders, expected):
     given = {"base": [("poems", str(folders / "poems"))]}
     pool = ModelPool(SourceLoader(CONFIG, given))

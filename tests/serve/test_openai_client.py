@@ -263,6 +263,7 @@ def test_an_error_in_the_middle_of_a_stream():
     assert FaultyEngine.SECRET not in str(caught.value)
 
 
+@pytest.mark.integration
 def test_retries_after_429(client, gate):
     gate.refusals, gate.seen = 2, 0
     patient = client.with_options(max_retries=2)

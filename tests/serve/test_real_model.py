@@ -153,6 +153,7 @@ def test_json_of_a_schema(client, seed):
     assert value["unit"] in UNIT["enum"] and 1 <= value["day"] <= 9
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "choice", ["required", {"type": "function", "function": {"name": "tides"}}]

@@ -175,6 +175,7 @@ def test_ids_are_those_of_transformers(
         assert set(ids) & set(ours.controls.values())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", TEMPLATES)
 @given(data=st.data())
 def test_no_message_makes_a_control_token(

@@ -85,6 +85,7 @@ def test_fuzzed_text(pairs: dict[str, Pair], kind: str, text: str) -> None:
     assert pieces == ours.decode(ids, inside=True)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_no_text_gives_a_control(pairs: dict[str, Pair], kind: str, data: st.DataObject) -> None:
@@ -270,6 +271,7 @@ BAD = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("damage", BAD)
 def test_a_damaged_tokenizer(tmp_path: Path, damage: str) -> None:
     edit, message = BAD[damage]

@@ -82,10 +82,12 @@ def test_fuzzed_text(tokenizer: Tokenizer, hf: Any, text: str) -> None:
     check(tokenizer, hf, [text])
 
 
+@pytest.mark.integration
 def test_every_language(world: Path, languages: list[str]) -> None:
     check(load_tokenizer(world), auto(world), languages)
 
 
+@pytest.mark.integration
 def test_every_data_set(world: Path, tokenizer_folder: Path, shared_data: Path) -> None:
     files = sorted(shared_data.rglob("*.jsonl.gz")) + sorted(shared_data.rglob("*.txt.gz"))
     assert len(files) > 80

@@ -114,6 +114,7 @@ def profiled(cfg: PretrainConfig) -> int:
     return begin + peak
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_tensor_bytes_are_those_of_the_profiler(name: str) -> None:
     cfg = config(**CASES[name])
@@ -165,6 +166,7 @@ def test_muons_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert optimizer_flops(model, AdamWConfig()) == 0
 
 
+@pytest.mark.integration
 def test_out_of_memory_says_what_to_change_and_by_how_much() -> None:
     cfg = config(batch={"tokens": 4096, "seq_len": 256, "micro_rows": 16})
     told = str(out_of_memory(cfg))
@@ -182,6 +184,7 @@ def test_out_of_memory_says_what_to_change_and_by_how_much() -> None:
     assert "smaller model or shorter rows" in str(out_of_memory(smallest))
 
 
+@pytest.mark.integration
 def test_what_is_advised_needs_less() -> None:
     cfg = config(batch={"tokens": 2048, "seq_len": 128, "micro_rows": 16})
     fewer = cfg.model_copy(update={"batch": cfg.batch.model_copy(update={"micro_rows": 8})})

@@ -64,6 +64,7 @@ def test_muon_updates_are_orthogonal_and_sized_as_adamws() -> None:
     assert update.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(CURVES))
 def test_loss_curves_are_as_recorded(name: str) -> None:
     """A change here changes every training run; if it is intended, run tests/golden/record.py."""

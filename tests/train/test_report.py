@@ -68,6 +68,7 @@ def test_events_are_listed_but_for_checkpoints(tmp_path: Path) -> None:
     assert "step-000001" not in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("validations", [None, {1: float("nan")}, {3: float("inf"), 4: 2.0}])
 def test_steps_without_a_number_do_not_spoil_the_report(
     validations: dict[int, float] | None, tmp_path: Path
@@ -101,6 +102,7 @@ def test_a_run_that_only_failed_has_a_report_too(tmp_path: Path) -> None:
     assert "| steps | 3 |" in write_report(bad, "A title", []).read_text()
 
 
+@pytest.mark.integration
 def test_the_band_of_the_forecast_is_drawn(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", [4.0] * 30, {30: 4.0})
     without = write_plots(folder)[0].read_bytes()

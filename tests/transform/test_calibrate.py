@@ -53,6 +53,7 @@ def texts(model: Transformer) -> list[Callable[[], object]]:
     return [lambda ids=ids: model(ids) for ids in batches]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_whole_models(name: str) -> None:
     original, model = random_model(SHAPES[name]).eval(), random_model(SHAPES[name]).eval()
@@ -89,6 +90,7 @@ RESEARCH = SHAPES["qwen3"].model_copy(
 )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("cfg", [SHAPES["gemma2"], SHAPES["llama"], RESEARCH])
 def test_each_layer_is_fitted_to_what_it_reads_in_the_changed_model(cfg: ModelConfig) -> None:
     original, model = random_model(cfg).eval(), random_model(cfg).eval()

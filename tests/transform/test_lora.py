@@ -74,6 +74,7 @@ def test_merged_is_unmerged(shape: str, kind: str) -> None:
     ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_adapter_is_trained_and_the_loss_falls(kind: str) -> None:
     model = adapted("qwen3", kind, dropout=0.1).train()

@@ -110,6 +110,7 @@ def stored_loss(trainer: Trainer) -> float:
         return sum(trainer.backward(trainer.batches(0)).values())
 
 
+@pytest.mark.integration
 def test_training_with_rounding_makes_better_models_of_four_bits() -> None:
     plain, aware = train(60, round_from=60), train(60, round_from=30)
     whole = sum(plain.backward(plain.batches(0)).values())

@@ -33,6 +33,7 @@ STORY = (
 )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("split", SPLITS)
 def test_gold_text_is_fully_understood_and_consistent(split):
     kinds = set()
@@ -219,6 +220,7 @@ CORRUPTIONS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("what", CORRUPTIONS)
 def test_a_corruption_of_gold_text_is_caught(what):
     rng = random.Random(what)
@@ -242,6 +244,7 @@ def test_sentences_of_two_stories_mixed_are_inconsistent():
         assert mixed.headline < 0.9
 
 
+@pytest.mark.integration
 def test_every_act_is_used_and_no_sentence_has_two_meanings():
     used = set()
     for index in range(1200):

@@ -152,6 +152,7 @@ def test_held_by_wants_an_operation():
         held_by("47 times 38")
 
 
+@pytest.mark.integration
 def test_hardly_any_training_document_shares_a_13_gram_with_held_out_text():
     held = set().union(*(shingles(d.text, 13) for split in HELD_OUT for d in documents(split, 150)))
     train = documents("train", 2000)

@@ -69,6 +69,7 @@ def components(texts: list[str], threshold: float) -> list[int]:
     return first
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("threshold", [0.7, 0.8, 0.9, 1.0])
 def test_near_duplicates_are_those_of_all_pairs(corpus, tmp_path, threshold):
     expected = components(corpus, threshold)

@@ -101,6 +101,7 @@ def test_unknown_rule_is_refused():
         QualityConfig.parse({"min_wrods": 3}, "test")
 
 
+@pytest.mark.integration
 def test_hardly_any_good_document_is_dropped_in_any_language(shared_data):
     with gzip.open(shared_data / "multilingual" / "udhr_all_languages.jsonl.gz", "rt") as handle:
         records = [json.loads(line) for line in handle]

@@ -36,6 +36,7 @@ from openllm.text.sentencepiece_tokenizer import parse_model
 pytest.importorskip("gguf", reason="needs the extra 'export'")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", GGUF_SHAPES)
 def test_each_shape_is_read_back(case: str, tmp_path: Path, tokenizer_folder: Path) -> None:
     name, cfg = GGUF_SHAPES[case]

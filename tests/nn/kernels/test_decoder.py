@@ -158,6 +158,7 @@ def test_bits_do_not_depend_on_company(name: str, kind: Kind) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.integration
 @compiled
 def test_groups_of_many_rows_keep_their_bits() -> None:
     """Long pieces use other loops than single rows."""
@@ -200,6 +201,7 @@ def test_a_step_may_be_empty(switch: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert decoder.logits(found).shape == (0, decoder.cfg.vocab_size)
 
 
+@pytest.mark.integration
 def test_positions_beyond_the_first_tables() -> None:
     cfg = ModelConfig(**{**dict(SHAPES["qwen3"]), "max_positions": 5000})
     model = random_model(cfg)

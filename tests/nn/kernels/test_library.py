@@ -45,6 +45,7 @@ def hidden() -> torch.Tensor:
 needs_compiler = pytest.mark.skipif(kernels.find_compiler() is None, reason="no compiler")
 
 
+@pytest.mark.integration
 @needs_compiler
 def test_built_once_then_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -95,6 +96,7 @@ def test_other_flags_are_another_library(monkeypatch: pytest.MonkeyPatch) -> Non
     assert kernels.built(str(kernels.find_compiler())) != first
 
 
+@pytest.mark.integration
 def test_without_a_compiler_plain_torch_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +142,7 @@ def test_they_can_be_switched_off(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.integration
 def test_threads_are_torchs() -> None:
     """A second OpenMP runtime would bring a second team of threads."""
     runtime = kernels.openmp_runtime()

@@ -141,6 +141,7 @@ def test_kernel_equals_plain_torch(vocab: int, spread: float, threads: int) -> N
     assert (actual.tokens_R != expected.tokens_R).sum() <= len(rows) // 20
 
 
+@pytest.mark.integration
 @KERNEL
 @pytest.mark.parametrize(
     "wish", [{}, {"top_k": 50}, {"top_p": 0.6}, {"min_p": 0.001}, {"top_k": 900, "top_p": 0.99}]
