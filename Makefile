@@ -24,11 +24,11 @@ help: ## show this list
 quickstart: $(CORE) ## install, then train and try a small model
 	$(RUN)/openllm quickstart
 
-test: static ## everything that CI checks: the static half, then all tests
-	$(PYTEST)
+test: check ## everything that CI checks: `make check`, then the longer tests
+	$(PYTEST) -m "integration and not slow"
 
 check: static ## the static half and the fast tests; before each commit
-	$(PYTEST) -m "not slow and not integration"
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not integration" -n auto --maxprocesses 8
 
 static: $(DEV) ## format, lint, types, rows, licence lines, dependency licences
 	$(RUN)/ruff format --check .

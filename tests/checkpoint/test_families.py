@@ -223,6 +223,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.integration
 @given(st.data())
 def test_any_value_of_any_key_is_read_or_refused(data: st.DataObject) -> None:
     values, _ = PUBLIC[data.draw(st.sampled_from(sorted(PUBLIC)))]

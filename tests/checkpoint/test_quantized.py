@@ -73,6 +73,7 @@ def test_words_hold_the_first_integer_in_their_lowest_bits() -> None:
     assert pack_words(torch.tensor([[-128, 127]], dtype=torch.int8), 8).tolist() == [[0xFF00]]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*SHAPES, "stacked"])
 @pytest.mark.parametrize("half", [False, True])
 def test_a_quantised_folder_loads_as_what_was_quantised(
@@ -239,6 +240,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_cannot_be_read_is_one_error(
     damage: str, tmp_path: Path, tokenizer_folder: Path

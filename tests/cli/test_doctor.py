@@ -22,6 +22,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.integration
 def test_a_sound_installation(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = report(capsys)
     assert code == 0 and found["ok"] is True

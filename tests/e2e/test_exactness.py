@@ -164,6 +164,7 @@ def test_damaged_checkpoints_are_passed_over_and_the_run_is_equal(
     assert outcome(copied) == outcome(straight)
 
 
+@pytest.mark.integration
 def test_where_all_checkpoints_are_damaged_nothing_is_lost_and_nothing_guessed(
     workshop: Workshop, copied: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_guesses_end_with_the_context(
     assert llm.stats().accepted_tokens
 
 
+@pytest.mark.integration
 def test_a_draft_model_of_a_shorter_context_and_a_smaller_vocabulary(
     tokenizer: Tokenizer, tokenizer_folder: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_measures_everything(report: tuple[Path, dict[str, Any]]) -> None:
     assert {"eval.json", "report.md", "eval.png"} == {file.name for file in folder.iterdir()}
 
 
+@pytest.mark.integration
 def test_loss_is_the_mean_of_the_model_s_own_log_probabilities(
     trained: Any, report: tuple[Path, dict[str, Any]]
 ) -> None:

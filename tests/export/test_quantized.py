@@ -50,6 +50,7 @@ EIGHT = dict.fromkeys(("qkv", "out", "up", "down", "embed", "head"), 8)
 MIXED = {**EIGHT, "out": 4, "up": 4, "down": 4}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("group", [32, 64])
 @pytest.mark.parametrize(("bits", "dtype"), [(EIGHT, "q8_0"), (MIXED, "q4_0"), (MIXED, "q8_0")])

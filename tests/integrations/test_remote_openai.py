@@ -368,6 +368,7 @@ def test_no_retry_after_it_began() -> None:
 HTML = Answer(200, {"content-type": "text/html"}, [b"<html>Welcome</html>"])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [

@@ -19,6 +19,7 @@ def example(name: str, rows: int = 2) -> tuple[Transformer, torch.Tensor]:
     return random_model(SHAPES[name]).eval(), tokens
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(SHAPES))
 @pytest.mark.parametrize(
     "sizes", [[1] * LENGTH, [LENGTH], [10, *[1] * 14], [7, 5, 12], [1, 23], [23, 1]]

@@ -133,6 +133,7 @@ def counted(cfg: ModelConfig, lengths: list[int], *, train: bool) -> int:
     return counter.get_total_flops()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(SHAPES))
 @pytest.mark.parametrize("lengths", [[64], [16, 16], [5, 21, 1, 40]])
 def test_operations_are_exact(name: str, lengths: list[int]) -> None:

@@ -78,6 +78,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+@pytest.mark.integration
 def test_theirs_in_ours(theirs: tuple[Any, Path]) -> None:
     peer, folder = theirs
     model = load_model(folder)
@@ -94,6 +95,7 @@ def test_theirs_in_ours(theirs: tuple[Any, Path]) -> None:
     assert difference(our_logits(model, tokens), after) <= ALLOWED
 
 
+@pytest.mark.integration
 def test_cached_and_packed_reading(theirs: tuple[Any, Path]) -> None:
     peer, folder = theirs
     model = load_model(folder)
@@ -137,6 +139,7 @@ def test_compiled_decoder(theirs: tuple[Any, Path]) -> None:
     assert difference(decoder.logits(torch.cat(states)), expected) <= ALLOWED
 
 
+@pytest.mark.integration
 def test_bfloat16(theirs: tuple[Any, Path]) -> None:
     _, folder = theirs
     peer = load_quietly(folder, dtype=torch.bfloat16)[0]
@@ -149,6 +152,7 @@ def test_bfloat16(theirs: tuple[Any, Path]) -> None:
     assert difference(ours, expected) <= 0.15
 
 
+@pytest.mark.integration
 def test_ours_in_theirs_and_back(theirs: tuple[Any, Path], tmp_path: Path) -> None:
     _, folder = theirs
     first, second = tmp_path / "first", tmp_path / "second"

@@ -51,6 +51,7 @@ def some_tokens(rows: int = 3, length: int = 100) -> torch.Tensor:
     return torch.randint(4, VOCAB_SIZE, (rows, length), generator=generator)
 
 
+@pytest.mark.integration
 def test_logits_are_equal_in_transformers(exported: tuple[str, Transformer, Path]) -> None:
     name, model, folder = exported
     peer = AutoModelForCausalLM.from_pretrained(folder)

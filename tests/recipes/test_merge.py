@@ -61,6 +61,7 @@ def folders(made: Callable[..., Path]) -> Path:
     return made("llama", "lora")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
 def test_the_merged_model_is_the_base_with_its_adapter(
@@ -143,6 +144,7 @@ def test_values_beyond_fp16_are_refused(folders: Path, capsys: pytest.CaptureFix
     assert not (folders / "out").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

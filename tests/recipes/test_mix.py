@@ -133,6 +133,7 @@ def test_a_source_alone_is_what_openllm_train_gives(folder: Path, tmp_path: Path
     assert bits == pytest.approx(last["bits_per_byte"], rel=1e-6)
 
 
+@pytest.mark.integration
 def test_repeating_trains_nothing_and_says_the_same(
     inputs: Path, trained: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,6 +101,7 @@ def test_four_bits_with_report(
     assert (out / "sensitivity.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.integration
 def test_eight_bits_are_rounded_with_text_too(trained: Trained, tmp_path: Path) -> None:
     facts = run(trained, tmp_path / "out", "--calibrate", str(trained.data), "--tokens", "300")
     assert facts["method"] == "rounding" and facts["calibration"]["tokens"] >= 300
@@ -217,6 +218,7 @@ def test_widths_that_fit_no_group_are_left_and_said(
     assert bits(tmp_path / "out")["layers.0.mlp.up_proj.weight"] is None
 
 
+@pytest.mark.integration
 def test_an_import_has_the_weights_that_the_integers_stand_for(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,6 +249,7 @@ def test_the_most_similar_reference_run_gives_the_band(
     assert expected_band("squad", 8_000_000, 30_000_000) is None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("held_out", "seconds"), [(0, 200), (1024, 213.3), (10**9, 253.3)])
 def test_validation_is_counted_as_far_as_there_is_text(
     monkeypatch: pytest.MonkeyPatch, held_out: int, seconds: float

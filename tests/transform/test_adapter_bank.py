@@ -184,6 +184,7 @@ def test_dora_follows_the_weights_of_the_base() -> None:
     assert bank.version("d") != before
 
 
+@pytest.mark.integration
 def test_refusals() -> None:
     model = base("qwen3")
     bank = AdapterBank(model)

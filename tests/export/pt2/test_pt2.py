@@ -76,6 +76,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+@pytest.mark.integration
 def test_what_torch_writes_is_loaded(tmp_path: Path) -> None:
     path = archive(tmp_path)
     check_archive(path)

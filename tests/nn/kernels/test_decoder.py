@@ -124,6 +124,7 @@ def test_it_equals_the_model(name: str) -> None:
             assert_close(decoder.logits(found), logits(hidden, model.head))
 
 
+@pytest.mark.integration
 @EVERY_MODEL
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_equal_the_reference(
@@ -140,6 +141,7 @@ def test_kernels_equal_the_reference(
     assert_close(found, expected, dtype)
 
 
+@pytest.mark.integration
 @compiled
 @EVERY_MODEL
 @pytest.mark.parametrize("kind", KINDS)

@@ -119,6 +119,7 @@ def random_row(rng: np.random.Generator, vocab: int) -> RowSettings:
     )
 
 
+@pytest.mark.integration
 @KERNEL
 @pytest.mark.parametrize("vocab", [5, 64, 100, 643, 5000, 32003])
 @pytest.mark.parametrize("spread", [0.05, 1.0, 5.0])

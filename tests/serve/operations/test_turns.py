@@ -103,6 +103,7 @@ def test_retry_after_follows_the_queue() -> None:
     assert turns.retry_s() == 60
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(20))
 def test_random_histories_keep_count(seed: int) -> None:
     """Requests that end, are cancelled while they wait or run, or time out, in any order."""
