@@ -9,6 +9,7 @@ Every token reads all weights, so the memory's bandwidth bounds the speed. It is
 loop over as many bytes as a contender's weights have, in the same rounds. Contenders have
 processes of their own and take turns; weights are random. Results go to
 benchmarks/results/decode_speed.json, a shape's as soon as it is measured; other shapes stay.
+`decode_speed_avx2.json` is of a machine without AVX-512.
 """
 
 import argparse
@@ -79,6 +80,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--litgpt-python",
         help="Python of an environment with litgpt, torch, pydantic, pyyaml and rich",
     )
+    parser.add_argument("--result", default=NAME, help="name of its file; one for each machine")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.shapes = args.shapes or ["small"]
@@ -194,7 +196,7 @@ def table(found: dict[str, Any]) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, store, show."""
-    path = RESULTS / f"{NAME}.json"
+    path = RESULTS / f"{args.result}.json"
     for shape in args.shapes:
         load = os.getloadavg()[0]
         found = measure(shape, args)
@@ -203,7 +205,7 @@ def run(args: argparse.Namespace) -> None:
         before = read_json(path, OpenLLMError, "remove it") if path.exists() else {}
         shapes = before.get("shapes", {}) | {shape: found}
         what = "tokens a second of one stream, contenders taking turns"
-        record(NAME, {"what": what, "shapes": shapes}, _packages())
+        record(args.result, {"what": what, "shapes": shapes}, _packages())
         print(f"{shape}\n{table(found)}")
 
 
