@@ -10,7 +10,7 @@ system prompt of 64 tokens, and get 128 new tokens each, greedily. The model is 
 weights whose end token never comes. Servers take turns, so that a slow minute of the machine hits
 all of them; the median of the rounds counts. `transformers` has no such server: it generates whole
 batches in its own process, without a prefix cache. Results go to
-benchmarks/results/serve_speed.json.
+benchmarks/results/serve_speed.json; serve_speed_avx2.json is of a machine without AVX-512.
 """
 
 import argparse
@@ -39,10 +39,12 @@ from record import SHARED, record
 from openllm.checkpoint.model_dir import write_model
 from openllm.core.errors import OpenLLMError
 from openllm.core.log import say
+from openllm.export.gguf.llama_cpp import has_tiles
 from openllm.nn.config import ModelConfig
 from openllm.nn.model import build_model
 from openllm.text.load import load_tokenizer
 
+NAME = "serve_speed"
 NEW_TOKENS, SYSTEM_TOKENS, USER_TOKENS = 128, 64, 32
 STREAMS = (1, 16, 64)
 CONTEXT = 256
@@ -123,22 +125,26 @@ def servers(folder: Path, args: argparse.Namespace) -> dict[str, Server]:
         found[f"openllm-{kind}"] = Server([*ours, "--engine", f"precision={kind}"], {})
     plain = [*ours, "--engine", "precision=bf16", "--engine", "prefix_cache=false"]
     found["openllm-bf16-no-prefix-cache"] = Server(plain, {})
-    if args.llama_python:
-        # not Q8_0: on processors with AMX it crashes as it reads a prompt
-        gguf = folder / "f16"
+    for kind in llama_kinds() if args.llama_python else ():
+        gguf = folder / kind
         if not gguf.exists():
-            openllm("export", model, "--to", "gguf", "--dtype", "f16", "--out", str(gguf))
+            openllm("export", model, "--to", "gguf", "--dtype", kind, "--out", str(gguf))
         (file,) = gguf.glob("*.gguf")
         command = [args.llama_python, "-m", "llama_cpp.server", "--model", str(file)]
         command += ["--port", "PORT", "--n_ctx", "2048", "--n_threads", str(args.threads)]
         command += ["--interrupt_requests", "false", "--model_alias", "model"]
-        found["llama_cpp.server-f16"] = Server(command, {})
+        found[f"llama_cpp.server-{kind}"] = Server(command, {})
     if args.vllm_python:
         command = [args.vllm_python, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
         command += ["--port", "PORT", "--dtype", "bfloat16", "--served-model-name", "model"]
         command += ["--max-model-len", str(CONTEXT), "--enforce-eager"]
         found["vllm-cpu"] = Server(command, {"ignore_eos": True})
     return found
+
+
+def llama_kinds() -> tuple[str, ...]:
+    """Types of weights that llama.cpp serves here: its 8 bits crash on AMX as it reads a prompt."""
+    return ("f16",) if has_tiles() else ("f16", "q8_0")
 
 
 def free_port() -> int:
@@ -317,6 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vllm-python", help="Python of an environment with vllm")
     parser.add_argument("--only", nargs="+", help="contenders")
     parser.add_argument("--model", type=Path, help="folder of an earlier run to use again")
+    parser.add_argument("--result", default=NAME, help="name of its file; one for each machine")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as made:
         folder = args.model or Path(made)
@@ -336,14 +343,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             best = max(peers, key=peers.__getitem__)
             ours = {n: round(r / peers[best], 2) for n, r in rates.items() if n not in peers}
             ratios[count] = {"best_peer": best, **ours}
-    facts = {
+    facts: dict[str, Any] = {
         "model": "small",
         "new_tokens": NEW_TOKENS,
         "prompt_tokens": SYSTEM_TOKENS + USER_TOKENS,
     }
-    path = record(
-        "serve_speed", {**facts, "rounds": args.rounds, "median": table, "to_best_peer": ratios}
-    )
+    facts |= {"rounds": args.rounds, "median": table, "to_best_peer": ratios}
+    path = record(args.result, facts)
     print(json.dumps({"median": table, "to_best_peer": ratios}, indent=1))
     say(f"written to {path}")
     return 0
