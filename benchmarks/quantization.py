@@ -65,17 +65,15 @@ def quickstart_model() -> Trained:
     return Trained(out / "tiny" / "model", out / "data")
 
 
-def squad_model(
-    name: str = "squad-tiny", *more: str, recipe: str = "tiny", vocab_size: int = 2048
-) -> Trained:
-    """A model on a million tokens of real text: `tiny` of 4M parameters, or a larger one."""
-    data, vocabulary, out = WORK / "squad", WORK / f"squad-{vocab_size}-tokenizer", WORK / name
+def squad_model(name: str = "squad-tiny", *more: str) -> Trained:
+    """A model of 4M parameters on a million tokens of real text."""
+    data, vocabulary, out = WORK / "squad", WORK / "squad-tokenizer", WORK / name
     if not (data / "index.json").exists():
         prepare_main([*SQUAD, "--out", str(data)])
     if not (vocabulary / "tokenizer.json").exists():
-        words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
+        words = [str(data), "--vocab-size", "2048", "--out", str(vocabulary)]
         tokenizer.train_main(words)
-    words = [recipe, f"data={data}", f"tokenizer={vocabulary}", "duration=1_000_000 tokens"]
+    words = ["tiny", f"data={data}", f"tokenizer={vocabulary}", "duration=1_000_000 tokens"]
     pretrain.main([*words, *more, "--out", str(out)])
     return Trained(out / "model", data, bool(more))
 
@@ -89,7 +87,6 @@ MODELS = {
     "squad-tiny, trained for 4 bits in groups of 128": lambda: squad_model(
         "squad-tiny-4bit-128", "quantize={bits: 4, group: 128}"
     ),
-    "squad-small": lambda: squad_model("squad-small", recipe="squad-small", vocab_size=8192),
 }
 
 
