@@ -170,9 +170,7 @@ def test_a_forward_pass_does_not_load_the_compiler() -> None:
 @needs_compiler
 @pytest.mark.integration
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 processors")
-@pytest.mark.parametrize(
-    "cpu", ["x86-64", "haswell", "skylake-avx512", "icelake-server", "sapphirerapids"]
-)
+@pytest.mark.parametrize("cpu", ["haswell", "skylake-avx512", "sapphirerapids"])
 def test_every_processor_has_sources_that_compile(cpu: str) -> None:
     """They differ by instruction set, and the machine at hand compiles one variant only."""
     folder = Path(kernels.__file__).parent
