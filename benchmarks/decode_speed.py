@@ -9,7 +9,8 @@ Every token reads all weights, so the memory's bandwidth bounds the speed. It is
 loop over as many bytes as a contender's weights have, in the same rounds. Contenders have
 processes of their own and take turns; weights are random. Results go to
 benchmarks/results/decode_speed.json, a shape's as soon as it is measured; other shapes stay.
-`decode_speed_avx2.json` is of a machine without AVX-512.
+`decode_speed_avx512.json` is of a machine without AMX, `decode_speed_avx2.json` of one without
+AVX-512.
 """
 
 import argparse

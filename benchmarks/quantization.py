@@ -65,27 +65,32 @@ def quickstart_model() -> Trained:
     return Trained(out / "tiny" / "model", out / "data")
 
 
-def squad_model(name: str = "squad-tiny", *more: str) -> Trained:
-    """A model of 4M parameters on a million tokens of real text."""
-    data, vocabulary, out = WORK / "squad", WORK / "squad-tokenizer", WORK / name
+def squad_model(
+    name: str, *settings: str, recipe: str = "tiny", vocab_size: int = 2_048
+) -> Trained:
+    """A model on real text, by a recipe with these settings."""
+    data, vocabulary, out = WORK / "squad", WORK / f"squad-tokenizer-{vocab_size}", WORK / name
     if not (data / "index.json").exists():
         prepare_main([*SQUAD, "--out", str(data)])
     if not (vocabulary / "tokenizer.json").exists():
-        words = [str(data), "--vocab-size", "2048", "--out", str(vocabulary)]
+        words = [str(data), "--vocab-size", str(vocab_size), "--out", str(vocabulary)]
         tokenizer.train_main(words)
-    words = ["tiny", f"data={data}", f"tokenizer={vocabulary}", "duration=1_000_000 tokens"]
-    pretrain.main([*words, *more, "--out", str(out)])
-    return Trained(out / "model", data, bool(more))
+    words = [recipe, f"data={data}", f"tokenizer={vocabulary}", *settings]
+    pretrain.main([*words, "--out", str(out)])
+    aware = any(setting.startswith("quantize=") for setting in settings)
+    return Trained(out / "model", data, aware)
 
 
+MILLION = "duration=1_000_000 tokens"
 MODELS = {
     "quickstart": quickstart_model,
-    "squad-tiny": squad_model,
+    "squad-tiny": lambda: squad_model("squad-tiny", MILLION),
+    "squad-small": lambda: squad_model("squad-small", recipe="squad-small", vocab_size=8_192),
     "squad-tiny, trained for 4 bits": lambda: squad_model(
-        "squad-tiny-4bit", "quantize={bits: 4, group: 32}"
+        "squad-tiny-4bit", MILLION, "quantize={bits: 4, group: 32}"
     ),
     "squad-tiny, trained for 4 bits in groups of 128": lambda: squad_model(
-        "squad-tiny-4bit-128", "quantize={bits: 4, group: 128}"
+        "squad-tiny-4bit-128", MILLION, "quantize={bits: 4, group: 128}"
     ),
 }
 
@@ -162,7 +167,7 @@ def _bytes(folder: Path) -> int:
 
 def _aware(name: str, trained: Trained) -> dict[str, Any]:
     """The folder that training wrote, against the model of the same recipe without rounding."""
-    measured = _Before(squad_model()).against(trained.model)
+    measured = _Before(MODELS["squad-tiny"]()).against(trained.model)
     return {"model": "squad-tiny", "scheme": name.partition(", ")[2], **measured}
 
 

@@ -10,7 +10,8 @@ system prompt of 64 tokens, and get 128 new tokens each, greedily. The model is 
 weights whose end token never comes. Servers take turns, so that a slow minute of the machine hits
 all of them; the median of the rounds counts. `transformers` has no such server: it generates whole
 batches in its own process, without a prefix cache. Results go to
-benchmarks/results/serve_speed.json; serve_speed_avx2.json is of a machine without AVX-512.
+benchmarks/results/serve_speed.json; serve_speed_avx512.json is of a machine without AMX,
+serve_speed_avx2.json of one without AVX-512.
 """
 
 import argparse
