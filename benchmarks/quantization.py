@@ -86,6 +86,7 @@ MODELS = {
     "quickstart": quickstart_model,
     "squad-tiny": lambda: squad_model("squad-tiny", MILLION),
     "squad-small": lambda: squad_model("squad-small", recipe="squad-small", vocab_size=8_192),
+    "squad-8k": lambda: squad_model("squad-8k", MILLION, recipe="small", vocab_size=8_192),
     "squad-tiny, trained for 4 bits": lambda: squad_model(
         "squad-tiny-4bit", MILLION, "quantize={bits: 4, group: 32}"
     ),
@@ -212,8 +213,9 @@ def peers() -> dict[str, float]:
 def draw(table: list[dict[str, Any]]) -> None:
     """Added bits per byte by scheme and model."""
     names = list(dict.fromkeys(row["model"] for row in table))
-    figure = Figure(figsize=(6.5 * len(names), 5), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    lines = -(-len(names) // 2)
+    figure = Figure(figsize=(13, 4.5 * lines), layout="constrained")
+    for axes, name in zip(figure.subplots(lines, 2, squeeze=False).flat, names, strict=False):
         mine = [row for row in table if row["model"] == name][::-1]
         values = [100 * row["loss"]["value"] for row in mine]
         ends = [

@@ -32,9 +32,12 @@ class Troubled(EchoEngine):
         self.failures = 0
         self.clears = True
         self.pause = 0.0
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def step(self) -> list[Update]:
         time.sleep(self.pause)
+        self.goes_on.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("out of memory")
@@ -245,6 +248,28 @@ def test_an_engine_that_cannot_be_cleared_is_given_up_at_once(
             await text(worker, "a")
         await asyncio.to_thread(worker._thread.join, 60)
         assert not worker.healthy()
+
+    run(main())
+
+
+def test_an_engine_that_is_stuck_in_a_step_is_given_up(
+    worker: EngineWorker, engine: Troubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        engine.goes_on.clear()
+        task = asyncio.create_task(text(worker, "a"))
+        while worker._step_began is None:
+            await asyncio.sleep(0)
+        assert worker.healthy(), "it may only be slow"
+        monkeypatch.setattr("openllm.engine.backends.worker.STUCK_S", 0.0)
+        assert not worker.healthy()
+        with pytest.raises(EngineError, match="the engine has stopped; start the server again"):
+            await text(worker, "late")
+        worker.close()  # does not wait for it
+        assert worker._thread.is_alive()
+        engine.goes_on.set()
+        with pytest.raises(EngineError, match="the engine was stopped"):
+            await task
 
     run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ Result = TypeVar("Result")
 
 MAX_FAILURES = 3
 """Steps in a row that may fail before the worker gives up."""
+
+STUCK_S = 600.0
+"""Seconds in one step after which the engine counts as stuck: far more than slow machines need."""
 
 STOPPED = "the engine has stopped; start the server again"
 
@@ -50,12 +54,13 @@ class EngineWorker:
         self._boxes: dict[str, _Mailbox] = {}
         self._failures = 0
         self._closed = False
+        self._step_began: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     def healthy(self) -> bool:
-        """Whether the thread runs and its last steps did not all fail."""
-        return self._thread.is_alive() and not self._closed
+        """Whether the thread runs, its last steps did not all fail, and none is stuck."""
+        return self._thread.is_alive() and not self._closed and not self._stuck()
 
     def stats(self) -> EngineStats:
         """Counters; read from another thread, so they may be a step old."""
@@ -94,11 +99,16 @@ class EngineWorker:
         return await asyncio.wrap_future(self._post(function))
 
     def close(self) -> None:
-        """Stop after the current step; what is running ends with an error."""
+        """Stop after the current step, unless it is stuck; what is running ends with an error."""
         self._closed = True
         self._calls.put(None)
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            while self._thread.is_alive() and not self._stuck():
+                self._thread.join(timeout=1)
+
+    def _stuck(self) -> bool:
+        began = self._step_began
+        return began is not None and time.monotonic() - began > STUCK_S
 
     def _post(self, function: Callable[[], Result]) -> Future[Result]:
         done: Future[Result] = Future()
@@ -153,6 +163,7 @@ class EngineWorker:
                 call[1].set_exception(EngineError(STOPPED))
 
     def _step(self) -> list[Update]:
+        self._step_began = time.monotonic()
         try:
             updates = self.engine.step()
         except Exception as error:  # one failed step must not end the thread of all requests
@@ -160,6 +171,8 @@ class EngineWorker:
             warn(f"an engine step failed: {type(error).__name__}: {error}")
             self._closed = self._failures >= MAX_FAILURES or not self._reset()
             return self._failed("the engine failed while it computed this; try again")
+        finally:
+            self._step_began = None
         self._failures = 0
         return updates
 
