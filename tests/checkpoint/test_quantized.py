@@ -123,6 +123,16 @@ def test_plain_bytes_for_dynamic_activations(tmp_path: Path, tokenizer_folder: P
         assert key not in wanted or tensor.equal(wanted[key].dequantize())
 
 
+def test_nothing_quantised_is_an_ordinary_model(tmp_path: Path, tokenizer_folder: Path) -> None:
+    state = write(tmp_path / "model", tokenizer_folder, SHAPES["qwen3"])
+    target = tmp_path / "same"
+    target.mkdir()
+    copy_quantized(open_source(tmp_path / "model"), target, {}, half=True)
+    assert KEY not in json.loads((target / "config.json").read_text())
+    for name, tensor in load_model(target).state_dict().items():
+        assert tensor.equal(state[name].half().float() if tensor.ndim == 2 else state[name])
+
+
 def test_shards(tmp_path: Path, tokenizer_folder: Path) -> None:
     folder = quantized_folder(tmp_path, tokenizer_folder, SHAPES["llama"], max_shard_bytes=30_000)
     assert len(list(folder.glob("model-*.safetensors"))) > 2

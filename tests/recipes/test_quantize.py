@@ -3,6 +3,7 @@
 """`openllm quantize` on a model of two small layers."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from openllm.core.errors import OpenLLMError
 from openllm.nn.quantized import QuantizedTensor, Scheme
 from openllm.recipes import quantize as command
 from openllm.recipes.pretrain import main as train
+from openllm.transform.quantize_plan import Choice, Plan
 
 
 class Trained(NamedTuple):
@@ -142,6 +144,24 @@ def test_a_size_is_kept(trained: Trained, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OpenLLMError, match=r"--max-size: the weights take 0\.0\d+ MB"):
         run(trained, tmp_path / "none", "--max-size", "36000", *data)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_limit_that_needs_no_integers(
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def as_they_are(choices: Mapping[str, Sequence[Choice]], **limits: float) -> Plan:
+        return {unit: next(c for c in given if c.scheme is None) for unit, given in choices.items()}
+
+    monkeypatch.setattr("openllm.transform.quantize_plan.plan", as_they_are)
+    data = ["--calibrate", str(trained.data), "--tokens", "300"]
+    run(trained, tmp_path / "out", "--max-size", "1MB", *data)
+    assert "no matrix is quantised" in capsys.readouterr().err
+    assert set(bits(tmp_path / "out").values()) == {None}
+    assert "all keep 16 bits" in (tmp_path / "out" / "README.md").read_text()
+    assert main(["generate", str(tmp_path / "out"), "--prompt", "A", "--max-new-tokens", "2"]) == 0
 
 
 @pytest.mark.integration

@@ -63,7 +63,8 @@ def copy_quantized(
     # a table is looked up: it has no activations
     tables = {link.theirs.removesuffix(".weight") for link in source.links if _is_table(link)}
     active = [module for module in schemes if module not in tables] if dynamic else []
-    config[KEY] = write_quantization(schemes, kept, dynamic=active)
+    if schemes:
+        config[KEY] = write_quantization(schemes, kept, dynamic=active)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_weights(target, entries, max_shard_bytes)
     copy_companions(source, target, config)

@@ -147,6 +147,8 @@ def quantize_model(model: Path, out: Path, args: argparse.Namespace) -> dict[str
         raise CheckpointError(f"{model} is quantised already; give the model that it was made from")
     texts = read_texts(model, source.cfg, args)
     found = _Quantizer(source, args, texts).run()
+    if not found.matrices:
+        warn("no matrix is quantised: within this limit all of them keep 16 bits")
     facts = {
         "method": found.method,
         "scheme": {"bits": args.bits, "group": args.group, "dynamic": args.dynamic},

@@ -193,11 +193,16 @@ def card(original: str, name: str, facts: Mapping[str, Any]) -> str:
     if not facts["portable"]:
         body = LOADS.sub("", body)
     below = re.sub(r"^(#+ )", r"##\1", body.strip(), flags=re.MULTILINE)
+    form = "No matrix is quantised: within the limit all keep 16 bits"
+    if any(unit["bits"] for unit in facts["units"].values()):
+        form = (
+            "Weights are small integers times a scale per group, in the format of "
+            "compressed-tensors"
+        )
     parts = [
         f"# {name}, quantised",
         "\n".join(f"- {line}" for line in map(_item, lines(facts))),
-        "Weights are small integers times a scale per group, in the format of compressed-tensors; "
-        "details in quantization.json and openllm.json.",
+        f"{form}; details in quantization.json and openllm.json.",
         '    openllm generate . --prompt "Once"',
     ]
     if below:
