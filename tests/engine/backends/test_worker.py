@@ -262,12 +262,14 @@ def test_an_engine_that_is_stuck_in_a_step_is_given_up(
             await asyncio.sleep(0)
         assert worker.healthy(), "it may only be slow"
         monkeypatch.setattr("openllm.engine.backends.worker.STUCK_S", 0.0)
-        assert not worker.healthy()
-        with pytest.raises(EngineError, match="the engine has stopped; start the server again"):
-            await text(worker, "late")
-        worker.close()  # does not wait for it
-        assert worker._thread.is_alive()
-        engine.goes_on.set()
+        try:
+            assert not worker.healthy()
+            with pytest.raises(EngineError, match="the engine has stopped; start the server again"):
+                await text(worker, "late")
+            worker.close()  # does not wait for it
+            assert worker._thread.is_alive()
+        finally:
+            engine.goes_on.set()
         with pytest.raises(EngineError, match="the engine was stopped"):
             await task
 
